@@ -1,0 +1,1 @@
+//! Loops, kernels and their emitters.

@@ -1,0 +1,1 @@
+//! The graph level: typed SSA over tensors with symbolic shapes.

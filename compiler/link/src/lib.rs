@@ -1,0 +1,1 @@
+//! Plan, driver, and linking into memory or object files.

@@ -1,0 +1,1 @@
+//! From fusion groups of the graph level to loops.

@@ -1,0 +1,1 @@
+//! The ONNX wire format: reading, external data, checking.

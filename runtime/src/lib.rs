@@ -1,0 +1,1 @@
+//! Tensors, contexts and compiled models, without a compiler.
