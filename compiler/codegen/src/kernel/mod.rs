@@ -1,0 +1,496 @@
+//! The kernel level: what every emitter reads.
+//!
+//! A [`Kernel`] is one function of the kernel ABI,
+//! `fn(buffers, dims, task_begin, task_end, worker)`, as structured code over virtual registers.
+//! Registers are *mutable* variables (an accumulator is assigned in a loop), each of one [`Class`].
+//! All vector registers of a kernel have the same number of lanes, [`Kernel::lanes`]; with one lane
+//! they are scalars. Tails, tiles and narrow types are already settled: a narrow element exists in
+//! memory only ([`Mem`]), a load widens it and a store narrows it.
+//!
+//! Invariants (see [`verify`]): a register is assigned before it is read on every path; operand
+//! classes and element types agree; loop counters are assigned by their loop alone; 64-bit elements
+//! appear only where lanes times 64 bits fit the target's widest vector.
+
+use std::fmt;
+
+pub mod verify;
+
+/// A virtual register; an index into [`Kernel::regs`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reg(pub u32);
+
+impl fmt::Debug for Reg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+/// `void *const *buffers`, the first argument of the kernel ABI.
+pub const BUFFERS: Reg = Reg(0);
+/// `const int64_t *dims`.
+pub const DIMS: Reg = Reg(1);
+/// First task to run.
+pub const TASK_BEGIN: Reg = Reg(2);
+/// One past the last task to run.
+pub const TASK_END: Reg = Reg(3);
+/// `lap_worker *worker`: scratch memory and the fault record.
+pub const WORKER: Reg = Reg(4);
+/// Number of registers that every kernel starts with (the five arguments).
+pub const ARGS: u32 = 5;
+
+/// Element type of a vector register's lanes: what arithmetic is done in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Elem {
+    F32,
+    F64,
+    I32,
+    I64,
+}
+
+impl Elem {
+    /// Bytes of one lane.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Elem::F32 | Elem::I32 => 4,
+            Elem::F64 | Elem::I64 => 8,
+        }
+    }
+    pub fn is_float(self) -> bool {
+        matches!(self, Elem::F32 | Elem::F64)
+    }
+}
+
+/// Type of an element in memory, and the lane type it is widened to or narrowed from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Mem {
+    F32,
+    F64,
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    /// IEEE half; widened to F32, stored with round to nearest even.
+    F16,
+    /// bfloat16; widened to F32, stored with round to nearest even.
+    BF16,
+}
+
+impl Mem {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Mem::I8 | Mem::U8 => 1,
+            Mem::I16 | Mem::U16 | Mem::F16 | Mem::BF16 => 2,
+            Mem::F32 | Mem::I32 | Mem::U32 => 4,
+            Mem::F64 | Mem::I64 => 8,
+        }
+    }
+    /// Lane type after a load, before a store. Stores to narrower integers keep the low bits
+    /// (conversions that saturate are explicit operations before the store). `U32` is held in I64.
+    pub fn elem(self) -> Elem {
+        match self {
+            Mem::F32 | Mem::F16 | Mem::BF16 => Elem::F32,
+            Mem::F64 => Elem::F64,
+            Mem::I8 | Mem::U8 | Mem::I16 | Mem::U16 | Mem::I32 => Elem::I32,
+            Mem::U32 | Mem::I64 => Elem::I64,
+        }
+    }
+}
+
+/// What a register holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Class {
+    /// A 64-bit integer or an address.
+    Gpr,
+    /// `lanes` elements.
+    Vec(Elem),
+    /// One truth value a lane.
+    Mask,
+}
+
+/// A register or a constant, where an integer is read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Int {
+    Reg(Reg),
+    Imm(i64),
+}
+
+impl From<Reg> for Int {
+    fn from(r: Reg) -> Self {
+        Int::Reg(r)
+    }
+}
+impl From<i64> for Int {
+    fn from(v: i64) -> Self {
+        Int::Imm(v)
+    }
+}
+
+/// `base + index * scale + disp`, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Addr {
+    pub base: Reg,
+    /// Scale is 1, 2, 4 or 8.
+    pub index: Option<(Reg, u8)>,
+    pub disp: i32,
+}
+
+impl Addr {
+    pub fn base(base: Reg) -> Self {
+        Addr {
+            base,
+            index: None,
+            disp: 0,
+        }
+    }
+    pub fn with_disp(self, disp: i32) -> Self {
+        Addr { disp, ..self }
+    }
+}
+
+/// Integer operations on general registers. Wrapping, 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GOp {
+    Add,
+    Sub,
+    Mul,
+    And,
+    Or,
+    Xor,
+    /// Shift left; the amount is an immediate in 0..64.
+    Shl,
+    /// Arithmetic shift right; the amount is an immediate in 0..64.
+    Sar,
+    /// Signed minimum.
+    Min,
+    /// Signed maximum.
+    Max,
+    /// Quotient rounded towards minus infinity; a divisor of zero gives 0 (never traps).
+    FloorDiv,
+    /// Remainder with the sign of the divisor; a divisor of zero gives 0 (never traps).
+    FloorMod,
+}
+
+/// Signed integer comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GCmp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// One-operand lane operations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VUn {
+    Neg,
+    Abs,
+    /// Floats only, as the next four.
+    Sqrt,
+    Floor,
+    Ceil,
+    Trunc,
+    /// To nearest, ties to even.
+    Round,
+    /// Bitwise complement, integers only.
+    Not,
+}
+
+/// Two-operand lane operations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VBin {
+    Add,
+    Sub,
+    /// Integers: low half.
+    Mul,
+    /// Floats: IEEE. Integers (one lane only): truncated; by zero gives 0, minimum by -1 wraps.
+    Div,
+    /// Integers (one lane only): sign of the dividend; by zero gives 0.
+    Rem,
+    /// Integers: signed. Floats: x86 rule `a < b ? a : b` (a NaN in either operand gives `b`).
+    Min,
+    /// As `Min`: floats `a > b ? a : b`.
+    Max,
+    /// Bitwise, on integer and on float lanes alike, as the next three.
+    And,
+    Or,
+    Xor,
+    /// `!a & b`.
+    AndNot,
+    /// Integers: shift by the lanes of `b`; amounts outside 0..bits give 0.
+    Shl,
+    /// Logical.
+    Shr,
+    /// Arithmetic; amounts outside 0..bits give the sign.
+    Sar,
+}
+
+/// Lane comparisons. Floats: ordered (false with a NaN), but `Ne`, true with a NaN. Integers: signed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VCmp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// Conversions between lane types.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VCvt {
+    /// The same bits in another type of the same width.
+    Bits,
+    /// Number to number: integer to float rounds to nearest even; float to integer truncates,
+    /// saturates, and takes NaN to 0; i64 to i32 keeps the low bits; i32 to i64 extends the sign.
+    Value,
+    /// Float to integer, to nearest even; the caller guarantees that the value fits (cheap form).
+    NearestInRange,
+}
+
+/// Functions of the C library, through the run-time table; one lane only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum MathFn {
+    Exp,
+    Log,
+    Pow,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Tanh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Erf,
+    /// C `fmod`.
+    Fmod,
+}
+
+/// Horizontal reductions; the result is in every lane.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VRed {
+    Add,
+    Mul,
+    /// As [`VBin::Min`].
+    Min,
+    Max,
+}
+
+/// One operation. `dst` is assigned, the others are read.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Inst {
+    // General registers.
+    GSet {
+        dst: Reg,
+        src: Int,
+    },
+    GBin {
+        op: GOp,
+        dst: Reg,
+        a: Reg,
+        b: Int,
+    },
+    /// Loads an integer or pointer; `mem` is an integer type, widened to 64 bits.
+    GLoad {
+        dst: Reg,
+        mem: Mem,
+        addr: Addr,
+    },
+    /// Lane 0 of an integer vector, sign-extended.
+    GFromLane {
+        dst: Reg,
+        src: Reg,
+    },
+    // Vectors.
+    VConst {
+        dst: Reg,
+        bits: u64,
+    },
+    VMove {
+        dst: Reg,
+        src: Reg,
+    },
+    /// `lanes` consecutive elements. Lanes off in the mask are not read and become 0.
+    VLoad {
+        dst: Reg,
+        mem: Mem,
+        addr: Addr,
+        mask: Option<Reg>,
+    },
+    /// One element, in every lane.
+    VSplat {
+        dst: Reg,
+        mem: Mem,
+        addr: Addr,
+    },
+    /// Lane l from `base + index[l] * mem.bytes()`; index lanes I32 or I64. Off lanes become 0.
+    VGather {
+        dst: Reg,
+        mem: Mem,
+        base: Reg,
+        index: Reg,
+        mask: Option<Reg>,
+    },
+    VStore {
+        src: Reg,
+        mem: Mem,
+        addr: Addr,
+        mask: Option<Reg>,
+    },
+    /// A general register in every lane of an integer vector.
+    VFromGpr {
+        dst: Reg,
+        src: Reg,
+    },
+    /// Lane l is `base + l * step` (integer lanes).
+    VIota {
+        dst: Reg,
+        base: Reg,
+        step: i64,
+    },
+    VUn {
+        op: VUn,
+        dst: Reg,
+        a: Reg,
+    },
+    VBin {
+        op: VBin,
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    /// `dst = a * b + c`, fused where the target fuses.
+    VFma {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+    },
+    /// `dst = c - a * b`.
+    VFnma {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+    },
+    VCmp {
+        op: VCmp,
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    VSelect {
+        dst: Reg,
+        mask: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    VCvt {
+        how: VCvt,
+        dst: Reg,
+        src: Reg,
+    },
+    VReduce {
+        op: VRed,
+        dst: Reg,
+        src: Reg,
+    },
+    /// A call; only with one lane, `dst` and operands F32 or F64 alike (F32 goes through double).
+    VMath {
+        func: MathFn,
+        dst: Reg,
+        a: Reg,
+        b: Option<Reg>,
+    },
+    // Masks.
+    /// Lanes `l < count` (a count of at least `lanes`: all on; at most 0: all off).
+    MCount {
+        dst: Reg,
+        count: Reg,
+    },
+    MAnd {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    MOr {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    MNot {
+        dst: Reg,
+        a: Reg,
+    },
+    // Structure.
+    /// `for var = from; var < to; var += step`, with `step > 0`; `to` is read once, at the start.
+    Loop {
+        var: Reg,
+        from: Int,
+        to: Int,
+        step: i64,
+        body: Vec<Inst>,
+    },
+    If {
+        cmp: GCmp,
+        a: Reg,
+        b: Int,
+        then: Vec<Inst>,
+        otherwise: Vec<Inst>,
+    },
+    /// A hint for the line at the address; level 0 is L1, 1 is L2.
+    Prefetch {
+        addr: Addr,
+        level: u8,
+    },
+    /// Writes the worker's fault record unless it holds one, and returns from the kernel.
+    Fault {
+        kind: i32,
+        operand: i32,
+        value: Reg,
+        limit: Int,
+    },
+}
+
+/// One kernel.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kernel {
+    /// A C identifier, unique in its module.
+    pub name: String,
+    /// Lanes of every vector register: 1, 4, 8 or 16.
+    pub lanes: u32,
+    /// Class of each register; the first [`ARGS`] are the arguments.
+    pub regs: Vec<Class>,
+    pub body: Vec<Inst>,
+}
+
+impl Kernel {
+    /// An empty kernel with its argument registers.
+    pub fn new(name: impl Into<String>, lanes: u32) -> Self {
+        Kernel {
+            name: name.into(),
+            lanes,
+            regs: vec![Class::Gpr; ARGS as usize],
+            body: Vec::new(),
+        }
+    }
+    /// A new register.
+    pub fn reg(&mut self, class: Class) -> Reg {
+        self.regs.push(class);
+        Reg(self.regs.len() as u32 - 1)
+    }
+    /// The class of a register.
+    pub fn class(&self, r: Reg) -> Class {
+        self.regs.get(r.0 as usize).copied().unwrap_or(Class::Gpr)
+    }
+}
