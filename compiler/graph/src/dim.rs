@@ -1,0 +1,496 @@
+//! Dimensions: integer expressions over symbols, in a normal form.
+//!
+//! A [`Dim`] is a constant or a sum of products `c * atom * atom …` plus a constant, with terms
+//! sorted, so that structural equality decides most equalities. Atoms are symbols or one of the
+//! operations that do not distribute (floor and ceiling division, modulus, minimum, maximum, and
+//! `broadcast`, which is not `max`: 0 with 1 gives 0). Every symbol stands for a value >= 0.
+//! Questions answer `Option<bool>`: `None` means unknown.
+//! Constants that overflow saturate; byte sizes are checked again where memory is taken.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// A symbol; its name and origin stand in [`crate::Graph::symbols`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Sym(pub u32);
+
+impl crate::EntityRef for Sym {
+    fn new(index: usize) -> Self {
+        Sym(index as u32)
+    }
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What cannot be expanded into a sum.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Atom {
+    Sym(Sym),
+    FloorDiv(Dim, Dim),
+    CeilDiv(Dim, Dim),
+    /// Remainder with the sign of the divisor.
+    Mod(Dim, Dim),
+    Min(Dim, Dim),
+    Max(Dim, Dim),
+    /// The common size of two broadcast dimensions: `a` where `b` is 1, else `b`.
+    Broadcast(Dim, Dim),
+}
+
+/// A sum of products; at least one term.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Sum {
+    /// Products with their coefficients: sorted by product, none empty, no coefficient 0.
+    pub terms: Vec<(Vec<Atom>, i64)>,
+    pub constant: i64,
+}
+
+/// A dimension expression in normal form.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Dim {
+    Const(i64),
+    Sum(Arc<Sum>),
+}
+
+impl From<i64> for Dim {
+    fn from(v: i64) -> Self {
+        Dim::Const(v)
+    }
+}
+impl From<usize> for Dim {
+    fn from(v: usize) -> Self {
+        Dim::Const(v as i64)
+    }
+}
+impl From<Sym> for Dim {
+    fn from(s: Sym) -> Self {
+        Dim::atom(Atom::Sym(s))
+    }
+}
+
+fn floor_div(a: i64, b: i64) -> Option<i64> {
+    let q = a.checked_div(b)?;
+    Some(if a % b != 0 && ((a < 0) != (b < 0)) {
+        q - 1
+    } else {
+        q
+    })
+}
+
+impl Dim {
+    fn atom(a: Atom) -> Dim {
+        Dim::Sum(Arc::new(Sum {
+            terms: vec![(vec![a], 1)],
+            constant: 0,
+        }))
+    }
+    fn parts(&self) -> (&[(Vec<Atom>, i64)], i64) {
+        match self {
+            Dim::Const(c) => (&[], *c),
+            Dim::Sum(s) => (&s.terms, s.constant),
+        }
+    }
+    fn build(mut terms: Vec<(Vec<Atom>, i64)>, constant: i64) -> Dim {
+        terms.sort();
+        let mut out: Vec<(Vec<Atom>, i64)> = Vec::with_capacity(terms.len());
+        for (p, c) in terms {
+            match out.last_mut() {
+                Some((q, d)) if *q == p => *d = d.saturating_add(c),
+                _ => out.push((p, c)),
+            }
+        }
+        out.retain(|t| t.1 != 0);
+        if out.is_empty() {
+            Dim::Const(constant)
+        } else {
+            Dim::Sum(Arc::new(Sum {
+                terms: out,
+                constant,
+            }))
+        }
+    }
+    /// The value, when there is no symbol in it.
+    pub fn as_const(&self) -> Option<i64> {
+        match self {
+            Dim::Const(c) => Some(*c),
+            Dim::Sum(_) => None,
+        }
+    }
+    pub fn is_const(&self, v: i64) -> bool {
+        self.as_const() == Some(v)
+    }
+    /// The symbol, when the expression is just one.
+    pub fn as_sym(&self) -> Option<Sym> {
+        match self.parts() {
+            ([(p, 1)], 0) => match p.as_slice() {
+                [Atom::Sym(s)] => Some(*s),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    pub fn add(&self, o: &Dim) -> Dim {
+        let (a, c) = self.parts();
+        let (b, d) = o.parts();
+        Dim::build(a.iter().chain(b).cloned().collect(), c.saturating_add(d))
+    }
+    pub fn neg(&self) -> Dim {
+        self.mul(&Dim::Const(-1))
+    }
+    pub fn sub(&self, o: &Dim) -> Dim {
+        self.add(&o.neg())
+    }
+    pub fn mul(&self, o: &Dim) -> Dim {
+        let (a, c) = self.parts();
+        let (b, d) = o.parts();
+        let mut terms = Vec::new();
+        for (p, x) in a {
+            for (q, y) in b {
+                let mut r: Vec<Atom> = p.iter().chain(q).cloned().collect();
+                r.sort();
+                terms.push((r, x.saturating_mul(*y)));
+            }
+            terms.push((p.clone(), x.saturating_mul(d)));
+        }
+        terms.extend(b.iter().map(|(q, y)| (q.clone(), y.saturating_mul(c))));
+        Dim::build(terms, c.saturating_mul(d))
+    }
+    /// Product of several; 1 for none.
+    pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
+        dims.into_iter().fold(Dim::Const(1), |a, d| a.mul(d))
+    }
+    /// `self / o` when it is exact whatever the symbols: common atoms and coefficients cancel.
+    pub fn exact_div(&self, o: &Dim) -> Option<Dim> {
+        if *self == *o && !self.is_const(0) {
+            return Some(Dim::Const(1));
+        }
+        let (b, d) = o.parts();
+        let (product, coefficient): (&[Atom], i64) = match (b, d) {
+            ([], d) if d != 0 => (&[], d),
+            ([(p, c)], 0) => (p, *c),
+            _ => return None,
+        };
+        let (a, c) = self.parts();
+        if c % coefficient != 0 || (c != 0 && !product.is_empty()) {
+            return None;
+        }
+        let mut terms = Vec::new();
+        for (p, x) in a {
+            if x % coefficient != 0 {
+                return None;
+            }
+            let mut rest = p.clone();
+            for atom in product {
+                let at = rest.iter().position(|r| r == atom)?;
+                rest.remove(at);
+            }
+            terms.push((rest, x / coefficient));
+        }
+        let mut constant = c / coefficient;
+        terms.retain(|(p, x)| {
+            if p.is_empty() {
+                constant = constant.saturating_add(*x);
+            }
+            !p.is_empty()
+        });
+        Some(Dim::build(terms, constant))
+    }
+    /// Quotient rounded towards minus infinity.
+    pub fn floor_div(&self, o: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
+            && let Some(q) = floor_div(a, b)
+        {
+            return Dim::Const(q);
+        }
+        self.exact_div(o)
+            .unwrap_or_else(|| Dim::atom(Atom::FloorDiv(self.clone(), o.clone())))
+    }
+    /// Quotient rounded up.
+    pub fn ceil_div(&self, o: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
+            && let Some(q) = a.checked_neg().and_then(|a| floor_div(a, b))
+        {
+            return Dim::Const(-q);
+        }
+        self.exact_div(o)
+            .unwrap_or_else(|| Dim::atom(Atom::CeilDiv(self.clone(), o.clone())))
+    }
+    /// Remainder with the sign of the divisor.
+    pub fn modulo(&self, o: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
+            && let Some(q) = floor_div(a, b)
+        {
+            return Dim::Const(a.wrapping_sub(q.wrapping_mul(b)));
+        }
+        match self.exact_div(o) {
+            Some(_) => Dim::Const(0),
+            None => Dim::atom(Atom::Mod(self.clone(), o.clone())),
+        }
+    }
+    pub fn minimum(&self, o: &Dim) -> Dim {
+        match self.sub(o).sign() {
+            Some(s) => {
+                if s <= 0 {
+                    self.clone()
+                } else {
+                    o.clone()
+                }
+            }
+            None if self <= o => Dim::atom(Atom::Min(self.clone(), o.clone())),
+            None => Dim::atom(Atom::Min(o.clone(), self.clone())),
+        }
+    }
+    pub fn maximum(&self, o: &Dim) -> Dim {
+        match self.sub(o).sign() {
+            Some(s) => {
+                if s >= 0 {
+                    self.clone()
+                } else {
+                    o.clone()
+                }
+            }
+            None if self.sub(o).is_ge(0) == Some(true) => self.clone(),
+            None if o.sub(self).is_ge(0) == Some(true) => o.clone(),
+            None if self <= o => Dim::atom(Atom::Max(self.clone(), o.clone())),
+            None => Dim::atom(Atom::Max(o.clone(), self.clone())),
+        }
+    }
+    /// Size of an axis made by broadcasting; `None` where the two can never agree.
+    pub fn broadcast(&self, o: &Dim) -> Option<Dim> {
+        match (self.as_const(), o.as_const()) {
+            (Some(1), _) => Some(o.clone()),
+            (_, Some(1)) => Some(self.clone()),
+            _ if self == o => Some(self.clone()),
+            (Some(_), Some(_)) => None,
+            // A constant other than 1 decides the size; that the other is 1 or equal is checked at run time.
+            (Some(_), None) => Some(self.clone()),
+            (None, Some(_)) => Some(o.clone()),
+            (None, None) if self <= o => Some(Dim::atom(Atom::Broadcast(self.clone(), o.clone()))),
+            (None, None) => Some(Dim::atom(Atom::Broadcast(o.clone(), self.clone()))),
+        }
+    }
+    /// Sign of a constant.
+    fn sign(&self) -> Option<i64> {
+        self.as_const().map(i64::signum)
+    }
+    /// Whether the value is at least `v`, knowing that symbols are >= 0.
+    pub fn is_ge(&self, v: i64) -> Option<bool> {
+        match self {
+            Dim::Const(c) => Some(*c >= v),
+            Dim::Sum(s) => {
+                let nonneg = |a: &Atom| match a {
+                    Atom::Sym(_) | Atom::Broadcast(..) => true,
+                    Atom::FloorDiv(x, y) | Atom::CeilDiv(x, y) => {
+                        x.is_ge(0) == Some(true) && y.is_ge(1) == Some(true)
+                    }
+                    Atom::Mod(_, y) => y.is_ge(1) == Some(true),
+                    Atom::Min(x, y) => x.is_ge(0) == Some(true) && y.is_ge(0) == Some(true),
+                    Atom::Max(x, y) => x.is_ge(0) == Some(true) || y.is_ge(0) == Some(true),
+                };
+                let all = s.terms.iter().all(|(p, _)| p.iter().all(nonneg));
+                if all && s.constant >= v && s.terms.iter().all(|t| t.1 > 0) {
+                    Some(true)
+                } else if all && s.constant < v && s.terms.iter().all(|t| t.1 < 0) {
+                    Some(false)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+    /// Whether two expressions are equal for every value of the symbols (`Some(true)`), for none
+    /// (`Some(false)`), or not known.
+    pub fn equals(&self, o: &Dim) -> Option<bool> {
+        match self.sub(o) {
+            Dim::Const(c) => Some(c == 0),
+            d => match (d.is_ge(1), d.neg().is_ge(1)) {
+                (Some(true), _) | (_, Some(true)) => Some(false),
+                _ => None,
+            },
+        }
+    }
+    /// The value under an assignment of the symbols; `None` for a division by zero, a broadcast of
+    /// sizes that do not agree, an overflow, or a symbol without a value.
+    pub fn eval(&self, value: &dyn Fn(Sym) -> Option<i64>) -> Option<i64> {
+        let (terms, constant) = self.parts();
+        let mut sum = constant;
+        for (p, c) in terms {
+            let mut t = *c;
+            for a in p {
+                t = t.checked_mul(a.eval(value)?)?;
+            }
+            sum = sum.checked_add(t)?;
+        }
+        Some(sum)
+    }
+    /// Replaces symbols; where `with` gives nothing the symbol stays.
+    pub fn substitute(&self, with: &dyn Fn(Sym) -> Option<Dim>) -> Dim {
+        let (terms, constant) = self.parts();
+        terms.iter().fold(Dim::Const(constant), |sum, (p, c)| {
+            sum.add(
+                &p.iter()
+                    .fold(Dim::Const(*c), |t, a| t.mul(&a.substitute(with))),
+            )
+        })
+    }
+    /// Adds every symbol that occurs.
+    pub fn collect_symbols(&self, into: &mut BTreeSet<Sym>) {
+        for (p, _) in self.parts().0 {
+            for a in p {
+                match a {
+                    Atom::Sym(s) => {
+                        into.insert(*s);
+                    }
+                    Atom::FloorDiv(x, y)
+                    | Atom::CeilDiv(x, y)
+                    | Atom::Mod(x, y)
+                    | Atom::Min(x, y)
+                    | Atom::Max(x, y)
+                    | Atom::Broadcast(x, y) => {
+                        x.collect_symbols(into);
+                        y.collect_symbols(into);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Atom {
+    fn eval(&self, value: &dyn Fn(Sym) -> Option<i64>) -> Option<i64> {
+        let two = |a: &Dim, b: &Dim| Some((a.eval(value)?, b.eval(value)?));
+        match self {
+            Atom::Sym(s) => value(*s),
+            Atom::FloorDiv(a, b) => two(a, b).and_then(|(a, b)| floor_div(a, b)),
+            Atom::CeilDiv(a, b) => {
+                two(a, b).and_then(|(a, b)| floor_div(a.checked_neg()?, b)?.checked_neg())
+            }
+            Atom::Mod(a, b) => two(a, b).and_then(|(a, b)| Some(a - floor_div(a, b)? * b)),
+            Atom::Min(a, b) => two(a, b).map(|(a, b)| a.min(b)),
+            Atom::Max(a, b) => two(a, b).map(|(a, b)| a.max(b)),
+            Atom::Broadcast(a, b) => two(a, b).and_then(|(a, b)| match (a, b) {
+                (1, b) => Some(b),
+                (a, 1) => Some(a),
+                (a, b) if a == b => Some(a),
+                _ => None,
+            }),
+        }
+    }
+    fn substitute(&self, with: &dyn Fn(Sym) -> Option<Dim>) -> Dim {
+        match self {
+            Atom::Sym(s) => with(*s).unwrap_or_else(|| Dim::from(*s)),
+            Atom::FloorDiv(a, b) => a.substitute(with).floor_div(&b.substitute(with)),
+            Atom::CeilDiv(a, b) => a.substitute(with).ceil_div(&b.substitute(with)),
+            Atom::Mod(a, b) => a.substitute(with).modulo(&b.substitute(with)),
+            Atom::Min(a, b) => a.substitute(with).minimum(&b.substitute(with)),
+            Atom::Max(a, b) => a.substitute(with).maximum(&b.substitute(with)),
+            Atom::Broadcast(a, b) => {
+                let (a, b) = (a.substitute(with), b.substitute(with));
+                a.broadcast(&b)
+                    .unwrap_or_else(|| Dim::atom(Atom::Broadcast(a.clone(), b.clone())))
+            }
+        }
+    }
+}
+
+/// Prints with symbol numbers (`s0`); [`crate::Graph::dim_text`] prints names.
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(&|s| format!("s{}", s.0)))
+    }
+}
+
+impl Dim {
+    /// The expression with symbols named by `name`: `2*batch*seq + 1`, `floordiv(h, 2)`.
+    pub fn text(&self, name: &dyn Fn(Sym) -> String) -> String {
+        let (terms, constant) = self.parts();
+        let mut out = String::new();
+        for (p, c) in terms {
+            if out.is_empty() {
+                if *c < 0 {
+                    out.push('-');
+                }
+            } else {
+                out.push_str(if *c < 0 { " - " } else { " + " });
+            }
+            let mut factors: Vec<String> = p.iter().map(|a| a.text(name)).collect();
+            if c.unsigned_abs() != 1 {
+                factors.insert(0, c.unsigned_abs().to_string());
+            }
+            out.push_str(&factors.join("*"));
+        }
+        match (out.is_empty(), constant) {
+            (true, c) => c.to_string(),
+            (false, 0) => out,
+            (false, c) => format!(
+                "{out} {} {}",
+                if c < 0 { '-' } else { '+' },
+                c.unsigned_abs()
+            ),
+        }
+    }
+}
+
+impl Atom {
+    fn text(&self, name: &dyn Fn(Sym) -> String) -> String {
+        let call = |f: &str, a: &Dim, b: &Dim| format!("{f}({}, {})", a.text(name), b.text(name));
+        match self {
+            Atom::Sym(s) => name(*s),
+            Atom::FloorDiv(a, b) => call("floordiv", a, b),
+            Atom::CeilDiv(a, b) => call("ceildiv", a, b),
+            Atom::Mod(a, b) => call("mod", a, b),
+            Atom::Min(a, b) => call("min", a, b),
+            Atom::Max(a, b) => call("max", a, b),
+            Atom::Broadcast(a, b) => call("broadcast", a, b),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_form_decides_equality() {
+        let (b, s) = (Dim::from(Sym(0)), Dim::from(Sym(1)));
+        let x = b.mul(&s).mul(&Dim::Const(12)).mul(&Dim::Const(64));
+        assert_eq!(x, s.mul(&Dim::Const(768)).mul(&b));
+        assert_eq!(x.floor_div(&b.mul(&s)), Dim::Const(768));
+        assert_eq!(x.floor_div(&Dim::Const(768)), b.mul(&s));
+        assert_eq!(b.add(&s).sub(&s), b);
+        assert_eq!(b.add(&Dim::Const(1)).equals(&b), Some(false));
+        assert_eq!(b.equals(&s), None);
+    }
+
+    #[test]
+    fn broadcast_of_zero_and_one_is_zero() {
+        let b = Dim::from(Sym(0)).broadcast(&Dim::from(Sym(1))).unwrap();
+        let with = |x: i64, y: i64| b.eval(&|s| Some(if s.0 == 0 { x } else { y }));
+        assert_eq!(with(0, 1), Some(0));
+        assert_eq!(with(1, 5), Some(5));
+        assert_eq!(with(3, 5), None);
+        assert_eq!(Dim::Const(2).broadcast(&Dim::Const(3)), None);
+    }
+
+    #[test]
+    fn division_rounds_as_named() {
+        for (a, b, floor, ceil, rem) in [
+            (7, 2, 3, 4, 1),
+            (-7, 2, -4, -3, 1),
+            (7, -2, -4, -3, -1),
+            (6, 3, 2, 2, 0),
+        ] {
+            let (a, b) = (Dim::Const(a), Dim::Const(b));
+            assert_eq!(a.floor_div(&b), Dim::Const(floor));
+            assert_eq!(a.ceil_div(&b), Dim::Const(ceil));
+            assert_eq!(a.modulo(&b), Dim::Const(rem));
+        }
+        assert_eq!(
+            Dim::from(Sym(0))
+                .floor_div(&Dim::Const(0))
+                .eval(&|_| Some(1)),
+            None
+        );
+    }
+}

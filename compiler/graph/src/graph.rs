@@ -1,0 +1,234 @@
+//! The graph itself: values, nodes in topological order, symbols.
+//!
+//! Invariants (see [`crate::verify`]): [`Graph::order`] lists live nodes, each after those that
+//! define its inputs; a value has one definition; types agree with [`crate::infer`].
+
+use crate::entity::EntityMap;
+use crate::{DType, Dim, Op, Sym, TensorData, entity_id};
+
+entity_id!(
+    /// A value of the graph.
+    ValueId,
+    "%"
+);
+entity_id!(
+    /// A node of the graph.
+    NodeId,
+    "n"
+);
+
+/// Type of a tensor value.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TensorType {
+    pub dtype: DType,
+    /// Row-major dimensions; `None` when even the rank is known at run time only.
+    pub shape: Option<Vec<Dim>>,
+}
+
+impl TensorType {
+    pub fn new(dtype: DType, shape: impl IntoIterator<Item = Dim>) -> Self {
+        TensorType {
+            dtype,
+            shape: Some(shape.into_iter().collect()),
+        }
+    }
+    /// The dimensions; none for an unranked value.
+    pub fn dims(&self) -> &[Dim] {
+        self.shape.as_deref().unwrap_or(&[])
+    }
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+    /// The dimensions as numbers, when all are constant.
+    pub fn const_dims(&self) -> Option<Vec<i64>> {
+        self.shape.as_ref()?.iter().map(Dim::as_const).collect()
+    }
+}
+
+/// Where a value comes from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Def {
+    /// A graph input with this number.
+    Input(u32),
+    /// A constant.
+    Const(TensorData),
+    /// Output `1` of node `0`.
+    Node(NodeId, u32),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct ValueData {
+    /// The ONNX name, or one derived from it.
+    pub name: String,
+    pub ty: TensorType,
+    pub def: Def,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeData {
+    pub op: Op,
+    /// `None` is an absent optional input.
+    pub inputs: Vec<Option<ValueId>>,
+    pub outputs: Vec<ValueId>,
+    /// Names of the ONNX nodes that this node stands for, first the most telling.
+    pub origin: Vec<String>,
+}
+
+impl NodeData {
+    /// The name that errors and profiles show.
+    pub fn name(&self) -> &str {
+        self.origin.first().map_or("", String::as_str)
+    }
+    /// Input `i`, when present.
+    pub fn input(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+}
+
+/// What gives a symbol its value.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SymbolOrigin {
+    /// An axis of a graph input (the first that carries the symbol; others must agree).
+    Input { input: u32, axis: u32 },
+    /// An axis of a node's output, known after the node has run.
+    Node {
+        node: NodeId,
+        output: u32,
+        axis: u32,
+    },
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct SymbolData {
+    pub name: String,
+    pub origin: SymbolOrigin,
+}
+
+/// A model (or the body of a region).
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Graph {
+    pub name: String,
+    pub symbols: EntityMap<Sym, SymbolData>,
+    pub values: EntityMap<ValueId, ValueData>,
+    pub nodes: EntityMap<NodeId, NodeData>,
+    /// Live nodes in execution order.
+    pub order: Vec<NodeId>,
+    pub inputs: Vec<ValueId>,
+    /// Name and value; one value may serve several outputs, and may be an input or a constant.
+    pub outputs: Vec<(String, ValueId)>,
+}
+
+impl Graph {
+    pub fn new(name: impl Into<String>) -> Self {
+        Graph {
+            name: name.into(),
+            ..Default::default()
+        }
+    }
+    pub fn add_symbol(&mut self, name: impl Into<String>, origin: SymbolOrigin) -> Sym {
+        self.symbols.push(SymbolData {
+            name: name.into(),
+            origin,
+        })
+    }
+    pub fn add_input(&mut self, name: impl Into<String>, ty: TensorType) -> ValueId {
+        let def = Def::Input(self.inputs.len() as u32);
+        let v = self.values.push(ValueData {
+            name: name.into(),
+            ty,
+            def,
+        });
+        self.inputs.push(v);
+        v
+    }
+    pub fn add_const(&mut self, name: impl Into<String>, data: TensorData) -> ValueId {
+        let ty = TensorType::new(data.dtype, data.dims.iter().map(|d| Dim::Const(*d)));
+        self.values.push(ValueData {
+            name: name.into(),
+            ty,
+            def: Def::Const(data),
+        })
+    }
+    /// Appends a node with outputs of the given names and types; see [`crate::infer::output_types`].
+    pub fn add_node(
+        &mut self,
+        op: Op,
+        inputs: Vec<Option<ValueId>>,
+        outputs: Vec<(String, TensorType)>,
+        origin: Vec<String>,
+    ) -> NodeId {
+        let id = self.nodes.push(NodeData {
+            op,
+            inputs,
+            outputs: Vec::new(),
+            origin,
+        });
+        for (i, (name, ty)) in outputs.into_iter().enumerate() {
+            let v = self.values.push(ValueData {
+                name,
+                ty,
+                def: Def::Node(id, i as u32),
+            });
+            self.nodes[id].outputs.push(v);
+        }
+        self.order.push(id);
+        id
+    }
+    pub fn ty(&self, v: ValueId) -> &TensorType {
+        &self.values[v].ty
+    }
+    pub fn dims(&self, v: ValueId) -> &[Dim] {
+        self.values[v].ty.dims()
+    }
+    /// The constant behind a value.
+    pub fn constant(&self, v: ValueId) -> Option<&TensorData> {
+        match &self.values[v].def {
+            Def::Const(t) => Some(t),
+            _ => None,
+        }
+    }
+    /// The node that defines a value.
+    pub fn producer(&self, v: ValueId) -> Option<NodeId> {
+        match self.values[v].def {
+            Def::Node(n, _) => Some(n),
+            _ => None,
+        }
+    }
+    /// For each value, the live nodes that read it (once per use).
+    pub fn uses(&self) -> Vec<Vec<NodeId>> {
+        let mut uses = vec![Vec::new(); self.values.len()];
+        for n in &self.order {
+            for v in self.nodes[*n].inputs.iter().flatten() {
+                uses[v.0 as usize].push(*n);
+            }
+        }
+        uses
+    }
+    pub fn is_output(&self, v: ValueId) -> bool {
+        self.outputs.iter().any(|(_, o)| *o == v)
+    }
+    /// Makes every reader of `from` (and graph output) read `to`.
+    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
+        for n in 0..self.order.len() {
+            let node = &mut self.nodes[self.order[n]];
+            for i in node.inputs.iter_mut().flatten() {
+                if *i == from {
+                    *i = to;
+                }
+            }
+        }
+        for (_, o) in &mut self.outputs {
+            if *o == from {
+                *o = to;
+            }
+        }
+    }
+    /// A dimension with its symbols' names.
+    pub fn dim_text(&self, d: &Dim) -> String {
+        d.text(&|s| {
+            self.symbols
+                .get(s)
+                .map_or_else(|| format!("s{}", s.0), |d| d.name.clone())
+        })
+    }
+}

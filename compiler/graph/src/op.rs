@@ -1,0 +1,261 @@
+//! The core operators: opset-free, few, each with its shape rule in [`crate::infer`] and its
+//! meaning in [`crate::interp`].
+//!
+//! Static parameters that are sizes are [`Dim`]s, so that one node serves every shape. Where ONNX
+//! takes such a parameter as a tensor whose value is not known when compiling, the importer emits
+//! [`Op::Library`], whose output dimensions are fresh symbols born at run time.
+
+use crate::tree::TreeEnsemble;
+use crate::{Dim, Pointwise};
+use std::sync::Arc;
+
+/// Kinds of reduction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ReduceKind {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    /// Sum of squares.
+    SumSquare,
+    /// Sum of absolute values.
+    L1,
+    /// Square root of the sum of squares.
+    L2,
+    /// Logarithm of the sum.
+    LogSum,
+    /// Logarithm of the sum of exponentials (shifted by the maximum).
+    LogSumExp,
+    /// Logical or bitwise.
+    And,
+    Or,
+}
+
+/// Order of the axes of an image-like tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Layout {
+    /// Batch, channels, space.
+    ChannelsFirst,
+    /// Batch, space, channels.
+    ChannelsLast,
+}
+
+/// A window that moves over the spatial axes. All vectors have one entry a spatial axis.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    pub kernel: Vec<i64>,
+    pub strides: Vec<i64>,
+    pub dilations: Vec<i64>,
+    /// Zeros (or ignored positions) before each axis.
+    pub pads_begin: Vec<Dim>,
+    pub pads_end: Vec<Dim>,
+    pub layout: Layout,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PoolKind {
+    Max,
+    /// The divisor counts padding or not.
+    Average {
+        count_padding: bool,
+    },
+    /// The p-norm.
+    Lp {
+        p: i64,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PadMode {
+    /// Input 1 is the scalar; absent means 0.
+    Constant,
+    Edge,
+    Reflect,
+    Wrap,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ScatterReduce {
+    Set,
+    Add,
+    Mul,
+    Min,
+    Max,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum NormKind {
+    /// Subtracts the mean, divides by the root of the variance; over axes `axis..`.
+    Layer,
+    /// Divides by the root mean square; over axes `axis..`.
+    Rms,
+}
+
+/// Attention over `q [B, H, S, D]`, `k [B, H', T, D]`, `v [B, H', T, E]` to `[B, H, S, E]`
+/// (H a multiple of H'): `softmax(scale * q kᵀ + mask) v`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionAttrs {
+    pub scale: f32,
+    /// Query i attends to key j <= i + T - S only.
+    pub causal: bool,
+    /// Input 3 is an additive f32 mask, broadcast to `[B, H, S, T]`.
+    pub has_mask: bool,
+}
+
+/// A call of a C kernel over run-time descriptors, for what loops do not express or where the
+/// output's shape comes from data. The C function is `lap_lib_<name>`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LibraryCall {
+    pub name: String,
+    /// The attribute record, as the kernel's own comment defines it.
+    pub ints: Vec<i64>,
+    pub floats: Vec<f64>,
+    /// Constant strings or bytes, where the kernel takes some.
+    pub strings: Vec<bytes::Bytes>,
+}
+
+/// One core operator.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    /// One expression over inputs broadcast by the ONNX rule (aligned at the last axis). With a
+    /// shape, inputs are broadcast to it; without, the output's is the broadcast of the inputs'.
+    Pointwise {
+        body: Pointwise,
+        shape: Option<Vec<Dim>>,
+    },
+    /// The i64 vector of these dimensions.
+    Shape(Vec<Dim>),
+    /// `out[o…] = sum a[…] * b[…]` over labels that `out` lacks. Labels index one extent each; an
+    /// operand whose extent is 1 where the other's is not is broadcast. f32, f64 and integers.
+    Contract {
+        a: Vec<u8>,
+        b: Vec<u8>,
+        out: Vec<u8>,
+    },
+    /// Inputs x, w `[M, C/groups, k…]`, optional bias `[M]`; w is never in another order.
+    Conv {
+        window: Window,
+        groups: i64,
+    },
+    /// Inputs x, w `[C, M/groups, k…]`, optional bias. Pads crop the full output.
+    ConvTranspose {
+        window: Window,
+        groups: i64,
+        output_padding: Vec<i64>,
+    },
+    /// The output sizes are stated, since ONNX's ceil mode has rules of its own.
+    Pool {
+        kind: PoolKind,
+        window: Window,
+        out: Vec<Dim>,
+    },
+    Reduce {
+        kind: ReduceKind,
+        axes: Vec<usize>,
+        keep: bool,
+    },
+    /// Position of the greatest or least element as i64.
+    ArgReduce {
+        max: bool,
+        axis: usize,
+        keep: bool,
+        last: bool,
+    },
+    /// Running sum along an axis.
+    CumSum {
+        axis: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
+    Softmax {
+        axis: usize,
+        log: bool,
+    },
+    /// Inputs x, optional scale, optional bias (broadcast to x's trailing axes).
+    Normalize {
+        kind: NormKind,
+        axis: usize,
+        epsilon: f32,
+    },
+    Attention(AttentionAttrs),
+    // Views.
+    Reshape {
+        shape: Vec<Dim>,
+    },
+    Transpose {
+        perm: Vec<usize>,
+    },
+    /// ONNX Expand: broadcast to the stated shape.
+    Broadcast {
+        shape: Vec<Dim>,
+    },
+    /// One entry an axis; a negative step walks down from `start`.
+    Slice {
+        start: Vec<Dim>,
+        step: Vec<i64>,
+        size: Vec<Dim>,
+    },
+    Concat {
+        axis: usize,
+    },
+    Pad {
+        before: Vec<Dim>,
+        after: Vec<Dim>,
+        mode: PadMode,
+    },
+    /// Output axes: data's before `axis`, the indices', data's after. Negative indices count from the end.
+    Gather {
+        axis: usize,
+    },
+    GatherElements {
+        axis: usize,
+    },
+    GatherNd {
+        batch: usize,
+    },
+    /// Inputs data, indices, updates.
+    ScatterElements {
+        axis: usize,
+        reduce: ScatterReduce,
+    },
+    ScatterNd {
+        reduce: ScatterReduce,
+    },
+    /// ai.onnx.ml ensembles; input x, outputs scores or (label, scores).
+    Trees(Arc<TreeEnsemble>),
+    Library(LibraryCall),
+}
+
+impl Op {
+    /// The name in text forms and in error messages.
+    pub fn name(&self) -> &str {
+        match self {
+            Op::Pointwise { .. } => "pointwise",
+            Op::Shape(_) => "shape",
+            Op::Contract { .. } => "contract",
+            Op::Conv { .. } => "conv",
+            Op::ConvTranspose { .. } => "conv_transpose",
+            Op::Pool { .. } => "pool",
+            Op::Reduce { .. } => "reduce",
+            Op::ArgReduce { .. } => "arg_reduce",
+            Op::CumSum { .. } => "cumsum",
+            Op::Softmax { .. } => "softmax",
+            Op::Normalize { .. } => "normalize",
+            Op::Attention(_) => "attention",
+            Op::Reshape { .. } => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Slice { .. } => "slice",
+            Op::Concat { .. } => "concat",
+            Op::Pad { .. } => "pad",
+            Op::Gather { .. } => "gather",
+            Op::GatherElements { .. } => "gather_elements",
+            Op::GatherNd { .. } => "gather_nd",
+            Op::ScatterElements { .. } => "scatter_elements",
+            Op::ScatterNd { .. } => "scatter_nd",
+            Op::Trees(_) => "trees",
+            Op::Library(_) => "library",
+        }
+    }
+}

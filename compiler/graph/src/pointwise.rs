@@ -1,0 +1,285 @@
+//! Pointwise expressions: what one output element is, from the elements of broadcast inputs.
+//!
+//! An expression is a DAG in SSA order over typed scalars. It is the body of [`crate::Op::Pointwise`],
+//! and fusion composes such bodies. Semantics are ONNX's (see `docs/semantics.md`): `Min`, `Max`
+//! propagate NaN; integer division truncates; `Mod` has the sign of the divisor, `Fmod` of the
+//! dividend; shifts by the width or more give 0.
+
+use crate::{DType, Dim};
+
+/// A scalar constant: the value's bits, zero-extended (f32 as its 32 bits).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Scalar {
+    pub dtype: DType,
+    pub bits: u64,
+}
+
+impl Scalar {
+    pub fn f32(v: f32) -> Self {
+        Scalar {
+            dtype: DType::F32,
+            bits: v.to_bits() as u64,
+        }
+    }
+    pub fn f64(v: f64) -> Self {
+        Scalar {
+            dtype: DType::F64,
+            bits: v.to_bits(),
+        }
+    }
+    pub fn i64(v: i64) -> Self {
+        Scalar {
+            dtype: DType::I64,
+            bits: v as u64,
+        }
+    }
+    pub fn bool(v: bool) -> Self {
+        Scalar {
+            dtype: DType::Bool,
+            bits: v as u64,
+        }
+    }
+    /// `v` in any numeric type: rounded for floats, truncated to the width for integers.
+    pub fn of(dtype: DType, v: f64) -> Self {
+        let bits = match dtype {
+            DType::F32 => (v as f32).to_bits() as u64,
+            DType::F64 => v.to_bits(),
+            DType::F16 => half::f16::from_f64(v).to_bits() as u64,
+            DType::BF16 => half::bf16::from_f64(v).to_bits() as u64,
+            DType::Bool => (v != 0.0) as u64,
+            DType::I8 => v as i8 as u8 as u64,
+            DType::I16 => v as i16 as u16 as u64,
+            DType::I32 => v as i32 as u32 as u64,
+            DType::I64 => v as i64 as u64,
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::String => v as u64,
+        };
+        Scalar { dtype, bits }
+    }
+    /// The value as f64 (exact but for 64-bit integers beyond 2^53).
+    pub fn to_f64(self) -> f64 {
+        match self.dtype {
+            DType::F32 => f32::from_bits(self.bits as u32) as f64,
+            DType::F64 => f64::from_bits(self.bits),
+            DType::F16 => half::f16::from_bits(self.bits as u16).to_f64(),
+            DType::BF16 => half::bf16::from_bits(self.bits as u16).to_f64(),
+            DType::I8 => self.bits as i8 as f64,
+            DType::I16 => self.bits as i16 as f64,
+            DType::I32 => self.bits as i32 as f64,
+            DType::I64 => self.bits as i64 as f64,
+            DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::String => {
+                self.bits as f64
+            }
+        }
+    }
+}
+
+/// One scalar operation. Operand and result types are those of the [`PwNode`]s.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PwOp {
+    /// Element of the node's input with this number, broadcast to the output shape.
+    Input(u32),
+    Const(Scalar),
+    /// Index of the output element along an axis, as i64.
+    Index(u32),
+    /// A dimension's value, as i64.
+    Dim(Dim),
+    Neg,
+    Abs,
+    /// -1, 0 or 1; of NaN, NaN.
+    Sign,
+    Sqrt,
+    Reciprocal,
+    Floor,
+    Ceil,
+    /// To nearest, ties to even.
+    Round,
+    Exp,
+    Log,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Tanh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Erf,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    IsNan,
+    IsInf,
+    /// Logical on bool, bitwise on integers.
+    Not,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Fmod,
+    Pow,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+    Eq,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    /// `args[0] ? args[1] : args[2]`.
+    Select,
+    /// To the node's type: float to integer truncates (out of range: saturates), to bool is `!= 0`.
+    Cast,
+    /// Same bits, another type of the same width.
+    Bitcast,
+}
+
+/// A node of an expression, by position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct PwRef(pub u32);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PwNode {
+    pub op: PwOp,
+    /// Earlier nodes.
+    pub args: Vec<PwRef>,
+    pub dtype: DType,
+}
+
+/// An expression; the last node is the result.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Pointwise {
+    pub nodes: Vec<PwNode>,
+    /// Number of inputs that `PwOp::Input` may name.
+    pub inputs: u32,
+}
+
+impl Pointwise {
+    /// Type of the result.
+    pub fn dtype(&self) -> DType {
+        self.nodes.last().map_or(DType::F32, |n| n.dtype)
+    }
+    /// The expression that is one operation on inputs of the given types.
+    pub fn unary(op: PwOp, input: DType, result: DType) -> Self {
+        let mut b = PwBuilder::default();
+        let x = b.input(0, input);
+        b.push(op, vec![x], result);
+        b.finish(1)
+    }
+    /// `op(input 0, input 1)`.
+    pub fn binary(op: PwOp, input: DType, result: DType) -> Self {
+        let mut b = PwBuilder::default();
+        let (x, y) = (b.input(0, input), b.input(1, input));
+        b.push(op, vec![x, y], result);
+        b.finish(2)
+    }
+}
+
+/// Builds expressions; equal nodes are made once.
+#[derive(Default, Clone)]
+pub struct PwBuilder {
+    pub nodes: Vec<PwNode>,
+}
+
+impl PwBuilder {
+    pub fn push(&mut self, op: PwOp, args: Vec<PwRef>, dtype: DType) -> PwRef {
+        let node = PwNode { op, args, dtype };
+        if let Some(i) = self.nodes.iter().position(|n| *n == node) {
+            return PwRef(i as u32);
+        }
+        self.nodes.push(node);
+        PwRef(self.nodes.len() as u32 - 1)
+    }
+    pub fn input(&mut self, i: u32, dtype: DType) -> PwRef {
+        self.push(PwOp::Input(i), Vec::new(), dtype)
+    }
+    pub fn constant(&mut self, s: Scalar) -> PwRef {
+        self.push(PwOp::Const(s), Vec::new(), s.dtype)
+    }
+    /// `v` as a constant of the type of `like`.
+    pub fn number(&mut self, v: f64, dtype: DType) -> PwRef {
+        self.constant(Scalar::of(dtype, v))
+    }
+    pub fn dtype(&self, r: PwRef) -> DType {
+        self.nodes[r.0 as usize].dtype
+    }
+    /// One operand, result of the same type.
+    pub fn un(&mut self, op: PwOp, a: PwRef) -> PwRef {
+        let t = self.dtype(a);
+        self.push(op, vec![a], t)
+    }
+    /// Two operands, result of the first's type.
+    pub fn bin(&mut self, op: PwOp, a: PwRef, b: PwRef) -> PwRef {
+        let t = self.dtype(a);
+        self.push(op, vec![a, b], t)
+    }
+    /// A comparison or test: result is bool.
+    pub fn test(&mut self, op: PwOp, args: Vec<PwRef>) -> PwRef {
+        self.push(op, args, DType::Bool)
+    }
+    pub fn select(&mut self, c: PwRef, a: PwRef, b: PwRef) -> PwRef {
+        let t = self.dtype(a);
+        self.push(PwOp::Select, vec![c, a, b], t)
+    }
+    pub fn cast(&mut self, a: PwRef, to: DType) -> PwRef {
+        if self.dtype(a) == to {
+            a
+        } else {
+            self.push(PwOp::Cast, vec![a], to)
+        }
+    }
+    /// Copies `body` in, with its inputs replaced; gives its result.
+    pub fn inline(&mut self, body: &Pointwise, inputs: &[PwRef]) -> PwRef {
+        let mut map: Vec<PwRef> = Vec::with_capacity(body.nodes.len());
+        for n in &body.nodes {
+            let r = match n.op {
+                PwOp::Input(i) if (i as usize) < inputs.len() => inputs[i as usize],
+                _ => {
+                    let args = n.args.iter().map(|a| map[a.0 as usize]).collect();
+                    self.push(n.op.clone(), args, n.dtype)
+                }
+            };
+            map.push(r);
+        }
+        map.last().copied().unwrap_or(PwRef(0))
+    }
+    /// The expression whose result is the last node pushed.
+    pub fn finish(self, inputs: u32) -> Pointwise {
+        Pointwise {
+            nodes: self.nodes,
+            inputs,
+        }
+    }
+    /// The expression whose result is `result`, unused nodes dropped.
+    pub fn finish_at(self, result: PwRef, inputs: u32) -> Pointwise {
+        let mut used = vec![false; self.nodes.len()];
+        let mut stack = vec![result];
+        while let Some(r) = stack.pop() {
+            if !std::mem::replace(&mut used[r.0 as usize], true) {
+                stack.extend(&self.nodes[r.0 as usize].args);
+            }
+        }
+        let mut map = vec![PwRef(0); self.nodes.len()];
+        let mut nodes = Vec::new();
+        for (i, n) in self
+            .nodes
+            .into_iter()
+            .enumerate()
+            .take(result.0 as usize + 1)
+        {
+            if used[i] {
+                map[i] = PwRef(nodes.len() as u32);
+                let args = n.args.iter().map(|a| map[a.0 as usize]).collect();
+                nodes.push(PwNode { args, ..n });
+            }
+        }
+        Pointwise { nodes, inputs }
+    }
+}
