@@ -1,0 +1,370 @@
+//! The body of a graph or function: every value is defined once and before it is used.
+//!
+//! Bodies are walked with a stack of [`Scope`]s, the outermost first. A name is looked for among the values that are
+//! visible so far, from the inside out. If it is not there but some node later in one of the scopes defines it, the
+//! use is *late*: a dependence of the node at hand in that scope (perhaps through a subgraph) on a later node. When a
+//! scope is done its late uses are sorted out: those on a cycle are a cycle's fault, the rest are mere disorder.
+//!
+//! A node output must not have the name of a value visible around it. A subgraph's inputs and initializers may, and
+//! hide it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::proto::{
+    FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+};
+
+use super::place::{Part, Place};
+use super::{Checker, attr, cycle};
+
+/// How many nodes of a cycle are named.
+const NAMED: usize = 12;
+
+/// What graphs and functions have in common.
+pub(super) struct Body<'a> {
+    inputs: Vec<&'a str>,
+    outputs: Vec<&'a str>,
+    nodes: &'a [NodeProto],
+    initializers: &'a [TensorProto],
+    sparse_initializers: &'a [SparseTensorProto],
+    input_infos: &'a [ValueInfoProto],
+    output_infos: &'a [ValueInfoProto],
+    value_infos: &'a [ValueInfoProto],
+    /// The model's graph: its inputs need types, its outputs distinct names.
+    main: bool,
+    function: bool,
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn of_graph(graph: &'a GraphProto, main: bool) -> Body<'a> {
+        Body {
+            inputs: graph.input.iter().map(|v| v.name.as_str()).collect(),
+            outputs: graph.output.iter().map(|v| v.name.as_str()).collect(),
+            nodes: &graph.node,
+            initializers: &graph.initializer,
+            sparse_initializers: &graph.sparse_initializer,
+            input_infos: &graph.input,
+            output_infos: &graph.output,
+            value_infos: &graph.value_info,
+            main,
+            function: false,
+        }
+    }
+
+    pub(super) fn of_function(function: &'a FunctionProto) -> Body<'a> {
+        Body {
+            inputs: function.input.iter().map(String::as_str).collect(),
+            outputs: function.output.iter().map(String::as_str).collect(),
+            nodes: &function.node,
+            initializers: &[],
+            sparse_initializers: &[],
+            input_infos: &[],
+            output_infos: &[],
+            value_infos: &function.value_info,
+            main: false,
+            function: true,
+        }
+    }
+}
+
+/// A body that is being walked.
+pub(super) struct Scope<'a> {
+    /// Values defined so far.
+    visible: HashSet<&'a str>,
+    /// The first node that defines each output, the later ones included.
+    producers: HashMap<&'a str, usize>,
+    /// The node at hand; the number of nodes while outputs are looked up.
+    current: usize,
+    /// Which nodes use a value of each node.
+    edges: Vec<Vec<usize>>,
+    /// In the order found, each once.
+    late: Vec<Late<'a>>,
+    late_seen: HashSet<Late<'a>>,
+}
+
+/// A use of a value before its definition.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Late<'a> {
+    user: usize,
+    producer: usize,
+    name: &'a str,
+}
+
+/// Checks a body inside the scopes around it.
+pub(super) fn check_body<'a>(
+    checker: &mut Checker<'a>,
+    body: &Body<'a>,
+    scopes: &mut Vec<Scope<'a>>,
+    place: &Place<'_>,
+) {
+    let mut producers = HashMap::new();
+    for (index, node) in body.nodes.iter().enumerate() {
+        for name in &node.output {
+            producers.entry(name.as_str()).or_insert(index);
+        }
+    }
+    scopes.push(Scope {
+        visible: define_inputs(checker, body, place),
+        producers,
+        current: 0,
+        edges: vec![Vec::new(); body.nodes.len()],
+        late: Vec::new(),
+        late_seen: HashSet::new(),
+    });
+    check_types(checker, body, place);
+    for (index, node) in body.nodes.iter().enumerate() {
+        if let Some(scope) = scopes.last_mut() {
+            scope.current = index;
+        }
+        check_node(
+            checker,
+            node,
+            scopes,
+            &place.inside(Part::Node(node, index)),
+        );
+    }
+    check_outputs(checker, body, scopes, place);
+    if let Some(scope) = scopes.pop() {
+        report_late(checker, body, &scope, place);
+    }
+}
+
+/// The values that are there before the first node.
+fn define_inputs<'a>(
+    checker: &mut Checker<'a>,
+    body: &Body<'a>,
+    place: &Place<'_>,
+) -> HashSet<&'a str> {
+    let mut inputs = HashSet::new();
+    for name in &body.inputs {
+        let place = &place.inside(Part::Value("input", name));
+        if name.is_empty() {
+            checker.invalid(place, "an input has no name", "name the input");
+        } else if !inputs.insert(*name) {
+            checker.invalid(
+                place,
+                "the input is listed twice",
+                "give inputs distinct names",
+            );
+        }
+    }
+    let mut initializers = HashSet::new();
+    let sparse = body.sparse_initializers.iter().map(|sparse| {
+        let name = sparse.values.as_ref().map_or("", |v| v.name.as_str());
+        (name, None, Some(sparse))
+    });
+    let dense = body
+        .initializers
+        .iter()
+        .map(|t| (t.name.as_str(), Some(t), None));
+    for (name, dense, sparse) in dense.chain(sparse) {
+        let place = &place.inside(Part::Value("initializer", name));
+        if name.is_empty() {
+            checker.invalid(place, "an initializer has no name", "name the initializer");
+        } else if !initializers.insert(name) {
+            let message = "the initializer is given twice";
+            checker.invalid(place, message, "give initializers distinct names");
+        } else if checker.ir_version == 3 && body.main && !inputs.contains(name) {
+            checker.invalid(
+                place,
+                "the initializer is no graph input, as ir_version 3 asks for",
+                "set ir_version to 4, or list the initializer as an input",
+            );
+        }
+        if let Some(tensor) = dense {
+            checker.tensor(tensor, place);
+        }
+        if let Some(sparse) = sparse {
+            checker.sparse_tensor(sparse, place);
+        }
+    }
+    inputs.extend(initializers);
+    inputs
+}
+
+/// Types of inputs, outputs and inner values, where they are given; the model's inputs need one.
+fn check_types<'a>(checker: &mut Checker<'a>, body: &Body<'a>, place: &Place<'_>) {
+    for (kind, infos) in [
+        ("input", body.input_infos),
+        ("output", body.output_infos),
+        ("value", body.value_infos),
+    ] {
+        for info in infos {
+            let place = &place.inside(Part::Value(kind, &info.name));
+            match &info.r#type {
+                // Inner types are hints, and often left half empty.
+                Some(r#type) if r#type.value.is_some() && body.main && kind != "value" => {
+                    attr::check_type(checker, r#type, place);
+                }
+                Some(r#type) if r#type.value.is_some() => {}
+                _ if body.main && kind == "input" => {
+                    checker.invalid(place, "the input has no type", "give the input a type");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn check_node<'a>(
+    checker: &mut Checker<'a>,
+    node: &'a NodeProto,
+    scopes: &mut Vec<Scope<'a>>,
+    place: &Place<'_>,
+) {
+    checker.node(node, place);
+    for name in node.input.iter().filter(|name| !name.is_empty()) {
+        check_use(checker, name, scopes, place);
+    }
+    for attribute in &node.attribute {
+        let place = &place.inside(Part::Attribute(&attribute.name));
+        for graph in attribute.g.iter().chain(&attribute.graphs) {
+            let place = if attribute.graphs.is_empty() {
+                place
+            } else {
+                &place.inside(Part::Graph(&graph.name))
+            };
+            check_body(checker, &Body::of_graph(graph, false), scopes, place);
+        }
+    }
+    for name in node.output.iter().filter(|name| !name.is_empty()) {
+        let Some((scope, around)) = scopes.split_last_mut() else {
+            return;
+        };
+        if around
+            .iter()
+            .any(|outer| outer.visible.contains(name.as_str()))
+        {
+            checker.invalid(
+                place,
+                format!("output '{name}' has the name of a value of a surrounding graph"),
+                "give every value a name of its own",
+            );
+        }
+        if !scope.visible.insert(name) {
+            checker.invalid(
+                place,
+                format!("output '{name}' is defined a second time"),
+                "every value must be defined once: by an input, an initializer or one node",
+            );
+        }
+    }
+}
+
+/// Looks a used name up; a fault if it is nowhere.
+fn check_use<'a>(
+    checker: &mut Checker<'a>,
+    name: &'a str,
+    scopes: &mut [Scope<'a>],
+    place: &Place<'_>,
+) {
+    let visible = scopes
+        .iter()
+        .rposition(|scope| scope.visible.contains(name));
+    if let Some(scope) = visible.and_then(|at| scopes.get_mut(at)) {
+        if let Some(&producer) = scope.producers.get(name)
+            && let Some(users) = scope.edges.get_mut(producer)
+        {
+            users.push(scope.current);
+        }
+        return;
+    }
+    let later = scopes.iter_mut().rev().find_map(|scope| {
+        let producer = *scope.producers.get(name)?;
+        Some((scope, producer))
+    });
+    let Some((scope, producer)) = later else {
+        checker.invalid(
+            place,
+            format!("input '{name}' is not defined"),
+            "it must be a graph input, an initializer or the output of an earlier node",
+        );
+        return;
+    };
+    let user = scope.current;
+    if let Some(users) = scope.edges.get_mut(producer) {
+        users.push(user);
+    }
+    let late = Late {
+        user,
+        producer,
+        name,
+    };
+    if scope.late_seen.insert(late) {
+        scope.late.push(late);
+    }
+}
+
+fn check_outputs<'a>(
+    checker: &mut Checker<'a>,
+    body: &Body<'a>,
+    scopes: &mut [Scope<'a>],
+    place: &Place<'_>,
+) {
+    let mut names = HashSet::new();
+    for name in &body.outputs {
+        let place = &place.inside(Part::Value("output", name));
+        if name.is_empty() {
+            checker.invalid(place, "an output has no name", "name the output");
+            continue;
+        }
+        // A subgraph's outputs go by position, and may give one value twice.
+        if !names.insert(*name) && (body.main || body.function) {
+            let message = "the output is listed twice";
+            checker.invalid(
+                place,
+                message,
+                "give outputs distinct names (an Identity node helps)",
+            );
+        }
+        if !scopes.iter().any(|scope| scope.visible.contains(name)) {
+            checker.invalid(
+                place,
+                "the output is not defined: no input, initializer or node gives it",
+                "list only values that exist as outputs",
+            );
+        }
+    }
+}
+
+/// Tells cycles from disorder, once the whole body is known.
+fn report_late(checker: &mut Checker<'_>, body: &Body<'_>, scope: &Scope<'_>, place: &Place<'_>) {
+    if scope.late.is_empty() {
+        return;
+    }
+    let label = |index: usize| {
+        let node = body.nodes.get(index)?;
+        Some(Part::Node(node, index).to_string())
+    };
+    let component = cycle::components(&scope.edges);
+    let mut reported = HashSet::new();
+    for late in &scope.late {
+        let Some(user) = body.nodes.get(late.user) else {
+            continue;
+        };
+        let place = &place.inside(Part::Node(user, late.user));
+        if component.get(late.user) != component.get(late.producer) {
+            let producer = label(late.producer).unwrap_or_default();
+            checker.invalid(
+                place,
+                format!("input '{}' is used before {producer} defines it", late.name),
+                "sort the nodes so that each stands after those it depends on",
+            );
+            continue;
+        }
+        if !reported.insert(component.get(late.user)) {
+            continue;
+        }
+        let way = cycle::path(&scope.edges, late.user, late.producer).unwrap_or_default();
+        let mut names: Vec<String> = way.iter().take(NAMED).filter_map(|at| label(*at)).collect();
+        if way.len() > NAMED {
+            names.push(format!("… {} more", way.len() - NAMED));
+        }
+        names.extend(label(late.user));
+        checker.invalid(
+            place,
+            format!("the nodes form a cycle: {}", names.join(" → ")),
+            "a graph must not depend on its own results; use Loop or Scan to repeat",
+        );
+    }
+}

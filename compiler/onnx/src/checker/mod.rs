@@ -1,0 +1,335 @@
+//! Whether a model is sound: everything that is wrong with it, at once.
+//!
+//! In: a loaded model. Out: nothing, or the list of its faults, each with the place it was found at, in the order of
+//! the file. Operators are not looked into: whether a node's inputs and attributes suit its operator is for the
+//! importer to say, and so is whether its domain is known.
+//!
+//! | file | what it checks |
+//! |---|---|
+//! | `mod` | versions, the domains and opsets that are imported |
+//! | `graph` | definitions and uses of values, order and cycles of nodes, initializers, subgraphs |
+//! | `attr` | attributes and types |
+//! | `function` | model-local functions |
+//! | `place` | the words for a place |
+//! | `cycle` | cycles in a directed graph |
+
+mod attr;
+mod cycle;
+mod function;
+mod graph;
+mod place;
+
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::ModelFile;
+use crate::proto::{NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto};
+
+use graph::Body;
+use place::{Part, Place};
+
+/// The IR versions that are read.
+pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
+
+/// The versions of the default domain's operators that are read.
+pub const OPSETS: RangeInclusive<i64> = 7..=28;
+
+/// What a fault means for the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// The model breaks a rule of ONNX.
+    Invalid,
+    /// The model may be sound, but is of a kind or version that is not read here.
+    Unsupported,
+}
+
+/// One thing that is wrong with a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Broken, or beyond what is read.
+    pub kind: FaultKind,
+    /// Where: graph, node and value by their names, from the outside in.
+    pub place: String,
+    /// What was expected and what was found.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.place, self.message)?;
+        if !self.hint.is_empty() {
+            write!(out, " (hint: {})", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Fault {}
+
+/// Checks a model, and reports every fault found.
+pub fn check(file: &ModelFile) -> Result<(), Vec<Fault>> {
+    let model = file.model();
+    let mut checker = Checker {
+        file,
+        ir_version: model.ir_version,
+        faults: Vec::new(),
+        opsets: HashMap::new(),
+        parameters: None,
+    };
+    let root = Place::root();
+    checker.ir_version(&root);
+    if model.opset_import.is_empty() {
+        checker.invalid(
+            &root,
+            "opset_import is missing: expected the version of each operator set used",
+            "the exporter must write opset_import",
+        );
+    }
+    checker.import_opsets(&model.opset_import, &root);
+
+    let graph = file.graph();
+    let place = root.inside(Part::Graph(&graph.name));
+    if graph.name.is_empty() {
+        checker.invalid(&place, "the graph has no name", "name the graph");
+    }
+    if graph.output.is_empty() {
+        checker.invalid(
+            &place,
+            "the graph has no outputs",
+            "list the values that the model gives in the graph's outputs",
+        );
+    }
+    graph::check_body(
+        &mut checker,
+        &Body::of_graph(graph, true),
+        &mut Vec::new(),
+        &place,
+    );
+    function::check_functions(&mut checker, &model.functions, &root);
+
+    if checker.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(checker.faults)
+    }
+}
+
+/// The name under which a domain is compared: the default one has two.
+pub(crate) fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+/// What all checks share.
+struct Checker<'a> {
+    file: &'a ModelFile,
+    ir_version: i64,
+    faults: Vec<Fault>,
+    /// The operator sets that the graph or function at hand imports.
+    opsets: HashMap<&'a str, i64>,
+    /// The attributes of the function at hand; `None` in the model's graph.
+    parameters: Option<HashSet<&'a str>>,
+}
+
+impl<'a> Checker<'a> {
+    fn invalid(&mut self, place: &Place<'_>, message: impl Into<String>, hint: impl Into<String>) {
+        self.fault(FaultKind::Invalid, place, message.into(), hint.into());
+    }
+
+    fn unsupported(
+        &mut self,
+        place: &Place<'_>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.fault(FaultKind::Unsupported, place, message.into(), hint.into());
+    }
+
+    fn fault(&mut self, kind: FaultKind, place: &Place<'_>, message: String, hint: String) {
+        self.faults.push(Fault {
+            kind,
+            place: place.to_string(),
+            message,
+            hint,
+        });
+    }
+
+    fn ir_version(&mut self, place: &Place<'_>) {
+        let (low, high) = (IR_VERSIONS.start(), IR_VERSIONS.end());
+        let found = self.ir_version;
+        if found <= 0 {
+            self.invalid(
+                place,
+                format!("ir_version is {found}, expected {low} to {high}"),
+                "the file may be damaged, or written without ir_version",
+            );
+        } else if found < *low {
+            self.unsupported(
+                place,
+                format!("ir_version {found} is too old, expected {low} to {high}"),
+                "convert the model with onnx.version_converter",
+            );
+        } else if found > *high {
+            self.unsupported(
+                place,
+                format!(
+                    "ir_version {found} is newer than this compiler knows, expected {low} to {high}"
+                ),
+                format!("export with ir_version {high} or lower, or use a newer compiler"),
+            );
+        }
+    }
+
+    /// Takes over a list of imports, and checks it.
+    fn import_opsets(&mut self, imports: &'a [OperatorSetIdProto], place: &Place<'_>) {
+        self.opsets.clear();
+        for import in imports {
+            let name = domain(&import.domain);
+            let shown = if name.is_empty() { "ai.onnx" } else { name };
+            if self.opsets.insert(name, import.version).is_some() {
+                self.invalid(
+                    place,
+                    format!("opset_import names the domain '{shown}' twice"),
+                    "import one version of each domain",
+                );
+            }
+            if name.is_empty() && !OPSETS.contains(&import.version) {
+                let (low, high) = (OPSETS.start(), OPSETS.end());
+                let message = format!(
+                    "opset {} of the domain 'ai.onnx' is not taken, expected {low} to {high}",
+                    import.version
+                );
+                if import.version < 1 {
+                    self.invalid(place, message, "the file may be damaged");
+                } else if import.version < *low {
+                    self.unsupported(
+                        place,
+                        message,
+                        "convert the model with onnx.version_converter",
+                    );
+                } else {
+                    self.unsupported(place, message, format!("export for opset {high} or lower"));
+                }
+            } else if import.version < 1 {
+                self.invalid(
+                    place,
+                    format!(
+                        "opset_import gives version {} for the domain '{shown}', expected 1 or more",
+                        import.version
+                    ),
+                    "import a version of the domain that exists",
+                );
+            }
+        }
+    }
+
+    /// What a node must have whatever its operator is, and its attributes.
+    fn node(&mut self, node: &'a NodeProto, place: &Place<'_>) {
+        if node.op_type.is_empty() {
+            self.invalid(place, "the node has no op_type", "name the node's operator");
+        }
+        let name = domain(&node.domain);
+        if !self.opsets.contains_key(name) && !self.opsets.is_empty() {
+            let shown = if name.is_empty() { "ai.onnx" } else { name };
+            self.invalid(
+                place,
+                format!("the node's domain '{shown}' is not in opset_import"),
+                format!("add a version of '{shown}' to opset_import"),
+            );
+        }
+        attr::check_attributes(self, &node.attribute, place);
+    }
+
+    fn tensor(&mut self, tensor: &TensorProto, place: &Place<'_>) {
+        if let Err(error) = self.file.validate_tensor(tensor) {
+            self.invalid(place, error.to_string(), "export the model again");
+        }
+    }
+
+    fn sparse_tensor(&mut self, sparse: &SparseTensorProto, place: &Place<'_>) {
+        let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
+            let message = "a sparse tensor lacks its values or its indices";
+            self.invalid(place, message, "give both");
+            return;
+        };
+        self.tensor(values, place);
+        let place_of_indices = &place.inside(Part::Word("indices"));
+        let found = match self.file.tensor_data(indices) {
+            Ok(view) => view,
+            Err(error) => {
+                self.invalid(
+                    place_of_indices,
+                    error.to_string(),
+                    "export the model again",
+                );
+                return;
+            }
+        };
+        let hint = "export the model again";
+        let (&[count], Some(total)) = (
+            values.dims.as_slice(),
+            sparse
+                .dims
+                .iter()
+                .all(|dim| *dim >= 0)
+                .then(|| crate::tensor::count(&sparse.dims))
+                .flatten(),
+        ) else {
+            let message = format!(
+                "a sparse tensor has values of dimensions {:?} and dimensions {:?}, expected one dimension of values, and dimensions whose product fits",
+                values.dims, sparse.dims
+            );
+            self.invalid(place, message, hint);
+            return;
+        };
+        let rank = sparse.dims.len();
+        let linear = match *found.dims.as_slice() {
+            [n] if n == count => true,
+            [n, r] if n == count && usize::try_from(r) == Ok(rank) => false,
+            _ => {
+                let message = format!(
+                    "dimensions are {:?}, expected [{count}] or [{count}, {rank}]",
+                    found.dims
+                );
+                self.invalid(place_of_indices, message, hint);
+                return;
+            }
+        };
+        let Some(numbers) = (found.dtype == crate::DataType::Int64)
+            .then(|| found.to_i64s())
+            .flatten()
+        else {
+            let message = format!("type is {}, expected INT64", found.dtype);
+            self.invalid(place_of_indices, message, hint);
+            return;
+        };
+        let outside = if linear {
+            numbers
+                .iter()
+                .any(|at| usize::try_from(*at).map_or(true, |at| at >= total))
+        } else {
+            numbers.chunks(rank.max(1)).any(|row| {
+                row.iter()
+                    .zip(&sparse.dims)
+                    .any(|(at, dim)| *at < 0 || at >= dim)
+            })
+        };
+        if outside {
+            let message = format!("an index lies outside the dimensions {:?}", sparse.dims);
+            self.invalid(place_of_indices, message, hint);
+        }
+        let rows: Vec<&[i64]> = numbers
+            .chunks(if linear { 1 } else { rank.max(1) })
+            .collect();
+        if rows.iter().zip(rows.iter().skip(1)).any(|(a, b)| a >= b) {
+            let message = "indices are not in ascending order, each once";
+            self.invalid(place_of_indices, message, hint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,469 @@
+//! Small models built in code, and every fault that they must give.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{FaultKind, check};
+use crate::ModelFile;
+use crate::proto::attribute_proto::AttributeType;
+use crate::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    SparseTensorProto, TensorProto, TypeProto, ValueInfoProto, type_proto,
+};
+
+fn value(name: &str) -> ValueInfoProto {
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                elem_type: 1,
+                shape: None,
+            })),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+fn values(names: &[&str]) -> Vec<ValueInfoProto> {
+    names.iter().map(|name| value(name)).collect()
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_string()).collect()
+}
+
+/// A node named for its operator and first output.
+fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    NodeProto {
+        name: format!("make_{}", outputs.first().unwrap_or(&"")),
+        op_type: op.into(),
+        input: strings(inputs),
+        output: strings(outputs),
+        ..NodeProto::default()
+    }
+}
+
+fn graph(inputs: &[&str], nodes: Vec<NodeProto>, outputs: &[&str]) -> GraphProto {
+    GraphProto {
+        name: "main".into(),
+        input: values(inputs),
+        output: values(outputs),
+        node: nodes,
+        ..GraphProto::default()
+    }
+}
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        r#type: kind as i32,
+        ..AttributeProto::default()
+    }
+}
+
+fn branch(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        g: Some(graph),
+        ..attribute(name, AttributeType::Graph)
+    }
+}
+
+fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
+    OperatorSetIdProto {
+        domain: domain.into(),
+        version,
+    }
+}
+
+fn model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: 10,
+        opset_import: vec![opset("", 21)],
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
+}
+
+fn float(name: &str, values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        data_type: 1,
+        dims: vec![values.len() as i64],
+        float_data: values.to_vec(),
+        ..TensorProto::default()
+    }
+}
+
+fn faults(model: &ModelProto) -> Vec<super::Fault> {
+    let file = ModelFile::from_bytes(Bytes::from(model.encode_to_vec()), None).unwrap();
+    check(&file).err().unwrap_or_default()
+}
+
+/// Compares the faults, as `place: message`.
+fn expect(model: &ModelProto, expected: &[&str]) {
+    let found: Vec<String> = faults(model)
+        .iter()
+        .map(|fault| format!("{}: {}", fault.place, fault.message))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_sound_model_has_no_faults() {
+    let inner = graph(&[], vec![node("Neg", &["x"], &["n"])], &["n"]);
+    let other = graph(&[], vec![node("Abs", &["w"], &["n"])], &["n"]);
+    let mut cond = node("If", &["c"], &["y"]);
+    cond.attribute = vec![branch("then_branch", inner), branch("else_branch", other)];
+    let mut main = graph(
+        &["x", "c"],
+        vec![node("Clip", &["x", "", "w"], &["z"]), cond],
+        &["y", "z"],
+    );
+    main.initializer = vec![float("w", &[1.0])];
+    expect(&model(main), &[]);
+}
+
+#[test]
+fn versions_are_checked() {
+    let sound = || graph(&["x"], vec![node("Neg", &["x"], &["y"])], &["y"]);
+    let cases: Vec<(i64, Vec<OperatorSetIdProto>, FaultKind, &str)> = vec![
+        (
+            0,
+            vec![opset("", 7)],
+            FaultKind::Invalid,
+            "ir_version is 0, expected 3 to 14",
+        ),
+        (
+            2,
+            vec![opset("", 7)],
+            FaultKind::Unsupported,
+            "ir_version 2 is too old, expected 3 to 14",
+        ),
+        (
+            15,
+            vec![opset("", 28)],
+            FaultKind::Unsupported,
+            "ir_version 15 is newer than this compiler knows, expected 3 to 14",
+        ),
+        (
+            8,
+            vec![],
+            FaultKind::Invalid,
+            "opset_import is missing: expected the version of each operator set used",
+        ),
+        (
+            8,
+            vec![opset("", 6)],
+            FaultKind::Unsupported,
+            "opset 6 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+        ),
+        (
+            8,
+            vec![opset("ai.onnx", 29)],
+            FaultKind::Unsupported,
+            "opset 29 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+        ),
+        (
+            8,
+            vec![opset("", 0)],
+            FaultKind::Invalid,
+            "opset 0 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+        ),
+        (
+            8,
+            vec![opset("", 8), opset("ai.onnx", 8)],
+            FaultKind::Invalid,
+            "opset_import names the domain 'ai.onnx' twice",
+        ),
+    ];
+    for (ir_version, opset_import, kind, message) in cases {
+        let found = faults(&ModelProto {
+            ir_version,
+            opset_import,
+            ..model(sound())
+        });
+        let found: Vec<_> = found.iter().map(|f| (f.kind, f.message.as_str())).collect();
+        assert_eq!(found, [(kind, message)]);
+    }
+}
+
+#[test]
+fn an_unknown_domain_is_left_to_the_importer_if_it_is_imported() {
+    let mut custom = node("Fancy", &["x"], &["y"]);
+    custom.domain = "com.example".into();
+    let mut model = model(graph(&["x"], vec![custom], &["y"]));
+    expect(
+        &model,
+        &[
+            "graph 'main' / node 'make_y' (Fancy): the node's domain 'com.example' is not in opset_import",
+        ],
+    );
+    model.opset_import.push(opset("com.example", 1));
+    expect(&model, &[]);
+}
+
+#[test]
+fn all_faults_are_reported_at_once() {
+    let mut main = graph(
+        &["x", "x", ""],
+        vec![
+            node("Neg", &["x"], &["x"]),
+            node("Add", &["x", "missing"], &["a"]),
+            node("", &["x"], &["a"]),
+        ],
+        &["a", "a", "gone"],
+    );
+    main.name = String::new();
+    main.input[0].r#type = None;
+    main.initializer = vec![float("w", &[1.0]), float("w", &[1.0]), float("", &[])];
+    main.initializer[0].dims = vec![2];
+    expect(
+        &model(main),
+        &[
+            "graph: the graph has no name",
+            "graph / input 'x': the input is listed twice",
+            "graph / input '': an input has no name",
+            "graph / initializer 'w': tensor 'w': FLOAT of dimensions [2] takes 2 entries in float_data, found 1",
+            "graph / initializer 'w': the initializer is given twice",
+            "graph / initializer '': an initializer has no name",
+            "graph / input 'x': the input has no type",
+            "graph / node 'make_x' (Neg): output 'x' is defined a second time",
+            "graph / node 'make_a' (Add): input 'missing' is not defined",
+            "graph / node 'make_a' (): the node has no op_type",
+            "graph / node 'make_a' (): output 'a' is defined a second time",
+            "graph / output 'a': the output is listed twice",
+            "graph / output 'gone': the output is not defined: no input, initializer or node gives it",
+        ],
+    );
+    expect(
+        &model(graph(&["x"], vec![], &[])),
+        &["graph 'main': the graph has no outputs"],
+    );
+}
+
+#[test]
+fn disorder_is_told_from_a_cycle() {
+    let disorder = vec![node("Neg", &["a"], &["y"]), node("Abs", &["x"], &["a"])];
+    expect(
+        &model(graph(&["x"], disorder, &["y"])),
+        &[
+            "graph 'main' / node 'make_y' (Neg): input 'a' is used before node 'make_a' (Abs) defines it",
+        ],
+    );
+
+    let cycle = vec![
+        node("Add", &["x", "c"], &["a"]),
+        node("Neg", &["a"], &["b"]),
+        node("Abs", &["b"], &["c"]),
+        node("Abs", &["d"], &["y"]),
+        node("Neg", &["c"], &["d"]),
+        node("Add", &["s", "x"], &["s"]),
+    ];
+    expect(
+        &model(graph(&["x"], cycle, &["y"])),
+        &[
+            "graph 'main' / node 'make_a' (Add): the nodes form a cycle: node 'make_a' (Add) → node 'make_b' (Neg) → node 'make_c' (Abs) → node 'make_a' (Add)",
+            "graph 'main' / node 'make_y' (Abs): input 'd' is used before node 'make_d' (Neg) defines it",
+            "graph 'main' / node 'make_s' (Add): the nodes form a cycle: node 'make_s' (Add) → node 'make_s' (Add)",
+        ],
+    );
+}
+
+#[test]
+fn subgraphs_see_what_is_around_them() {
+    // `late` is used inside before it is defined outside, and depends on the If: a cycle through a subgraph.
+    let mut cond = node("If", &["c"], &["y"]);
+    cond.attribute = vec![
+        branch(
+            "then_branch",
+            graph(&[], vec![node("Neg", &["late"], &["t"])], &["t"]),
+        ),
+        branch(
+            "else_branch",
+            graph(
+                &["c"],
+                vec![
+                    node("Neg", &["nowhere"], &["x"]),
+                    node("Neg", &["t"], &["e"]),
+                ],
+                &["e", "e"],
+            ),
+        ),
+    ];
+    let main = graph(
+        &["x", "c"],
+        vec![cond, node("Abs", &["y"], &["late"])],
+        &["y"],
+    );
+    expect(
+        &model(main),
+        &[
+            "graph 'main' / node 'make_y' (If) / attribute 'else_branch' / node 'make_x' (Neg): input 'nowhere' is not defined",
+            "graph 'main' / node 'make_y' (If) / attribute 'else_branch' / node 'make_x' (Neg): output 'x' has the name of a value of a surrounding graph",
+            "graph 'main' / node 'make_y' (If) / attribute 'else_branch' / node 'make_e' (Neg): input 't' is not defined",
+            "graph 'main' / node 'make_y' (If): the nodes form a cycle: node 'make_y' (If) → node 'make_late' (Abs) → node 'make_y' (If)",
+        ],
+    );
+}
+
+#[test]
+fn attributes_are_well_formed() {
+    let mut op = node("Op", &["x"], &["y"]);
+    op.attribute = vec![
+        attribute("zero", AttributeType::Int),
+        attribute("", AttributeType::Ints),
+        attribute("zero", AttributeType::Float),
+        attribute("none", AttributeType::Undefined),
+        AttributeProto {
+            r#type: 99,
+            ..attribute("strange", AttributeType::Int)
+        },
+        attribute("empty", AttributeType::Tensor),
+        AttributeProto {
+            i: 1,
+            ..attribute("wrong", AttributeType::Floats)
+        },
+        AttributeProto {
+            t: Some(TensorProto::default()),
+            ..attribute("bad", AttributeType::Tensor)
+        },
+        AttributeProto {
+            ref_attr_name: "outer".into(),
+            ..attribute("refers", AttributeType::Int)
+        },
+    ];
+    let at = "graph 'main' / node 'make_y' (Op) / attribute";
+    expect(
+        &model(graph(&["x"], vec![op], &["y"])),
+        &[
+            &format!("{at} '': the attribute has no name"),
+            &format!("{at} 'zero': the attribute is given twice"),
+            &format!("{at} 'none': the attribute has no type"),
+            &format!("{at} 'strange': attribute type 99 is not known"),
+            &format!("{at} 'empty': an attribute of type TENSOR has no value"),
+            &format!(
+                "{at} 'wrong': an attribute of type FLOATS has a value in 'i', expected 'floats' alone"
+            ),
+            &format!(
+                "{at} 'bad': tensor '': data_type 0 is not an ONNX element type (expected 1 to 28)"
+            ),
+            &format!(
+                "{at} 'refers': the attribute refers to an attribute 'outer' of a function, but stands outside of any"
+            ),
+        ],
+    );
+}
+
+#[test]
+fn functions_are_checked() {
+    let call = |op: &str, input: &str, output: &str| NodeProto {
+        domain: "local".into(),
+        ..node(op, &[input], &[output])
+    };
+    let function = |name: &str, nodes: Vec<NodeProto>| FunctionProto {
+        name: name.into(),
+        domain: "local".into(),
+        input: strings(&["x"]),
+        output: strings(&["y"]),
+        opset_import: vec![opset("", 21), opset("local", 1)],
+        node: nodes,
+        ..FunctionProto::default()
+    };
+    let mut refers = node("LeakyRelu", &["x"], &["y"]);
+    refers.attribute = vec![
+        AttributeProto {
+            ref_attr_name: "slope".into(),
+            ..attribute("alpha", AttributeType::Float)
+        },
+        AttributeProto {
+            ref_attr_name: "other".into(),
+            ..attribute("beta", AttributeType::Float)
+        },
+    ];
+    let mut with_attributes = function("attributes", vec![refers]);
+    with_attributes.attribute = strings(&["slope"]);
+    let mut no_import = function("no_import", vec![node("Neg", &["x"], &["y"])]);
+    no_import.opset_import = vec![opset("local", 1)];
+    let mut model = model(graph(&["x"], vec![call("f", "x", "y")], &["y"]));
+    model.opset_import.push(opset("local", 1));
+    model.functions = vec![
+        function("f", vec![call("g", "x", "y")]),
+        function("g", vec![call("h", "x", "y")]),
+        function("h", vec![call("g", "x", "y")]),
+        function("h", vec![node("Neg", &["outside"], &["z"])]),
+        with_attributes,
+        no_import,
+    ];
+    expect(
+        &model,
+        &[
+            "function 'local.h': the function is defined twice",
+            "function 'local.h' / node 'make_z' (Neg): input 'outside' is not defined",
+            "function 'local.h' / output 'y': the output is not defined: no input, initializer or node gives it",
+            "function 'local.attributes' / node 'make_y' (LeakyRelu) / attribute 'beta': the attribute refers to 'other', which is no attribute of the function",
+            "function 'local.no_import' / node 'make_y' (Neg): the node's domain 'ai.onnx' is not in opset_import",
+        ],
+    );
+
+    model.functions.truncate(3);
+    expect(
+        &model,
+        &[
+            "function 'local.g': functions call one another in a circle: function 'local.g' → function 'local.h' → function 'local.g'",
+        ],
+    );
+}
+
+#[test]
+fn sparse_initializers_are_checked() {
+    let sparse = |indices: &[i64], dims: &[i64]| {
+        let mut main = graph(&["x"], vec![node("Add", &["x", "s"], &["y"])], &["y"]);
+        main.sparse_initializer = vec![SparseTensorProto {
+            values: Some(float("s", &[1.0, 2.0])),
+            indices: Some(TensorProto {
+                data_type: 7,
+                dims: vec![indices.len() as i64],
+                int64_data: indices.to_vec(),
+                ..TensorProto::default()
+            }),
+            dims: dims.to_vec(),
+        }];
+        model(main)
+    };
+    let at = "graph 'main' / initializer 's' / indices";
+    expect(&sparse(&[1, 4], &[5]), &[]);
+    expect(
+        &sparse(&[1, 5], &[5]),
+        &[&format!("{at}: an index lies outside the dimensions [5]")],
+    );
+    expect(
+        &sparse(&[4, 1], &[5]),
+        &[&format!(
+            "{at}: indices are not in ascending order, each once"
+        )],
+    );
+    expect(
+        &sparse(&[1, 2, 3], &[5]),
+        &[&format!("{at}: dimensions are [3], expected [2] or [2, 1]")],
+    );
+}
+
+#[test]
+fn initializers_of_old_models_are_inputs() {
+    let mut main = graph(&["x"], vec![node("Add", &["x", "w"], &["y"])], &["y"]);
+    main.initializer = vec![float("w", &[1.0])];
+    let mut model = model(main);
+    model.ir_version = 3;
+    model.opset_import = vec![opset("", 8)];
+    expect(
+        &model,
+        &[
+            "graph 'main' / initializer 'w': the initializer is no graph input, as ir_version 3 asks for",
+        ],
+    );
+    if let Some(graph) = &mut model.graph {
+        graph.input.push(value("w"));
+    }
+    expect(&model, &[]);
+}

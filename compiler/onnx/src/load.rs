@@ -1,0 +1,122 @@
+//! A model: its file mapped and decoded, with the data files beside it.
+//!
+//! In: a path, or bytes and a folder. Out: a [`ModelFile`], whose graph is there for certain and whose tensors' bytes
+//! are views of the mapped file. What else is wrong with the model is for [`crate::checker`] to say.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::external::DataFiles;
+use crate::mapped::MappedFile;
+use crate::proto::{GraphProto, ModelProto, TensorProto};
+use crate::tensor;
+use crate::{OnnxError, TensorView};
+
+/// A decoded model and its files.
+///
+/// It can be shared between threads; data files are mapped when a tensor first asks for them, each once.
+#[derive(Debug)]
+pub struct ModelFile {
+    path: Option<PathBuf>,
+    mapped: Option<MappedFile>,
+    model: ModelProto,
+    files: DataFiles,
+}
+
+impl ModelFile {
+    /// Maps and decodes the model at `path`. External data is looked for in its folder.
+    pub fn open(path: impl AsRef<Path>) -> Result<ModelFile, OnnxError> {
+        let path = path.as_ref();
+        let mapped = MappedFile::open(path)?;
+        let model = decode(mapped.bytes().clone(), &|| format!("'{}'", path.display()))?;
+        Ok(ModelFile {
+            path: Some(path.to_path_buf()),
+            mapped: Some(mapped),
+            model,
+            files: DataFiles::of_model(path),
+        })
+    }
+
+    /// Decodes a model from memory. External data is looked for in `base_dir`.
+    pub fn from_bytes(bytes: Bytes, base_dir: Option<&Path>) -> Result<ModelFile, OnnxError> {
+        Ok(ModelFile {
+            path: None,
+            mapped: None,
+            model: decode(bytes, &|| "the model".to_string())?,
+            files: DataFiles::in_folder(base_dir),
+        })
+    }
+
+    /// The model's path, if it was opened from one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The decoded model.
+    pub fn model(&self) -> &ModelProto {
+        &self.model
+    }
+
+    /// The model's graph.
+    pub fn graph(&self) -> &GraphProto {
+        self.model.graph.as_ref().expect(
+            "`decode` lets no model without a graph pass, and `model` is never lent mutably",
+        )
+    }
+
+    /// The elements of a tensor of this model: an initializer's, or an attribute's.
+    ///
+    /// Raw and external bytes are not copied; see [`TensorView`] for their form.
+    pub fn tensor_data(&self, tensor: &TensorProto) -> Result<TensorView, OnnxError> {
+        tensor::read(tensor, Some(&self.files))
+    }
+
+    /// Whether [`ModelFile::tensor_data`] would succeed, without reading a big tensor's bytes.
+    pub fn validate_tensor(&self, tensor: &TensorProto) -> Result<(), OnnxError> {
+        tensor::validate(tensor, Some(&self.files))
+    }
+
+    /// Fails if the model's file or a data file that is in use has another length than when it was mapped.
+    ///
+    /// To be called before much is read: past the end of a file that was cut short, reading kills the process.
+    pub fn verify_unchanged(&self) -> Result<(), OnnxError> {
+        if let Some(mapped) = &self.mapped {
+            mapped.verify_unchanged()?;
+        }
+        self.files.verify_unchanged()
+    }
+}
+
+fn decode(bytes: Bytes, what: &dyn Fn() -> String) -> Result<ModelProto, OnnxError> {
+    if bytes.is_empty() {
+        return Err(OnnxError::Empty { what: what() });
+    }
+    let hint = hint(&bytes);
+    let model = ModelProto::decode(bytes).map_err(|source| OnnxError::Decode {
+        what: what(),
+        expected: "an ONNX model",
+        source,
+        hint,
+    })?;
+    if model.graph.is_none() {
+        return Err(OnnxError::NoGraph { what: what(), hint });
+    }
+    Ok(model)
+}
+
+/// What a file that is no model most likely is.
+fn hint(bytes: &[u8]) -> &'static str {
+    if bytes.starts_with(b"version https://git-lfs") {
+        "this is a Git LFS pointer: run `git lfs pull` to get the model"
+    } else if bytes.get(4..8) == Some(b"ORTM") {
+        "this is a model in the ORT format: use the .onnx file it was made from"
+    } else if bytes.starts_with(b"PK\x03\x04") {
+        "this is a zip archive, perhaps a PyTorch checkpoint: export it to ONNX"
+    } else if bytes.starts_with(b"<") || bytes.starts_with(b"{") {
+        "this is text, perhaps an error page saved by a download"
+    } else {
+        "the file may be cut short, damaged or of another format"
+    }
+}
