@@ -11,3 +11,6 @@ pub mod clif;
 pub mod kernel;
 pub mod loops;
 pub mod x64;
+
+mod compile;
+pub use compile::{CompileError, Level, MachineKernel, compile};

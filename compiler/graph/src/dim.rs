@@ -53,6 +53,13 @@ pub enum Dim {
     Sum(Arc<Sum>),
 }
 
+/// Zero.
+impl Default for Dim {
+    fn default() -> Self {
+        Dim::Const(0)
+    }
+}
+
 impl From<i64> for Dim {
     fn from(v: i64) -> Self {
         Dim::Const(v)
@@ -266,9 +273,36 @@ impl Dim {
             // A constant other than 1 decides the size; that the other is 1 or equal is checked at run time.
             (Some(_), None) => Some(self.clone()),
             (None, Some(_)) => Some(o.clone()),
-            (None, None) if self <= o => Some(Dim::atom(Atom::Broadcast(self.clone(), o.clone()))),
-            (None, None) => Some(Dim::atom(Atom::Broadcast(o.clone(), self.clone()))),
+            // Broadcasting is associative and idempotent: a sorted list of distinct operands.
+            (None, None) => {
+                let mut all = BTreeSet::new();
+                self.broadcast_operands(&mut all);
+                o.broadcast_operands(&mut all);
+                all.into_iter()
+                    .cloned()
+                    .rev()
+                    .reduce(|rest, d| Dim::atom(Atom::Broadcast(d, rest)))
+            }
         }
+    }
+    /// The operands of a (nested) `broadcast`; the expression itself when it is none.
+    fn broadcast_operands<'a>(&'a self, into: &mut BTreeSet<&'a Dim>) {
+        if let ([(p, 1)], 0) = self.parts()
+            && let [Atom::Broadcast(a, b)] = p.as_slice()
+        {
+            a.broadcast_operands(into);
+            b.broadcast_operands(into);
+        } else {
+            into.insert(self);
+        }
+    }
+    /// Whether this is a `broadcast` of `d` (or of all its operands) with others, so that `d` is 1
+    /// or equal to it.
+    pub fn has_broadcast_operand(&self, d: &Dim) -> bool {
+        let (mut own, mut other) = (BTreeSet::new(), BTreeSet::new());
+        self.broadcast_operands(&mut own);
+        d.broadcast_operands(&mut other);
+        own.is_superset(&other)
     }
     /// Sign of a constant.
     fn sign(&self) -> Option<i64> {

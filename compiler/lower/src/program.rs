@@ -1,0 +1,92 @@
+//! The lowered program: what the plan is made from.
+
+use bytes::Bytes;
+use lapidary_codegen::loops::{LoopKernel, Schedule};
+use lapidary_graph::{Dim, EntityMap, Graph, NodeId, ValueId, entity_id};
+use std::collections::HashMap;
+
+entity_id!(
+    /// A kernel of the program.
+    KernelId,
+    "k"
+);
+entity_id!(
+    /// A constant in the form that a kernel reads.
+    ConstId,
+    "c"
+);
+
+/// What a step reads or writes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Operand {
+    /// The bytes of a value, dense and row-major (an input, a constant, or a buffer).
+    Value(ValueId),
+    /// A prepared constant.
+    Const(ConstId),
+}
+
+/// A prepared constant: bytes made while compiling (packed panels, transposed weights).
+/// `make` runs late, and once, straight into the weights blob, so that nothing big is held twice.
+pub struct Prepared {
+    /// Bytes that `make` fills.
+    pub size: usize,
+    /// Writes exactly `size` bytes.
+    pub make: Box<dyn Fn(&mut [u8]) + Send + Sync>,
+}
+
+/// A kernel and how it is cut.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct KernelDef {
+    pub loops: LoopKernel,
+    pub schedule: Schedule,
+}
+
+/// A call of a C kernel over descriptors: `lap_lib_<function>`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LibraryStep {
+    pub function: String,
+    pub ints: Vec<i64>,
+    pub floats: Vec<f64>,
+    pub strings: Vec<Bytes>,
+    pub inputs: Vec<Option<Operand>>,
+    /// Dimensions that are expressions of known symbols are given to the kernel; a fresh symbol of
+    /// this node is set by it.
+    pub outputs: Vec<ValueId>,
+    pub node: NodeId,
+}
+
+/// One step of the program.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    Kernel {
+        kernel: KernelId,
+        /// The kernel's `buffers` argument.
+        buffers: Vec<Operand>,
+        /// Operands that it writes (positions in `buffers`).
+        writes: Vec<usize>,
+        /// The kernel's `dims` argument, over the graph's symbols.
+        dims: Vec<Dim>,
+        tasks: Dim,
+        /// Bytes of scratch memory a worker needs.
+        scratch_bytes: Dim,
+        /// Scalar operations of the whole call, for the choice of serial or parallel.
+        cost: Dim,
+        /// Multiply-add pairs times two, for reports; 0 where none.
+        flops: Dim,
+        /// The ONNX nodes behind it.
+        nodes: Vec<NodeId>,
+    },
+    Library(LibraryStep),
+}
+
+/// A lowered model.
+pub struct Program {
+    /// Types, names, symbols, inputs, outputs; the nodes serve names only.
+    pub graph: Graph,
+    pub steps: Vec<Step>,
+    pub kernels: EntityMap<KernelId, KernelDef>,
+    pub constants: EntityMap<ConstId, Prepared>,
+    /// Values that are another value's bytes under another shape: alias to its source. Chains are
+    /// resolved. A graph output that is an alias, an input or a constant is copied by the plan.
+    pub aliases: HashMap<ValueId, ValueId>,
+}
