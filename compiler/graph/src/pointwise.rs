@@ -141,6 +141,36 @@ pub enum PwOp {
     Bitcast,
 }
 
+impl PwOp {
+    /// Number of operands.
+    pub fn arity(&self) -> usize {
+        match self {
+            PwOp::Input(_) | PwOp::Const(_) | PwOp::Index(_) | PwOp::Dim(_) => 0,
+            PwOp::Add
+            | PwOp::Sub
+            | PwOp::Mul
+            | PwOp::Div
+            | PwOp::Mod
+            | PwOp::Fmod
+            | PwOp::Pow
+            | PwOp::Min
+            | PwOp::Max
+            | PwOp::And
+            | PwOp::Or
+            | PwOp::Xor
+            | PwOp::Shl
+            | PwOp::Shr
+            | PwOp::Eq
+            | PwOp::Lt
+            | PwOp::Le
+            | PwOp::Gt
+            | PwOp::Ge => 2,
+            PwOp::Select => 3,
+            _ => 1,
+        }
+    }
+}
+
 /// A node of an expression, by position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct PwRef(pub u32);
