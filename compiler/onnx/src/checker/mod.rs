@@ -189,12 +189,18 @@ impl<'a> Checker<'a> {
         for import in imports {
             let name = domain(&import.domain);
             let shown = if name.is_empty() { "ai.onnx" } else { name };
-            if self.opsets.insert(name, import.version).is_some() {
-                self.invalid(
+            // Some converters write one import several times over, which tells nothing wrong.
+            match self.opsets.insert(name, import.version) {
+                Some(other) if other != import.version => self.invalid(
                     place,
-                    format!("opset_import names the domain '{shown}' twice"),
+                    format!(
+                        "opset_import gives the domain '{shown}' two versions, {other} and {}",
+                        import.version
+                    ),
                     "import one version of each domain",
-                );
+                ),
+                Some(_) => continue,
+                None => {}
             }
             if name.is_empty() && !OPSETS.contains(&import.version) {
                 let (low, high) = (OPSETS.start(), OPSETS.end());
