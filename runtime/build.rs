@@ -1,1 +1,126 @@
-fn main() {}
+//! Compiles the C runtime and the kernels, and tells the compiler's crates where they are.
+//!
+//! Two archives: `liblapidary_runtime.a` (every `c/*.c` and `../kernels/*.c`), which is also what a compiled
+//! library is linked with; and `liblapidary_registry.a`, linked into Rust programs alone: the names and
+//! addresses of kernels for the JIT, and the layouts for the tests. Dependents read
+//! `DEP_LAPIDARY_RUNTIME_ARCHIVE`, `DEP_LAPIDARY_RUNTIME_INCLUDE` and `DEP_LAPIDARY_RUNTIME_SOURCES`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let kernels = root.join("../kernels");
+    let mut sources = c_files(&root.join("c"))?;
+    let kernel_sources = c_files(&kernels)?;
+    let registry = registry(&kernel_sources)?;
+    sources.extend(kernel_sources);
+    for folder in [
+        root.join("c"),
+        root.join("include"),
+        root.join("registry"),
+        kernels.clone(),
+    ] {
+        println!("cargo:rerun-if-changed={}", folder.display());
+    }
+
+    let generated = out.join("registry.c");
+    if fs::read_to_string(&generated).ok().as_deref() != Some(&registry) {
+        fs::write(&generated, registry)?;
+    }
+    build(&root, &kernels)
+        .file(&generated)
+        .files(c_files(&root.join("registry"))?)
+        .compile("lapidary_registry");
+    build(&root, &kernels)
+        .files(&sources)
+        .compile("lapidary_runtime");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        println!("cargo:rustc-link-lib=m");
+    }
+
+    println!(
+        "cargo:archive={}",
+        out.join("liblapidary_runtime.a").display()
+    );
+    println!("cargo:include={}", root.join("include").display());
+    println!("cargo:sources={}", root.join("c").display());
+    println!("cargo:kernels={}", kernels.display());
+    Ok(())
+}
+
+/// The flags that the JIT and ahead-of-time code share. Optimised in debug builds too: it is the product.
+fn build(root: &Path, kernels: &Path) -> cc::Build {
+    let mut build = cc::Build::new();
+    build
+        .std("c11")
+        .opt_level(2)
+        .debug(false)
+        .pic(true)
+        .flag("-ffp-contract=off")
+        .flag("-fno-math-errno")
+        .flag("-ffunction-sections")
+        .flag("-fdata-sections")
+        .flag("-fvisibility=hidden")
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag("-Wno-unused-parameter")
+        .include(root.join("include"))
+        .include(root.join("c"))
+        .include(kernels);
+    build
+}
+
+/// The C files of a folder, in order of their names.
+fn c_files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    if !folder.exists() {
+        return Ok(files);
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "c") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A C file with the table of all `LAP_LIBRARY_KERNEL(name)` and `LAP_KERNEL(name)` definitions.
+fn registry(kernels: &[PathBuf]) -> Result<String, Box<dyn Error>> {
+    let mut names = Vec::new();
+    for path in kernels {
+        for line in fs::read_to_string(path)?.lines() {
+            for (macro_name, kind) in [
+                ("LAP_LIBRARY_KERNEL(", "LAP_LIBRARY_KERNEL"),
+                ("LAP_KERNEL(", "LAP_KERNEL"),
+            ] {
+                if let Some((name, _)) = line
+                    .strip_prefix(macro_name)
+                    .and_then(|rest| rest.split_once(')'))
+                {
+                    names.push((name.trim().to_string(), kind));
+                }
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    let mut text = String::from(
+        "/* Made by build.rs. */\n#include \"lap_internal.h\"\n#include \"registry.h\"\n",
+    );
+    for (name, kind) in &names {
+        text.push_str(&format!("{kind}({name});\n"));
+    }
+    text.push_str("const lap_registry_entry lap_registry[] = {\n");
+    for (name, _) in &names {
+        text.push_str(&format!(
+            "    {{\"{name}\", (const void *)(uintptr_t){name}}},\n"
+        ));
+    }
+    text.push_str("    {NULL, NULL},\n};\n");
+    Ok(text)
+}

@@ -1,1 +1,4 @@
 //! Tensors, contexts and compiled models, without a compiler.
+
+pub mod abi;
+pub mod ffi;

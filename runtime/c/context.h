@@ -1,0 +1,117 @@
+/* A context from inside: what stands behind the head that generated code knows. */
+#ifndef LAP_CONTEXT_H
+#define LAP_CONTEXT_H
+
+#include "lap_internal.h"
+#include "pool.h"
+
+/* Memory that grows and is kept. */
+typedef struct lap_store {
+    void *data;
+    int64_t bytes; /* held */
+} lap_store;
+
+/* An input as the caller gave it. */
+typedef struct lap_given {
+    int32_t set;
+    int32_t contiguous;
+    void *data;
+    int64_t strides[LAP_MAX_RANK]; /* in elements */
+    lap_store copy;
+} lap_given;
+
+/* An output: bound by the caller, or the context's own. */
+typedef struct lap_made {
+    int32_t bound;
+    int32_t bound_rank;
+    void *bound_data;
+    int64_t bound_dims[LAP_MAX_RANK];
+    int32_t buffer; /* the buffer that it is, or -1 */
+    lap_store own;
+    lapidary_tensor view; /* what the caller reads */
+} lap_made;
+
+/* One segment's arena. */
+typedef struct lap_chunk {
+    int32_t n; /* buffers of the segment that are no outputs */
+    int32_t planned; /* `sizes` and `offsets` hold a plan */
+    int32_t *index; /* n, of the buffers */
+    int32_t *first; /* n */
+    int32_t *last; /* n */
+    int64_t *sizes; /* n, of the plan */
+    int64_t *offsets; /* n */
+    int64_t *scratch; /* n, the sizes asked for now */
+    lap_store store;
+} lap_chunk;
+
+typedef struct lap_temp_block {
+    struct lap_temp_block *next;
+    int64_t bytes; /* behind the header */
+    int64_t used;
+    uint8_t pad[40];
+} lap_temp_block;
+_Static_assert(sizeof(lap_temp_block) == 64, "lap_temp_block");
+
+typedef enum lap_state { LAP_STATE_NEW = 0, LAP_STATE_QUERIED = 1, LAP_STATE_RUN = 2 } lap_state;
+
+typedef struct lap_private {
+    lap_context head; /* first: a lap_context* is a lap_private* */
+    _Atomic int32_t running;
+    lap_state state;
+    lap_given *given;
+    lap_made *made;
+    int32_t *bound_by; /* n_dims: the dim_bind that set the slot, or -1 */
+    lap_chunk *chunks; /* n_segments */
+    lap_store *dynamic; /* n_buffers */
+    lap_temp_block *temps;
+    lap_worker worker; /* of the caller's thread */
+    lapidary_pool *pool;
+    int32_t own_pool;
+    int32_t in_pool; /* this run has entered it */
+    lapidary_parallel_for_fn host_for;
+    void *host;
+    lap_worker *host_workers;
+    int32_t n_host_workers;
+    int64_t memory_limit;
+    int64_t memory_used;
+    _Atomic int64_t timeout_ns;
+    int64_t deadline;
+    struct lap_weights *mapped;
+    int32_t error_code;
+    int32_t error_node;
+    int64_t error_a, error_b;
+    char error_text[768];
+} lap_private;
+
+static inline lap_private *lap_priv(lap_context *ctx) { return (lap_private *)(void *)ctx; }
+
+/* Makes room for `bytes` (and 64 more to read past the end); content is lost when it grows. Not zero: the
+ * error is set. The context's memory limit is kept. */
+int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32_t node_id);
+/* Counts `bytes` more against the limit. Not zero: the error is set, and nothing is counted. */
+int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id);
+int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, int64_t b, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+/* values.c */
+int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
+int32_t lap_api_bind_output(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
+const lapidary_tensor *lap_api_output(lap_context *ctx, int32_t index);
+/* Reads dims from the inputs into the slots; checks fixed dims and equal symbols. */
+int32_t lap_bind_dims(lap_private *self);
+/* Makes ctx->inputs contiguous. */
+int32_t lap_gather_inputs(lap_private *self);
+void lap_reset_outputs(lap_private *self);
+/* Finds the memory of an output whose shape is known: the caller's or the context's. */
+int32_t lap_place_output(lap_private *self, int32_t output, int64_t bytes, int32_t node_id);
+/* Makes the views that the caller reads. */
+void lap_publish_outputs(lap_private *self);
+
+/* weights.c: files mapped once for all contexts of a process. */
+typedef struct lap_weights lap_weights;
+int32_t lap_weights_open(
+    const lap_model_table *model, const char *path, int verify, lap_weights **weights, const uint8_t **blob,
+    char *text, size_t text_bytes);
+void lap_weights_close(lap_weights *weights);
+
+#endif

@@ -1,0 +1,171 @@
+/* All that knows the operating system: POSIX, with a few Linux extras. */
+#define _GNU_SOURCE
+
+#include "os.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#include "lapidary.h"
+
+struct lap_os_thread {
+    pthread_t id;
+    void (*body)(void *);
+    void *argument;
+};
+
+struct lap_os_gate {
+    pthread_mutex_t lock;
+    pthread_cond_t condition;
+};
+
+void *lap_os_alloc(size_t bytes) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) return NULL;
+    return memory;
+}
+
+void lap_os_free(void *memory) { free(memory); }
+
+int64_t lap_os_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void lap_os_yield(void) { sched_yield(); }
+
+int32_t lap_os_processors(void) {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int count = CPU_COUNT(&set);
+        if (count > 0) return count;
+    }
+#endif
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 && count < 4096 ? (int32_t)count : 1;
+}
+
+static void *thread_main(void *argument) {
+    lap_os_thread *thread = argument;
+    thread->body(thread->argument);
+    return NULL;
+}
+
+lap_os_thread *lap_os_thread_start(void (*body)(void *), void *argument) {
+    lap_os_thread *thread = malloc(sizeof *thread);
+    if (!thread) return NULL;
+    thread->body = body;
+    thread->argument = argument;
+    /* The host's signals are for the host's threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    int masked = pthread_sigmask(SIG_SETMASK, &all, &before) == 0;
+    int failed = pthread_create(&thread->id, NULL, thread_main, thread);
+    if (masked) pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        free(thread);
+        return NULL;
+    }
+    return thread;
+}
+
+void lap_os_thread_join(lap_os_thread *thread) {
+    pthread_join(thread->id, NULL);
+    free(thread);
+}
+
+lap_os_gate *lap_os_gate_new(void) {
+    lap_os_gate *gate = malloc(sizeof *gate);
+    if (!gate) return NULL;
+    if (pthread_mutex_init(&gate->lock, NULL) != 0) {
+        free(gate);
+        return NULL;
+    }
+    if (pthread_cond_init(&gate->condition, NULL) != 0) {
+        pthread_mutex_destroy(&gate->lock);
+        free(gate);
+        return NULL;
+    }
+    return gate;
+}
+
+void lap_os_gate_delete(lap_os_gate *gate) {
+    if (!gate) return;
+    pthread_cond_destroy(&gate->condition);
+    pthread_mutex_destroy(&gate->lock);
+    free(gate);
+}
+
+void lap_os_gate_lock(lap_os_gate *gate) { pthread_mutex_lock(&gate->lock); }
+void lap_os_gate_unlock(lap_os_gate *gate) { pthread_mutex_unlock(&gate->lock); }
+void lap_os_gate_wait(lap_os_gate *gate) { pthread_cond_wait(&gate->condition, &gate->lock); }
+void lap_os_gate_wake_all(lap_os_gate *gate) { pthread_cond_broadcast(&gate->condition); }
+
+static pthread_mutex_t global_lock = PTHREAD_MUTEX_INITIALIZER;
+void lap_os_global_lock(void) { pthread_mutex_lock(&global_lock); }
+void lap_os_global_unlock(void) { pthread_mutex_unlock(&global_lock); }
+
+const void *lap_os_map(const char *path, size_t *bytes) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return NULL;
+    struct stat status;
+    void *memory = MAP_FAILED;
+    if (fstat(file, &status) == 0 && status.st_size > 0) {
+        *bytes = (size_t)status.st_size;
+        memory = mmap(NULL, *bytes, PROT_READ, MAP_SHARED, file, 0);
+    }
+    close(file);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void lap_os_unmap(const void *memory, size_t bytes) { munmap((void *)(uintptr_t)memory, bytes); }
+
+int lap_os_beside(const void *address, const char *file, char *path, size_t path_bytes) {
+    Dl_info info;
+    if (!dladdr(address, &info) || !info.dli_fname) return 1;
+    const char *slash = strrchr(info.dli_fname, '/');
+    int folder = slash ? (int)(slash - info.dli_fname) + 1 : 0;
+    int length = snprintf(path, path_bytes, "%.*s%s", folder, info.dli_fname, file);
+    return length < 0 || (size_t)length >= path_bytes;
+}
+
+int lap_os_grant_amx(void) {
+#if defined(__linux__) && defined(__x86_64__)
+    /* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) */
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+#else
+    return 0;
+#endif
+}
+
+uint64_t lap_os_arm_features(void) {
+    uint64_t features = 0;
+#if defined(__linux__) && defined(__aarch64__)
+    unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    if (first & (1ul << 20)) features |= LAPIDARY_CPU_ARM_DOTPROD; /* HWCAP_ASIMDDP */
+    if (first & (1ul << 10)) features |= LAPIDARY_CPU_ARM_FP16; /* HWCAP_ASIMDHP */
+    if (second & (1ul << 13)) features |= LAPIDARY_CPU_ARM_I8MM; /* HWCAP2_I8MM */
+    if (second & (1ul << 14)) features |= LAPIDARY_CPU_ARM_BF16; /* HWCAP2_BF16 */
+#elif defined(__aarch64__) && defined(__APPLE__)
+    features = LAPIDARY_CPU_ARM_DOTPROD | LAPIDARY_CPU_ARM_FP16;
+#endif
+    return features;
+}

@@ -1,0 +1,55 @@
+/* The operating system, as the runtime sees it. Only os.c knows more: a port is a port of that file. */
+#ifndef LAP_OS_H
+#define LAP_OS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct lap_os_thread lap_os_thread;
+typedef struct lap_os_gate lap_os_gate; /* a lock with a condition */
+
+/* Memory, 64-byte aligned, not cleared; NULL when there is none. */
+void *lap_os_alloc(size_t bytes);
+void lap_os_free(void *memory);
+
+/* Nanoseconds of a clock that never goes back. */
+int64_t lap_os_now(void);
+void lap_os_yield(void);
+/* Processors this process may use, at least 1. */
+int32_t lap_os_processors(void);
+
+lap_os_thread *lap_os_thread_start(void (*body)(void *), void *argument);
+void lap_os_thread_join(lap_os_thread *thread);
+
+lap_os_gate *lap_os_gate_new(void);
+void lap_os_gate_delete(lap_os_gate *gate);
+void lap_os_gate_lock(lap_os_gate *gate);
+void lap_os_gate_unlock(lap_os_gate *gate);
+void lap_os_gate_wait(lap_os_gate *gate); /* locked; may wake for no reason */
+void lap_os_gate_wake_all(lap_os_gate *gate); /* locked */
+
+/* One lock of the whole process, for the table of mapped weights. */
+void lap_os_global_lock(void);
+void lap_os_global_unlock(void);
+
+/* Maps a file for reading; NULL if it cannot. */
+const void *lap_os_map(const char *path, size_t *bytes);
+void lap_os_unmap(const void *memory, size_t bytes);
+/* Writes the path of a file beside the library (or program) that holds `address`; 0 on success. */
+int lap_os_beside(const void *address, const char *file, char *path, size_t path_bytes);
+
+/* Not zero: this process may use AMX tiles (asks the system for them). */
+int lap_os_grant_amx(void);
+/* The Arm features the system reports (LAPIDARY_CPU_ARM_*); 0 elsewhere. */
+uint64_t lap_os_arm_features(void);
+
+/* A hint to the processor that this loop waits. */
+static inline void lap_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif
