@@ -1,0 +1,2 @@
+
+BprobabilitiesJ(ƒs¸=RCì=r¾=‹RÀ=ƒo·=uë=¥®¯=”œÂ=5m×=%Xð=
