@@ -1,0 +1,205 @@
+//! Fusion: sorts the live nodes into groups, each of which lowering turns into one kernel.
+//!
+//! The order of forming decides who gets a node that two groups could take:
+//! 1. anchors ([`anchor`]): a contraction, convolution, pool or attention takes the pointwise nodes
+//!    on its result, and views of its operands;
+//! 2. rows ([`row`]): reductions over trailing axes, with the pointwise nodes around them;
+//! 3. pointwise ([`point`]): chains of pointwise nodes, views and gathers, from their ends backwards;
+//! 4. every other node by itself.
+//!
+//! Invariants: the groups partition the live nodes; a value that only its own group reads is in no
+//! `outputs`; no two groups wait for each other, and each follows those that it reads from.
+
+mod anchor;
+mod point;
+mod row;
+
+use crate::order;
+use crate::remark::{Remark, Remarks};
+use lapidary_graph::{Dim, Graph, Group, GroupKind, NodeId, Op, ValueId};
+
+/// Forms the groups, in an order in which they can run.
+pub fn fuse(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
+    let mut former = Former::new(graph);
+    anchor::form(&mut former);
+    row::form(&mut former);
+    point::form(&mut former);
+    former.finish()
+}
+
+struct Draft {
+    kind: GroupKind,
+    anchor: Option<NodeId>,
+    nodes: Vec<NodeId>,
+}
+
+/// Groups in the making.
+struct Former<'g> {
+    graph: &'g Graph,
+    /// Readers of each value.
+    uses: Vec<Vec<NodeId>>,
+    is_output: Vec<bool>,
+    /// Place in the order of each live node.
+    position: Vec<usize>,
+    group: Vec<Option<usize>>,
+    drafts: Vec<Draft>,
+    remarks: Remarks,
+}
+
+impl<'g> Former<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let mut position = vec![usize::MAX; graph.nodes.len()];
+        for (i, n) in graph.order.iter().enumerate() {
+            position[n.0 as usize] = i;
+        }
+        let mut is_output = vec![false; graph.values.len()];
+        for (_, v) in &graph.outputs {
+            is_output[v.0 as usize] = true;
+        }
+        Former {
+            graph,
+            uses: graph.uses(),
+            is_output,
+            position,
+            group: vec![None; graph.nodes.len()],
+            drafts: Vec::new(),
+            remarks: Remarks::default(),
+        }
+    }
+    fn op(&self, n: NodeId) -> &'g Op {
+        &self.graph.nodes[n].op
+    }
+    fn is_pointwise(&self, n: NodeId) -> bool {
+        matches!(self.op(n), Op::Pointwise { .. }) && self.ranked(n)
+    }
+    /// Whether all types of a node have a rank: fusion passes the others by.
+    fn ranked(&self, n: NodeId) -> bool {
+        let node = &self.graph.nodes[n];
+        let values = node.inputs.iter().flatten().chain(&node.outputs);
+        values.into_iter().all(|v| self.graph.ty(*v).shape.is_some())
+    }
+    fn free(&self, n: NodeId) -> bool {
+        self.group[n.0 as usize].is_none()
+    }
+    fn out(&self, n: NodeId) -> ValueId {
+        self.graph.nodes[n].outputs[0]
+    }
+    fn out_dims(&self, n: NodeId) -> &'g [Dim] {
+        self.graph.dims(self.out(n))
+    }
+    fn readers(&self, v: ValueId) -> &[NodeId] {
+        &self.uses[v.0 as usize]
+    }
+    fn name(&self, n: NodeId) -> &'g str {
+        self.graph.nodes[n].name()
+    }
+    /// Whether a value is read outside `nodes`.
+    fn escapes(&self, v: ValueId, nodes: &[NodeId]) -> bool {
+        self.is_output[v.0 as usize] || self.readers(v).iter().any(|r| !nodes.contains(r))
+    }
+    /// The values of `nodes` that are read outside.
+    fn exits(&self, nodes: &[NodeId]) -> Vec<ValueId> {
+        let made = nodes.iter().flat_map(|n| &self.graph.nodes[*n].outputs);
+        made.copied().filter(|v| self.escapes(*v, nodes)).collect()
+    }
+    /// Whether a group of `nodes` would wait for itself: some input of it is computed, through
+    /// other nodes or groups, from one of its own values.
+    fn waits_for_itself(&self, nodes: &[NodeId]) -> bool {
+        let mut inside = vec![false; self.graph.nodes.len()];
+        for n in nodes {
+            inside[n.0 as usize] = true;
+        }
+        let mut met_group = vec![false; self.drafts.len()];
+        let mut met = vec![false; self.graph.nodes.len()];
+        let mut stack: Vec<NodeId> = nodes
+            .iter()
+            .flat_map(|n| self.sources(*n))
+            .filter(|p| !inside[p.0 as usize])
+            .collect();
+        // A node before all of the group's, and in no group with one after, cannot lead back.
+        while let Some(n) = stack.pop() {
+            if inside[n.0 as usize] {
+                return true;
+            }
+            if std::mem::replace(&mut met[n.0 as usize], true) {
+                continue;
+            }
+            match self.group[n.0 as usize] {
+                Some(g) => {
+                    if !std::mem::replace(&mut met_group[g], true) {
+                        for m in &self.drafts[g].nodes {
+                            met[m.0 as usize] = true;
+                            stack.extend(self.sources(*m).filter(|p| !met[p.0 as usize]));
+                        }
+                    }
+                }
+                None => stack.extend(self.sources(n).filter(|p| !met[p.0 as usize])),
+            }
+        }
+        false
+    }
+    /// The nodes that make a node's inputs.
+    fn sources(&self, n: NodeId) -> impl Iterator<Item = NodeId> + use<'g> {
+        let graph = self.graph;
+        let inputs = graph.nodes[n].inputs.iter().flatten();
+        inputs.filter_map(move |v| graph.producer(*v))
+    }
+    fn add(&mut self, kind: GroupKind, anchor: Option<NodeId>, mut nodes: Vec<NodeId>) {
+        nodes.sort_by_key(|n| self.position[n.0 as usize]);
+        for n in &nodes {
+            self.group[n.0 as usize] = Some(self.drafts.len());
+        }
+        self.drafts.push(Draft {
+            kind,
+            anchor,
+            nodes,
+        });
+    }
+    fn finish(mut self) -> (Vec<Group>, Vec<Remark>) {
+        for n in &self.graph.order {
+            if self.free(*n) {
+                self.add(GroupKind::Single, None, vec![*n]);
+            }
+        }
+        // By the place of the last node, so that the result stays near the graph's order.
+        let last = |d: &Draft| d.nodes.iter().map(|n| self.position[n.0 as usize]).max();
+        let mut by_place: Vec<usize> = (0..self.drafts.len()).collect();
+        by_place.sort_by_key(|g| last(&self.drafts[*g]));
+        let mut place = vec![0; self.drafts.len()];
+        for (i, g) in by_place.iter().enumerate() {
+            place[*g] = i;
+        }
+        let before: Vec<Vec<usize>> = by_place
+            .iter()
+            .map(|g| {
+                let sources = self.drafts[*g].nodes.iter().flat_map(|n| self.sources(*n));
+                let groups = sources.filter_map(|p| self.group[p.0 as usize]);
+                groups.filter(|h| h != g).map(|h| place[h]).collect()
+            })
+            .collect();
+        let groups: Vec<Group> = order::topological(&before)
+            .into_iter()
+            .map(|i| self.group_of(&self.drafts[by_place[i]]))
+            .collect();
+        debug_assert_eq!(groups.len(), self.drafts.len(), "groups wait for each other");
+        (groups, self.remarks.list)
+    }
+    fn group_of(&self, d: &Draft) -> Group {
+        let mut inputs = Vec::new();
+        for n in &d.nodes {
+            for v in self.graph.nodes[*n].inputs.iter().flatten() {
+                let made_inside = self.graph.producer(*v).is_some_and(|p| d.nodes.contains(&p));
+                if !made_inside && !inputs.contains(v) {
+                    inputs.push(*v);
+                }
+            }
+        }
+        Group {
+            kind: d.kind,
+            nodes: d.nodes.clone(),
+            anchor: d.anchor,
+            inputs,
+            outputs: self.exits(&d.nodes),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Pointwise groups: one expression per element of the last node's value.
+//!
+//! Formed from the ends backwards. A producer is taken when all its readers are in the group and
+//! taking it repeats no work: each of its elements is then computed once per element of the result.
+//! That holds through pointwise nodes of the same shape, Transpose, Reshape and Slice; a value that
+//! is broadcast (or gathered) is taken only if computing it is a handful of cheap operations.
+//! A pointwise node of the result's own shape and index may have readers elsewhere too: its value
+//! is stored on the way. Concat and Pad come last in a group only, and Gather reads its data from
+//! memory.
+
+use super::Former;
+use lapidary_graph::{GroupKind, NodeId, Op, PwOp};
+
+/// How a member's elements are visited.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Visit {
+    /// Element i of the result reads element i.
+    Same,
+    /// Each element at most once, in another order.
+    Once,
+    /// Perhaps many times.
+    Often,
+}
+
+pub(super) fn form(f: &mut Former) {
+    for n in f.graph.order.clone().into_iter().rev() {
+        if f.free(n) && f.ranked(n) && is_member(f.op(n)) {
+            grow(f, n);
+        }
+    }
+}
+
+fn is_member(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Pointwise { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Broadcast { .. }
+            | Op::Gather { .. }
+            | Op::Concat { .. }
+            | Op::Pad { .. }
+    )
+}
+
+fn grow(f: &mut Former, root: NodeId) {
+    let mut members = vec![(root, Visit::Same)];
+    loop {
+        let mut found = None;
+        let nodes: Vec<NodeId> = members.iter().map(|m| m.0).collect();
+        'search: for (n, visit) in &members {
+            for (i, v) in f.graph.nodes[*n].inputs.iter().enumerate() {
+                let Some(p) = v.and_then(|v| f.graph.producer(v)) else {
+                    continue;
+                };
+                if nodes.contains(&p) || !f.free(p) || !f.ranked(p) || !is_member(f.op(p)) {
+                    continue;
+                }
+                if let Some(how) = takes(f, *n, i, *visit, p, &members)
+                    && !f.waits_for_itself(&[nodes.as_slice(), &[p]].concat())
+                {
+                    found = Some((p, how));
+                    break 'search;
+                }
+            }
+        }
+        match found {
+            Some(m) => members.push(m),
+            None => break,
+        }
+    }
+    let nodes: Vec<NodeId> = members.iter().map(|m| m.0).collect();
+    let kind = match (nodes.as_slice(), f.op(root)) {
+        // The same bytes under another shape: lowering makes it an alias.
+        ([_], Op::Reshape { .. }) => GroupKind::Single,
+        _ => GroupKind::Pointwise,
+    };
+    f.add(kind, None, nodes);
+}
+
+/// Whether producer `p` of input `i` of member `n` joins, and how it is then visited.
+fn takes(
+    f: &Former,
+    n: NodeId,
+    i: usize,
+    visit: Visit,
+    p: NodeId,
+    members: &[(NodeId, Visit)],
+) -> Option<Visit> {
+    if matches!(f.op(p), Op::Concat { .. } | Op::Pad { .. }) {
+        return None;
+    }
+    let v = f.out(p);
+    let step = |n: NodeId, i: usize, visit: Visit| -> Visit {
+        let one = match f.op(n) {
+            Op::Pointwise { .. } if f.graph.dims(v) == f.out_dims(n) => visit,
+            Op::Reshape { .. } if visit == Visit::Same => Visit::Once,
+            Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } => Visit::Once,
+            Op::Concat { .. } | Op::Pad { .. } => Visit::Once,
+            _ => Visit::Often,
+        };
+        let _ = i;
+        if visit > one { visit } else { one }
+    };
+    let mut how = step(n, i, visit);
+    // All readers count.
+    let mut outside = f.is_output[v.0 as usize];
+    let mut reads = 0;
+    for r in f.readers(v) {
+        match members.iter().find(|m| m.0 == *r) {
+            None => outside = true,
+            Some((m, visit)) => {
+                let s = step(*m, 0, *visit);
+                how = if s > how { s } else { how };
+                if s != Visit::Same {
+                    reads += 1;
+                }
+            }
+        }
+    }
+    if let Op::Gather { .. } = f.op(n)
+        && i == 0
+    {
+        return None;
+    }
+    let indexed = matches!(f.op(p), Op::Gather { .. });
+    let cheap = is_cheap(f, p);
+    if outside && (how != Visit::Same || !matches!(f.op(p), Op::Pointwise { .. })) {
+        return None;
+    }
+    if (how == Visit::Often || reads > 1) && (!cheap || indexed) {
+        return None;
+    }
+    Some(how)
+}
+
+/// Whether computing an element again costs about as little as loading it.
+fn is_cheap(f: &Former, n: NodeId) -> bool {
+    match f.op(n) {
+        Op::Pointwise { body, .. } => {
+            let cost: usize = body
+                .nodes
+                .iter()
+                .map(|p| match p.op {
+                    PwOp::Input(_) | PwOp::Const(_) | PwOp::Index(_) | PwOp::Dim(_) => 0,
+                    PwOp::Neg | PwOp::Abs | PwOp::Not | PwOp::Add | PwOp::Sub | PwOp::Mul => 1,
+                    PwOp::Min | PwOp::Max | PwOp::And | PwOp::Or | PwOp::Xor | PwOp::Select => 1,
+                    PwOp::Eq | PwOp::Lt | PwOp::Le | PwOp::Gt | PwOp::Ge => 1,
+                    PwOp::Cast | PwOp::Bitcast => 1,
+                    _ => 100,
+                })
+                .sum();
+            cost <= 4
+        }
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Broadcast { .. } => true,
+        _ => false,
+    }
+}

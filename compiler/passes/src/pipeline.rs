@@ -1,0 +1,169 @@
+//! The pipeline: which passes run, in which order, and the driver that runs them.
+//!
+//! In: a graph that [`lapidary_graph::verify`] accepts. Out: an equivalent one, and a [`Report`].
+//! The driver can stop after a pass, leave passes out (to bisect a wrong result), verify after
+//! each, and show the graph after each.
+
+use crate::remark::{Remark, Remarks};
+use lapidary_graph::Graph;
+use std::time::{Duration, Instant};
+
+/// A rewrite: changes the graph in place and says whether it did.
+pub type PassFn = fn(&mut Graph, &mut Remarks) -> bool;
+
+/// A named rewrite.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    pub name: &'static str,
+    pub run: PassFn,
+}
+
+/// Passes that run one after the other.
+#[derive(Clone, Copy)]
+pub struct Stage {
+    pub passes: &'static [Pass],
+    /// At most this many rounds; a round that changes nothing is the last.
+    pub rounds: usize,
+}
+
+macro_rules! pass {
+    ($module:ident) => {
+        Pass {
+            name: stringify!($module),
+            run: crate::$module::run,
+        }
+    };
+}
+
+const CANONICAL: Stage = Stage {
+    passes: &[
+        pass!(fold),
+        pass!(pointwise),
+        pass!(views),
+        pass!(cse),
+        pass!(dce),
+    ],
+    rounds: 12,
+};
+
+const fn once(passes: &'static [Pass]) -> Stage {
+    Stage { passes, rounds: 1 }
+}
+
+/// The passes in the order in which they run.
+pub const PIPELINE: &[Stage] = &[
+    CANONICAL,
+    CANONICAL,
+    once(&[pass!(expand)]),
+    CANONICAL,
+];
+
+/// What to run and what to watch.
+#[derive(Default)]
+pub struct Options {
+    /// The last pass to run (its first occurrence).
+    pub stop_after: Option<String>,
+    /// Passes to leave out.
+    pub skip: Vec<String>,
+    /// Verifies the graph after each pass that changed it. Debug builds always do.
+    pub verify: bool,
+    /// Called after each pass that changed the graph.
+    pub after: Option<Box<dyn Fn(&str, &Graph)>>,
+}
+
+/// One run of one pass.
+#[derive(Clone, Debug)]
+pub struct PassRun {
+    pub name: &'static str,
+    pub changed: bool,
+    pub time: Duration,
+    /// Live nodes afterwards.
+    pub nodes: usize,
+}
+
+/// What [`optimize`] did.
+#[derive(Clone, Default, Debug)]
+pub struct Report {
+    pub runs: Vec<PassRun>,
+    pub remarks: Vec<Remark>,
+}
+
+/// Why [`optimize`] stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    #[error("there is no pass named `{name}`; passes are: {known}")]
+    Unknown { name: String, known: String },
+    #[error("pass `{pass}` left an invalid graph: {message}")]
+    Invalid { pass: &'static str, message: String },
+}
+
+/// The names of all passes, each once.
+pub fn pass_names() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for pass in PIPELINE.iter().flat_map(|s| s.passes) {
+        if !names.contains(&pass.name) {
+            names.push(pass.name);
+        }
+    }
+    names
+}
+
+/// Runs the pipeline.
+pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, PassError> {
+    let known = pass_names();
+    if let Some(name) = options
+        .skip
+        .iter()
+        .chain(&options.stop_after)
+        .find(|n| !known.contains(&n.as_str()))
+    {
+        return Err(PassError::Unknown {
+            name: name.clone(),
+            known: known.join(", "),
+        });
+    }
+    let mut remarks = Remarks::default();
+    let mut runs = Vec::new();
+    'stages: for stage in PIPELINE {
+        for _ in 0..stage.rounds {
+            let mut any = false;
+            for pass in stage.passes {
+                if options.skip.iter().any(|s| s == pass.name) {
+                    continue;
+                }
+                let start = Instant::now();
+                let changed = (pass.run)(graph, &mut remarks);
+                runs.push(PassRun {
+                    name: pass.name,
+                    changed,
+                    time: start.elapsed(),
+                    nodes: graph.order.len(),
+                });
+                any |= changed;
+                if changed {
+                    check(graph, pass.name, options)?;
+                    if let Some(after) = &options.after {
+                        after(pass.name, graph);
+                    }
+                }
+                if options.stop_after.as_deref() == Some(pass.name) {
+                    break 'stages;
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+    }
+    Ok(Report {
+        runs,
+        remarks: remarks.list,
+    })
+}
+
+fn check(graph: &Graph, pass: &'static str, options: &Options) -> Result<(), PassError> {
+    if !(options.verify || cfg!(debug_assertions)) {
+        return Ok(());
+    }
+    crate::order::check(graph).map_err(|message| PassError::Invalid { pass, message })
+}

@@ -1,0 +1,211 @@
+//! The algebra of views: what only renames, regroups or repeats elements is composed, cancelled,
+//! or moved to where something takes it for nothing.
+//!
+//! - views that change nothing go; Transpose of Transpose, Reshape of Reshape, Slice of Slice
+//!   compose; a Transpose that moves only unit axes is a Reshape;
+//! - a Transpose before a contraction becomes an order of its labels;
+//! - `Reshape [.., K] -> [M, K]` before a contraction, and below a pointwise node that does not
+//!   notice it, moves after it, where it often meets its inverse.
+
+use crate::remark::Remarks;
+use crate::rewrite::Rewriter;
+use lapidary_graph::{Dim, Graph, NodeId, Op, PwOp, ValueId};
+
+pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
+    Rewriter::run(graph, remarks, |rw, n| {
+        let _ = identity(rw, n)
+            .or_else(|| transpose(rw, n))
+            .or_else(|| reshape(rw, n))
+            .or_else(|| slice(rw, n))
+            .or_else(|| contract_labels(rw, n))
+            .or_else(|| contract_rows(rw, n))
+            .or_else(|| below_pointwise(rw, n));
+    })
+}
+
+/// A view that changes nothing.
+fn identity(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let x = rw.input(n, 0)?;
+    let zero = |d: &Dim| d.is_const(0);
+    let nothing = match rw.op(n) {
+        Op::Transpose { perm } => perm.iter().enumerate().all(|(i, p)| i == *p),
+        Op::Reshape { shape } | Op::Broadcast { shape } => {
+            rw.graph.ty(x).shape.as_ref() == Some(shape)
+        }
+        Op::Slice { start, step, size } => {
+            start.iter().all(zero) && step.iter().all(|s| *s == 1) && rw.dims(x) == size.as_slice()
+        }
+        Op::Pad { before, after, .. } => before.iter().chain(after).all(zero),
+        Op::Concat { .. } => rw.graph.nodes[n].inputs.len() == 1,
+        _ => false,
+    };
+    if nothing {
+        rw.replace_node(n, x);
+    }
+    nothing.then_some(())
+}
+
+fn transpose(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Transpose { perm } = rw.op(n).clone() else {
+        return None;
+    };
+    let x = rw.input(n, 0)?;
+    if let Some((m, Op::Transpose { perm: first })) = rw.made_by(x) {
+        let perm: Vec<usize> = perm.iter().map(|p| first[*p]).collect();
+        let y = rw.input(m, 0)?;
+        let v = rw.transpose(y, perm, n)?;
+        rw.replace_node(n, v);
+        return Some(());
+    }
+    if moves_only_units(rw.dims(x), &perm) {
+        let shape = rw.dims(rw.output(n)).to_vec();
+        let v = rw.reshape(x, shape, n)?;
+        rw.replace_node(n, v);
+        return Some(());
+    }
+    None
+}
+
+/// Whether a transposition leaves the order of the axes that are not 1.
+pub fn moves_only_units(dims: &[Dim], perm: &[usize]) -> bool {
+    let order: Vec<usize> = perm
+        .iter()
+        .copied()
+        .filter(|p| !dims[*p].is_const(1))
+        .collect();
+    order.is_sorted()
+}
+
+fn reshape(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Reshape { shape } = rw.op(n).clone() else {
+        return None;
+    };
+    let x = rw.input(n, 0)?;
+    let (m, Op::Reshape { .. }) = rw.made_by(x)? else {
+        return None;
+    };
+    let y = rw.input(m, 0)?;
+    let v = rw.reshape(y, shape, n)?;
+    rw.replace_node(n, v);
+    Some(())
+}
+
+fn slice(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Slice { start, step, size } = rw.op(n).clone() else {
+        return None;
+    };
+    let x = rw.input(n, 0)?;
+    let (m, Op::Slice { start: s, step: t, .. }) = rw.made_by(x)? else {
+        return None;
+    };
+    let (s, t) = (s.clone(), t.clone());
+    let y = rw.input(m, 0)?;
+    let start = (0..start.len())
+        .map(|i| s[i].add(&start[i].mul(&Dim::Const(t[i]))))
+        .collect();
+    let step = (0..step.len()).map(|i| step[i] * t[i]).collect();
+    let v = rw.add(Op::Slice { start, step, size }, &[y], n)?;
+    rw.replace_node(n, v);
+    Some(())
+}
+
+/// `contract(transpose(y), w)`: the labels of the operand take y's order.
+fn contract_labels(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Contract { a, b, out } = rw.op(n).clone() else {
+        return None;
+    };
+    let mut labels = [a, b];
+    let mut inputs = [rw.input(n, 0)?, rw.input(n, 1)?];
+    let mut any = false;
+    for i in 0..2 {
+        if let Some((m, Op::Transpose { perm })) = rw.made_by(inputs[i]) {
+            let mut order = vec![0; perm.len()];
+            for (j, p) in perm.iter().enumerate() {
+                order[*p] = labels[i][j];
+            }
+            labels[i] = order;
+            inputs[i] = rw.input(m, 0)?;
+            any = true;
+        }
+    }
+    if !any {
+        return None;
+    }
+    let [a, b] = labels;
+    let v = rw.add(Op::Contract { a, b, out }, &inputs, n)?;
+    rw.replace_node(n, v);
+    Some(())
+}
+
+/// `contract(reshape(x: [.., K] -> [M, K]), w)` as `reshape(contract(x, w))`.
+fn contract_rows(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Contract { a, b, out } = rw.op(n).clone() else {
+        return None;
+    };
+    let x = rw.input(n, 0)?;
+    let (m, Op::Reshape { .. }) = rw.made_by(x)? else {
+        return None;
+    };
+    let y = rw.input(m, 0)?;
+    let w = rw.input(n, 1)?;
+    let [row, k] = a[..] else { return None };
+    let (from, to) = (rw.dims(y), rw.dims(x));
+    let regroups = from.len() > 2 && from.last() == to.last() && !to[1].is_const(1);
+    if !regroups || b.contains(&row) || out.first() != Some(&row) || out.contains(&k) {
+        return None;
+    }
+    let used: Vec<u8> = a.iter().chain(&b).chain(&out).copied().collect();
+    let free: Vec<u8> = (0..=u8::MAX)
+        .filter(|l| l.is_ascii_lowercase() && !used.contains(l))
+        .collect();
+    let lead = free.get(..from.len() - 1)?;
+    let a = [lead, &[k]].concat();
+    let out: Vec<u8> = [lead, &out[1..]].concat();
+    let shape = rw.dims(rw.output(n)).to_vec();
+    let c = rw.add(Op::Contract { a, b, out }, &[y, w], n)?;
+    let v = rw.reshape(c, shape, n)?;
+    rw.replace_node(n, v);
+    Some(())
+}
+
+/// `pointwise(reshape(y), rest)` as `reshape(pointwise(y, rest))`, when the reshape keeps the last
+/// axis and the rest vary along that axis alone (or are reshaped alike).
+fn below_pointwise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Pointwise { body, shape: None } = rw.op(n).clone() else {
+        return None;
+    };
+    let indexed = |op: &PwOp| matches!(op, PwOp::Index(_));
+    if body.nodes.iter().any(|p| indexed(&p.op)) {
+        return None;
+    }
+    let out = rw.dims(rw.output(n)).to_vec();
+    let inputs: Vec<ValueId> = rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+    let source = |rw: &Rewriter, v: ValueId| -> Option<ValueId> {
+        match rw.made_by(v)? {
+            (m, Op::Reshape { .. }) if rw.dims(v) == out.as_slice() && rw.sole(v) => {
+                rw.input(m, 0)
+            }
+            _ => None,
+        }
+    };
+    let from = inputs.iter().find_map(|v| source(rw, *v))?;
+    let dims = rw.dims(from).to_vec();
+    if dims.last() != out.last() || dims.is_empty() {
+        return None;
+    }
+    let mut new = Vec::new();
+    for v in inputs {
+        let d = rw.dims(v).to_vec();
+        let row = d.iter().rev().skip(1).all(|d| d.is_const(1));
+        new.push(match source(rw, v) {
+            Some(s) if rw.dims(s) == dims.as_slice() => s,
+            _ if d.len() <= 1 => v,
+            _ if row => rw.reshape(v, d.last().into_iter().cloned().collect(), n)?,
+            _ => return None,
+        });
+    }
+    let v = rw.add_pointwise(body, &new, Some(&dims), n)?;
+    let v = rw.reshape(v, out, n)?;
+    rw.replace_node(n, v);
+    Some(())
+}
