@@ -1,4 +1,18 @@
 //! Tensors, contexts and compiled models, without a compiler.
+//!
+//! The C runtime in `c/` does the work (see `docs/abi.md`); this crate compiles it, mirrors its layouts for
+//! the compiler ([`abi`], [`ffi`]) and wraps it safely: a [`Tensor`] goes into a [`Context`], which runs the code
+//! of a [`CompiledLibrary`] or of any other [`ModelCode`], such as code just compiled into memory. Nothing here
+//! knows ONNX or the compiler.
 
 pub mod abi;
+mod context;
+mod error;
 pub mod ffi;
+mod library;
+mod tensor;
+
+pub use context::{Canceller, Context, Dim, ModelCode, Options, OutputView, ThreadPool, ValueInfo};
+pub use error::{ErrorCode, RuntimeError};
+pub use library::CompiledLibrary;
+pub use tensor::{DType, Element, Tensor, TensorView};

@@ -1,0 +1,660 @@
+//! Contexts: a model ready to run, wrapped so that no call can break C's rules.
+//!
+//! In: a model's code (a [`ModelCode`]) and tensors; out: tensors or a [`RuntimeError`] that names the node. A
+//! context runs one thing at a time (`&mut self`); several contexts of one model share code and weights and
+//! run concurrently. The code outlives every context made of it.
+
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::abi;
+use crate::error::{ErrorCode, RuntimeError};
+use crate::ffi::{self, Api, DlTensor};
+use crate::tensor::{DType, Tensor, TensorView, ViewData};
+
+/// Something that holds a compiled model: an open library, or code in memory.
+///
+/// # Safety
+/// `table` gives a table as `docs/abi.md` describes, with code and weights that live, unchanged, as long as `self`.
+pub unsafe trait ModelCode: Send + Sync {
+    /// The model's table.
+    fn table(&self) -> *const ffi::ModelTable;
+}
+
+/// How a context is made.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Threads with the caller's; 0: one for each processor available; 1: none but the caller's.
+    pub threads: usize,
+    /// A pool shared with other contexts, instead of `threads`.
+    pub pool: Option<Arc<ThreadPool>>,
+    /// Bytes that the context may hold.
+    pub memory_limit: Option<u64>,
+    /// The time that a run may take.
+    pub timeout: Option<Duration>,
+    /// The weights file, if it is not beside the library.
+    pub weights_path: Option<PathBuf>,
+    /// Hash all weights when they are mapped.
+    pub verify_weights: bool,
+}
+
+/// A pool that contexts share; a run that finds it taken works alone.
+pub struct ThreadPool {
+    raw: *mut ffi::Pool,
+    api: *const Api,
+    _code: Option<Arc<dyn ModelCode>>,
+}
+
+// SAFETY: the pool is made to be used by several threads.
+unsafe impl Send for ThreadPool {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadPool {}
+
+impl ThreadPool {
+    /// A pool for code in memory; 0: one thread for each processor available.
+    pub fn new(threads: usize) -> Result<Self, RuntimeError> {
+        // SAFETY: the table of this crate's own archive.
+        unsafe { Self::make(abi::api_table().cast(), None, threads) }
+    }
+
+    /// A pool for contexts of this model: a compiled library has a runtime of its own.
+    pub fn for_model(code: Arc<dyn ModelCode>, threads: usize) -> Result<Self, RuntimeError> {
+        // SAFETY: `ModelCode` promises a valid table.
+        unsafe {
+            let api = (*code.table()).head.api.cast();
+            Self::make(api, Some(code), threads)
+        }
+    }
+
+    unsafe fn make(
+        api: *const Api,
+        code: Option<Arc<dyn ModelCode>>,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the caller gives a valid table.
+        let result =
+            unsafe { ((*api).pool_create)(i32::try_from(threads).unwrap_or(i32::MAX), &mut raw) };
+        match result {
+            abi::code::OK => Ok(Self {
+                raw,
+                api,
+                _code: code,
+            }),
+            code => Err(RuntimeError::plain(
+                ErrorCode::from_raw(code),
+                format!("cannot start {threads} threads"),
+            )),
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        // SAFETY: contexts that use the pool hold it, so none is left.
+        unsafe { ((*self.api).pool_destroy)(self.raw) }
+    }
+}
+
+/// A dim of an input or output, as the model declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dim {
+    /// Its symbol's name.
+    pub name: Option<String>,
+    /// Its value, unless it is free.
+    pub value: Option<usize>,
+}
+
+/// An input or output, as the model declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueInfo {
+    /// The ONNX name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its dims; `None`: any rank.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// The C context with all that must outlive it.
+struct Inner {
+    raw: *mut ffi::ContextHead,
+    api: *const Api,
+    _pool: Option<Arc<ThreadPool>>,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a C context may be used from any thread, one at a time, which `&mut Context` ensures; `set_cancel` and
+// `set_timeout` are atomic.
+unsafe impl Send for Inner {}
+// SAFETY: as above: shared access only cancels.
+unsafe impl Sync for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: the last user is gone; code, weights and pool are dropped after this.
+        unsafe { ((*self.api).context_destroy)(self.raw) }
+    }
+}
+
+/// Ends runs of a context from another thread.
+#[derive(Clone)]
+pub struct Canceller(Arc<Inner>);
+
+impl Canceller {
+    /// While set, runs of the context end with [`ErrorCode::Cancelled`], the present one too.
+    pub fn set(&self, on: bool) {
+        // SAFETY: the flag is atomic.
+        unsafe { ((*self.0.api).set_cancel)(self.0.raw, i32::from(on)) };
+    }
+}
+
+/// A model ready to run.
+pub struct Context {
+    inner: Arc<Inner>,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
+    name: String,
+}
+
+/// Keeps a `dyn ModelCode` as a `dyn Any`.
+struct Kept {
+    _code: Arc<dyn ModelCode>,
+}
+
+impl Context {
+    /// A context of this code.
+    pub fn new(code: Arc<dyn ModelCode>, options: &Options) -> Result<Self, RuntimeError> {
+        let table = code.table();
+        // SAFETY: `ModelCode` promises a valid table that lives as long as the owner.
+        unsafe { Self::from_table(table, Arc::new(Kept { _code: code }), options) }
+    }
+
+    /// A context of a table in memory.
+    ///
+    /// # Safety
+    /// The table is as `docs/abi.md` describes, and it, its code and its weights live, unchanged, as long as `owner`.
+    pub unsafe fn from_table(
+        table: *const ffi::ModelTable,
+        owner: Arc<dyn Any + Send + Sync>,
+        options: &Options,
+    ) -> Result<Self, RuntimeError> {
+        // SAFETY: every version of the table begins with its version.
+        let version = unsafe { (*table).head.abi_version };
+        if version != abi::ABI_VERSION {
+            let message = format!(
+                "the model has ABI version {version}, this runtime reads {}",
+                abi::ABI_VERSION
+            );
+            return Err(RuntimeError::plain(ErrorCode::Abi, message));
+        }
+        // SAFETY: a table of our version.
+        let head = unsafe { &(*table).head };
+        let api: *const Api = head.api.cast();
+        // SAFETY: the table's strings and arrays are valid.
+        let (inputs, outputs, name) = unsafe {
+            (
+                value_infos(head.inputs, head.n_inputs)?,
+                value_infos(head.outputs, head.n_outputs)?,
+                CStr::from_ptr(head.name).to_string_lossy().into_owned(),
+            )
+        };
+        if options
+            .pool
+            .as_ref()
+            .is_some_and(|pool| !ptr::eq(pool.api, api))
+        {
+            let message =
+                "the pool belongs to another runtime: make it with `ThreadPool::for_model`";
+            return Err(RuntimeError::plain(ErrorCode::Argument, message));
+        }
+        let weights_path = match &options.weights_path {
+            Some(path) => Some(CString::new(path.as_os_str().as_encoded_bytes()).map_err(
+                |_| {
+                    RuntimeError::plain(
+                        ErrorCode::Argument,
+                        "the path of the weights file has a NUL in it",
+                    )
+                },
+            )?),
+            None => None,
+        };
+        let mut text = vec![0u8; 1024];
+        let c_options = ffi::Options {
+            struct_bytes: size_of::<ffi::Options>() as u32,
+            threads: i32::try_from(options.threads).unwrap_or(i32::MAX),
+            pool: options
+                .pool
+                .as_ref()
+                .map_or(ptr::null_mut(), |pool| pool.raw),
+            parallel_for: None,
+            host: ptr::null_mut(),
+            host_workers: 0,
+            flags: u32::from(options.verify_weights),
+            memory_limit: options
+                .memory_limit
+                .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX).max(1)),
+            timeout_ns: options.timeout.map_or(0, nanoseconds),
+            weights_path: weights_path
+                .as_ref()
+                .map_or(ptr::null(), |path| path.as_ptr()),
+            error_text: text.as_mut_ptr().cast::<c_char>(),
+            error_text_bytes: text.len(),
+        };
+        let mut raw = ptr::null_mut();
+        // SAFETY: a table of our version, options of its layout.
+        let code = unsafe { ((*api).context_create)(head, &c_options, &mut raw) };
+        if code != abi::code::OK {
+            let message =
+                CStr::from_bytes_until_nul(&text).map(|text| text.to_string_lossy().into_owned());
+            let message = message.ok().filter(|text| !text.is_empty());
+            let message = message.unwrap_or_else(|| "the context could not be made".to_string());
+            return Err(RuntimeError::plain(ErrorCode::from_raw(code), message));
+        }
+        let inner = Inner {
+            raw,
+            api,
+            _pool: options.pool.clone(),
+            _owner: owner,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            inputs,
+            outputs,
+            name,
+        })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's inputs.
+    pub fn inputs(&self) -> &[ValueInfo] {
+        &self.inputs
+    }
+
+    /// The model's outputs.
+    pub fn outputs(&self) -> &[ValueInfo] {
+        &self.outputs
+    }
+
+    /// A handle that ends runs from another thread.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(self.inner.clone())
+    }
+
+    /// Sets the time that each later run may take.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        // SAFETY: the context lives.
+        unsafe { (self.api().set_timeout)(self.inner.raw, timeout.map_or(0, nanoseconds)) };
+    }
+
+    /// Sets the bytes that the context may hold.
+    pub fn set_memory_limit(&mut self, bytes: Option<u64>) {
+        let bytes = bytes.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX).max(1));
+        // SAFETY: the context lives and is not running.
+        unsafe { (self.api().set_memory_limit)(self.inner.raw, bytes) };
+    }
+
+    /// Bytes that it holds, without weights.
+    pub fn memory_used(&self) -> u64 {
+        // SAFETY: the context lives and is not running.
+        unsafe { (self.api().memory_used)(self.inner.raw) as u64 }
+    }
+
+    /// Runs the model; the outputs are copied out of the context.
+    pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, RuntimeError> {
+        self.run_views(inputs)?
+            .iter()
+            .map(OutputView::to_tensor)
+            .collect()
+    }
+
+    /// Runs the model; the outputs are the context's own memory (strings are copied).
+    pub fn run_views(
+        &mut self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<Vec<OutputView<'_>>, RuntimeError> {
+        self.execute(inputs)?;
+        (0..self.outputs.len())
+            .map(|index| self.output_view(index))
+            .collect()
+    }
+
+    /// Runs the model into these tensors, which must have the outputs' types and shapes. Nothing is copied.
+    pub fn run_into(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [Tensor],
+    ) -> Result<(), RuntimeError> {
+        if outputs.len() != self.outputs.len() {
+            return Err(arity("outputs", self.outputs.len(), outputs.len()));
+        }
+        let mut result = Ok(());
+        for (index, tensor) in outputs.iter_mut().enumerate() {
+            let mut shape = dims(tensor.shape());
+            let data = tensor.bytes_mut().as_mut_ptr();
+            let bound = dl_tensor(data.cast(), tensor.dtype(), &mut shape, None);
+            // SAFETY: the shape is copied; the memory is borrowed until it is unbound below.
+            let code = unsafe { (self.api().bind_output)(self.inner.raw, index as i32, &bound) };
+            result = result.and(self.checked(code));
+        }
+        let result = result.and_then(|()| self.execute(inputs));
+        for index in 0..outputs.len() {
+            // SAFETY: as above.
+            unsafe { (self.api().bind_output)(self.inner.raw, index as i32, ptr::null()) };
+        }
+        result
+    }
+
+    /// The shapes of the outputs for inputs of these shapes, without a run; `None` where it depends on data.
+    pub fn output_shapes(
+        &mut self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<Vec<Option<Vec<usize>>>, RuntimeError> {
+        self.with_inputs(inputs, |context| {
+            // SAFETY: the context lives; the inputs are borrowed through the call.
+            context.checked(unsafe { (context.api().query_outputs)(context.inner.raw) })
+        })?;
+        Ok((0..self.outputs.len())
+            .map(|index| {
+                // SAFETY: a query has just succeeded, so each output has a view.
+                unsafe {
+                    let view = (self.api().output)(self.inner.raw, index as i32);
+                    (!view.is_null())
+                        .then(|| &*view)
+                        .filter(|view| view.ndim >= 0)
+                        .map(|view| shape_of(view))
+                }
+            })
+            .collect())
+    }
+
+    fn api(&self) -> &Api {
+        // SAFETY: the table lives as long as the code.
+        unsafe { &*self.inner.api }
+    }
+
+    fn execute(&mut self, inputs: &[TensorView<'_>]) -> Result<(), RuntimeError> {
+        self.with_inputs(inputs, |context| {
+            // SAFETY: the context lives; the inputs are borrowed through the call.
+            context.checked(unsafe { (context.api().run)(context.inner.raw) })
+        })
+    }
+
+    /// Sets the inputs, calls `body`, and takes the inputs back.
+    fn with_inputs(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        body: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        if inputs.len() != self.inputs.len() {
+            return Err(arity("inputs", self.inputs.len(), inputs.len()));
+        }
+        let mut strings = Vec::new();
+        let mut result = Ok(());
+        for (index, input) in inputs.iter().enumerate() {
+            let data = match input.data {
+                ViewData::Bytes(bytes) => bytes.as_ptr().cast::<c_void>().cast_mut(),
+                ViewData::Strings(elements) => {
+                    strings.push(Box::new(CStrings::new(elements)));
+                    strings.last().map_or(ptr::null_mut(), |each| each.raw())
+                }
+            };
+            let mut shape = dims(&input.shape);
+            let mut strides: Option<Vec<i64>> = input
+                .strides
+                .as_ref()
+                .map(|strides| strides.iter().map(|&stride| stride as i64).collect());
+            let tensor = dl_tensor(data, input.dtype, &mut shape, strides.as_mut());
+            // SAFETY: the shape is copied; the data is borrowed until the inputs are taken back below.
+            let code = unsafe { (self.api().set_input)(self.inner.raw, index as i32, &tensor) };
+            result = result.and(self.checked(code));
+            if result.is_err() {
+                break;
+            }
+        }
+        let result = result.and_then(|()| body(self));
+        // The context keeps the pointers until the next call sets others, and reads none before that.
+        drop(strings);
+        result
+    }
+
+    /// The output of the last run, which succeeded.
+    fn output_view(&self, index: usize) -> Result<OutputView<'_>, RuntimeError> {
+        let dtype = self.outputs.get(index).map_or(DType::U8, |info| info.dtype);
+        // SAFETY: the run has succeeded, so the view is valid until the next call, which needs `&mut self`.
+        unsafe {
+            let view = (self.api().output)(self.inner.raw, index as i32);
+            if view.is_null() || (*view).ndim < 0 || (*view).data.is_null() {
+                return Err(RuntimeError::plain(
+                    ErrorCode::Internal,
+                    format!("output {index} was not made"),
+                ));
+            }
+            let shape = shape_of(&*view);
+            let count = crate::tensor::count(&shape).unwrap_or(0);
+            let data = if dtype == DType::String {
+                OutputData::Strings(read_strings((*view).data, count)?)
+            } else {
+                OutputData::Bytes(std::slice::from_raw_parts(
+                    (*view).data.cast::<u8>(),
+                    count * dtype.bytes(),
+                ))
+            };
+            Ok(OutputView { dtype, shape, data })
+        }
+    }
+
+    /// The error of a call that answered `code`.
+    fn checked(&self, code: i32) -> Result<(), RuntimeError> {
+        if code == abi::code::OK {
+            return Ok(());
+        }
+        let mut error = ffi::Error {
+            code: 0,
+            node: -1,
+            a: 0,
+            b: 0,
+            node_name: ptr::null(),
+            message: ptr::null(),
+        };
+        // SAFETY: the strings are valid until the next call, and are copied here.
+        unsafe {
+            (self.api().last_error)(self.inner.raw, &mut error);
+            let copy = |text: *const c_char| {
+                (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+            };
+            Err(RuntimeError::Model {
+                code: ErrorCode::from_raw(code),
+                node: copy(error.node_name),
+                message: copy(error.message)
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or_else(|| format!("error {code}")),
+                numbers: (error.a, error.b),
+            })
+        }
+    }
+}
+
+enum OutputData<'a> {
+    Bytes(&'a [u8]),
+    Strings(Vec<String>),
+}
+
+/// An output in the context's memory.
+pub struct OutputView<'a> {
+    dtype: DType,
+    shape: Vec<usize>,
+    data: OutputData<'a>,
+}
+
+impl OutputView<'_> {
+    /// It, as a view.
+    pub fn view(&self) -> TensorView<'_> {
+        let data = match &self.data {
+            OutputData::Bytes(bytes) => ViewData::Bytes(bytes),
+            OutputData::Strings(strings) => ViewData::Strings(strings),
+        };
+        TensorView {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            strides: None,
+            data,
+        }
+    }
+
+    /// A copy.
+    pub fn to_tensor(&self) -> Result<Tensor, RuntimeError> {
+        self.view().to_tensor()
+    }
+}
+
+/// `lapidary_strings` and what it points to.
+struct CStrings {
+    header: [*const c_void; 2],
+    _offsets: Vec<i64>,
+    _bytes: String,
+}
+
+impl CStrings {
+    fn new(elements: &[String]) -> Self {
+        let mut offsets = vec![0i64];
+        let mut bytes = String::new();
+        for element in elements {
+            bytes.push_str(element);
+            offsets.push(bytes.len() as i64);
+        }
+        Self {
+            header: [offsets.as_ptr().cast(), bytes.as_ptr().cast()],
+            _offsets: offsets,
+            _bytes: bytes,
+        }
+    }
+
+    fn raw(&self) -> *mut c_void {
+        self.header.as_ptr().cast_mut().cast()
+    }
+}
+
+/// # Safety
+/// `data` points to a `lapidary_strings` of `count` elements.
+unsafe fn read_strings(data: *const c_void, count: usize) -> Result<Vec<String>, RuntimeError> {
+    let broken = || RuntimeError::plain(ErrorCode::Internal, "a string output is not well formed");
+    // SAFETY: the header is two pointers, the offsets are `count + 1` numbers, the bytes reach to the last.
+    unsafe {
+        let [offsets, bytes] = data.cast::<[*const c_void; 2]>().read_unaligned();
+        (0..count)
+            .map(|i| {
+                let offsets = offsets.cast::<i64>();
+                let (begin, end) = (
+                    offsets.add(i).read_unaligned(),
+                    offsets.add(i + 1).read_unaligned(),
+                );
+                let length = usize::try_from(end - begin).map_err(|_| broken())?;
+                let bytes =
+                    std::slice::from_raw_parts(bytes.cast::<u8>().add(begin as usize), length);
+                String::from_utf8(bytes.to_vec()).map_err(|_| broken())
+            })
+            .collect()
+    }
+}
+
+fn dims(shape: &[usize]) -> Vec<i64> {
+    shape
+        .iter()
+        .map(|&dim| i64::try_from(dim).unwrap_or(-1))
+        .collect()
+}
+
+fn dl_tensor(
+    data: *mut c_void,
+    dtype: DType,
+    shape: &mut [i64],
+    strides: Option<&mut Vec<i64>>,
+) -> DlTensor {
+    DlTensor {
+        data,
+        device_type: 1,
+        device_id: 0,
+        ndim: shape.len() as i32,
+        dtype: dtype.dlpack(),
+        shape: shape.as_mut_ptr(),
+        strides: strides.map_or(ptr::null_mut(), |strides| strides.as_mut_ptr()),
+        byte_offset: 0,
+    }
+}
+
+/// # Safety
+/// The view has `ndim >= 0` dims.
+unsafe fn shape_of(view: &DlTensor) -> Vec<usize> {
+    // SAFETY: by the contract.
+    (0..view.ndim as usize)
+        .map(|axis| unsafe { *view.shape.add(axis) }.max(0) as usize)
+        .collect()
+}
+
+fn arity(role: &'static str, expected: usize, found: usize) -> RuntimeError {
+    RuntimeError::Arity {
+        role,
+        expected,
+        found,
+    }
+}
+
+fn nanoseconds(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_nanos())
+        .unwrap_or(i64::MAX / 4)
+        .clamp(1, i64::MAX / 4)
+}
+
+/// # Safety
+/// `infos` are `count` valid entries of a model's table.
+unsafe fn value_infos(
+    infos: *const ffi::ValueInfo,
+    count: i32,
+) -> Result<Vec<ValueInfo>, RuntimeError> {
+    // SAFETY: by the contract.
+    unsafe {
+        let text = |text: *const c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+        (0..count.max(0) as usize)
+            .map(|index| {
+                let info = &*infos.add(index);
+                let dtype =
+                    DType::from_onnx(info.dtype).ok_or(RuntimeError::UnknownType(info.dtype))?;
+                let dims = (info.rank >= 0).then(|| {
+                    (0..info.rank as usize)
+                        .map(|axis| {
+                            let names = info.dim_names;
+                            let name = if names.is_null() {
+                                ptr::null()
+                            } else {
+                                *names.add(axis)
+                            };
+                            let value = if info.dims.is_null() {
+                                -1
+                            } else {
+                                *info.dims.add(axis)
+                            };
+                            Dim {
+                                name: (!name.is_null()).then(|| text(name)),
+                                value: usize::try_from(value).ok(),
+                            }
+                        })
+                        .collect()
+                });
+                Ok(ValueInfo {
+                    name: text(info.name),
+                    dtype,
+                    dims,
+                })
+            })
+            .collect()
+    }
+}
