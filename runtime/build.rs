@@ -41,6 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rustc-link-lib=m");
     }
 
+    // For the tests of this package, which see no DEP_ variables.
+    println!(
+        "cargo:rustc-env=LAPIDARY_RUNTIME_ARCHIVE={}",
+        out.join("liblapidary_runtime.a").display()
+    );
     println!(
         "cargo:archive={}",
         out.join("liblapidary_runtime.a").display()

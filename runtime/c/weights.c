@@ -65,7 +65,8 @@ int32_t lap_weights_open(
     char beside[4096];
     *out = NULL;
     if (!path) {
-        if (lap_os_beside(model, model->weights_file, beside, sizeof beside) != 0) {
+        /* Not the model's address: a program may hold a copy of that symbol. */
+        if (lap_os_beside(&lap_runtime_table, model->weights_file, beside, sizeof beside) != 0) {
             snprintf(text, text_bytes, "cannot tell the folder of the weights file `%s`", model->weights_file);
             return LAPIDARY_ERROR_WEIGHTS;
         }
