@@ -224,6 +224,10 @@ int32_t lap_run_segment(lap_context *ctx, int32_t segment);
 /* Gives an output its shape and its data: `out->data` is set, or the error is. If the buffer's size
  * was known before, the shape must agree with it. Call at most once an output. */
 int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id);
+/* The same for strings of `text_bytes` in all: `out->data` is a lapidary_strings whose offsets (all 0) and
+ * bytes the kernel fills, through casts that take the const away. */
+int32_t lap_output_alloc_strings(
+    lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int64_t text_bytes, int32_t node_id);
 /* Memory that lives until the library kernel returns; 64-byte aligned; NULL after an error. */
 void *lap_temp(lap_context *ctx, int64_t bytes, int32_t node_id);
 

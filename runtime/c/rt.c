@@ -217,13 +217,19 @@ void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes) {
     return data;
 }
 
-int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id) {
+/* Elements of an output, or -1 after an error. */
+static int64_t output_count(lap_context *ctx, const lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id) {
+    int64_t size = lap_dtype_bytes(out->dtype), bytes;
+    int64_t count = rank < 0 || rank > LAP_MAX_RANK ? -1 : lap_count(rank, dims);
+    if (count >= 0 && !__builtin_mul_overflow(count, size < 16 ? 16 : size, &bytes) && bytes <= INT64_MAX / 4) return count;
+    lap_error(lap_priv(ctx), LAPIDARY_ERROR_CHECK, node_id, rank, 0, "an output's dims are negative or too large");
+    return -1;
+}
+
+static int32_t output_alloc(
+    lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int64_t bytes, int32_t node_id) {
     lap_private *self = lap_priv(ctx);
     const lap_model_table *model = ctx->model;
-    int64_t count = rank < 0 || rank > LAP_MAX_RANK ? -1 : lap_count(rank, dims), bytes;
-    if (count < 0 || __builtin_mul_overflow(count, lap_dtype_bytes(out->dtype), &bytes) || bytes > INT64_MAX / 4) {
-        return lap_error(self, LAPIDARY_ERROR_CHECK, node_id, rank, 0, "an output's dims are negative or too large");
-    }
     if (out->data) { /* the size was known before */
         int same = out->rank == rank;
         for (int32_t i = 0; same && i < rank; i++) same = out->dims[i] == dims[i];
@@ -231,12 +237,12 @@ int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const 
         return lap_error(self, LAPIDARY_ERROR_INTERNAL, node_id, rank, out->rank,
                          "an output's shape is not the one that was planned");
     }
-    out->rank = rank;
-    for (int32_t i = 0; i < rank; i++) out->dims[i] = dims[i];
-    lap_contiguous_strides(out);
     if (out->buffer < 0 || out->buffer >= model->n_buffers) {
         return lap_error(self, LAPIDARY_ERROR_INTERNAL, node_id, out->buffer, 0, "an output has no buffer");
     }
+    out->rank = rank;
+    for (int32_t i = 0; i < rank; i++) out->dims[i] = dims[i];
+    lap_contiguous_strides(out);
     int32_t output = model->buffers[out->buffer].output;
     if (output >= 0) {
         ctx->outputs[output].rank = rank;
@@ -246,6 +252,31 @@ int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const 
     if (out->data) return LAPIDARY_OK;
     if (self->error_node < 0) self->error_node = node_id;
     return self->error_code;
+}
+
+int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id) {
+    int64_t count = output_count(ctx, out, rank, dims, node_id);
+    if (count < 0) return lap_priv(ctx)->error_code;
+    return output_alloc(ctx, out, rank, dims, count * lap_dtype_bytes(out->dtype), node_id);
+}
+
+int32_t lap_output_alloc_strings(
+    lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int64_t text_bytes, int32_t node_id) {
+    int64_t count = output_count(ctx, out, rank, dims, node_id), bytes;
+    if (count < 0) return lap_priv(ctx)->error_code;
+    bytes = (int64_t)sizeof(lapidary_strings) + 8 * (count + 1);
+    if (text_bytes < 0 || text_bytes > INT64_MAX / 4) {
+        return lap_error(lap_priv(ctx), LAPIDARY_ERROR_MEMORY, node_id, text_bytes, 0, "no memory for %lld bytes",
+                         (long long)text_bytes);
+    }
+    int32_t code = output_alloc(ctx, out, rank, dims, bytes + text_bytes, node_id);
+    if (code) return code;
+    lapidary_strings *strings = out->data;
+    int64_t *offsets = (int64_t *)(void *)(strings + 1);
+    memset(offsets, 0, (size_t)(8 * (count + 1)));
+    strings->offsets = offsets;
+    strings->bytes = (char *)out->data + bytes;
+    return LAPIDARY_OK;
 }
 
 /* Blocks of growing size, kept for the next call. */

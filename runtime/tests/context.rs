@@ -471,3 +471,109 @@ fn a_model_of_another_version_or_processor_is_refused() {
         ErrorCode::Cpu
     );
 }
+
+unsafe extern "C" {
+    fn lap_output_alloc_strings(
+        ctx: *mut ContextHead,
+        out: *mut ffi::LapTensor,
+        rank: i32,
+        dims: *const i64,
+        text_bytes: i64,
+        node: i32,
+    ) -> i32;
+}
+
+/// Doubles each string.
+unsafe extern "C" fn double(
+    ctx: *mut ContextHead,
+    input: *const *const ffi::LapTensor,
+    _: i32,
+    output: *const *mut ffi::LapTensor,
+    _: i32,
+    _: *const c_void,
+    node: i32,
+) -> i32 {
+    unsafe {
+        let (x, y) = (&**input, &mut **output);
+        let n = x.dims[0] as usize;
+        let [offsets, bytes] = *x.data.cast::<[*mut u8; 2]>();
+        let offsets = std::slice::from_raw_parts(offsets.cast::<i64>(), n + 1);
+        let code = lap_output_alloc_strings(ctx, y, 1, x.dims.as_ptr(), 2 * offsets[n], node);
+        if code != 0 {
+            return code;
+        }
+        let [to_offsets, to_bytes] = *y.data.cast::<[*mut u8; 2]>();
+        for i in 0..n {
+            let (begin, length) = (offsets[i] as usize, (offsets[i + 1] - offsets[i]) as usize);
+            for copy in 0..2 {
+                ptr::copy_nonoverlapping(
+                    bytes.add(begin),
+                    to_bytes.add(2 * begin + copy * length),
+                    length,
+                );
+            }
+            *to_offsets.cast::<i64>().add(i + 1) = 2 * offsets[i + 1];
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn dims_double(ctx: *mut ContextHead) -> i32 {
+    unsafe { *(*ctx).sizes = abi::SIZE_DYNAMIC };
+    0
+}
+
+unsafe extern "C" fn run_double(ctx: *mut ContextHead) -> i32 {
+    unsafe {
+        let c = &*ctx;
+        let output = c.outputs;
+        let input = c.inputs.cast_const();
+        (fake::rt(ctx).call_library)(ctx, double, &input, 1, &output, 1, ptr::null(), 0)
+    }
+}
+
+#[test]
+fn strings_go_in_and_out() {
+    let value = |name: &'static std::ffi::CStr| ffi::ValueInfo {
+        name: name.as_ptr(),
+        dtype: DType::String.onnx(),
+        rank: 1,
+        dims: ptr::null(),
+        dim_names: ptr::null(),
+    };
+    let mut table = table();
+    table.head.n_inputs = 1;
+    table.head.n_outputs = 1;
+    table.head.inputs = Box::leak(Box::new(value(c"words")));
+    table.head.outputs = Box::leak(Box::new(value(c"doubled")));
+    table.n_dim_binds = 0;
+    table.n_segments = 1;
+    table.segments = Box::leak(Box::new(Segment {
+        dims_fn: Some(dims_double),
+        run_fn: Some(run_double),
+        flags: 0,
+        reserved: 0,
+    }));
+    table.n_buffers = 1;
+    table.buffers = Box::leak(Box::new(ffi::BufferInfo {
+        segment: 0,
+        first: 0,
+        last: 0,
+        output: 0,
+    }));
+    let mut context = context_of(
+        table,
+        &Options {
+            threads: 1,
+            ..Options::default()
+        },
+    )
+    .unwrap();
+    for words in [vec!["gem", "", "edelstein ñ"], vec![], vec!["ruby"]] {
+        let strings: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        let doubled: Vec<String> = strings.iter().map(|word| word.repeat(2)).collect();
+        let input = Tensor::from_strings(&[words.len()], strings).unwrap();
+        let outputs = context.run(&[input.view()]).unwrap();
+        assert_eq!(outputs[0].strings().unwrap(), doubled);
+    }
+}
