@@ -3,7 +3,7 @@
 //! A node that gives a symbol its value stays while a live node or type speaks of the symbol.
 
 use crate::remark::Remarks;
-use lapidary_graph::{Dim, Graph, NodeId, Op, Sym, SymbolOrigin, ValueId};
+use lapidary_graph::{Graph, NodeId, Sym, SymbolOrigin, ValueId};
 use std::collections::BTreeSet;
 
 pub fn run(graph: &mut Graph, _: &mut Remarks) -> bool {
@@ -37,7 +37,9 @@ pub fn run(graph: &mut Graph, _: &mut Remarks) -> bool {
             continue;
         }
         let node = &graph.nodes[n];
-        op_dims(&node.op, &mut |d| d.collect_symbols(&mut symbols));
+        for d in node.op.dims() {
+            d.collect_symbols(&mut symbols);
+        }
         for v in node.inputs.iter().flatten() {
             value(*v, &mut stack, &mut symbols);
         }
@@ -50,31 +52,4 @@ pub fn run(graph: &mut Graph, _: &mut Remarks) -> bool {
     let before = graph.order.len();
     graph.order.retain(|n| live[n.0 as usize]);
     graph.order.len() != before
-}
-
-/// Calls `f` for every dimension that an operator states.
-pub fn op_dims(op: &Op, f: &mut dyn FnMut(&Dim)) {
-    match op {
-        Op::Pointwise { body, shape } => {
-            for n in &body.nodes {
-                if let lapidary_graph::PwOp::Dim(d) = &n.op {
-                    f(d);
-                }
-            }
-            shape.iter().flatten().for_each(f);
-        }
-        Op::Shape(dims) | Op::Reshape { shape: dims } | Op::Broadcast { shape: dims } => {
-            dims.iter().for_each(f)
-        }
-        Op::Conv { window, .. } | Op::ConvTranspose { window, .. } => {
-            window.pads_begin.iter().chain(&window.pads_end).for_each(f)
-        }
-        Op::Pool { window, out, .. } => {
-            let pads = window.pads_begin.iter().chain(&window.pads_end);
-            pads.chain(out).for_each(f)
-        }
-        Op::Slice { start, size, .. } => start.iter().chain(size).for_each(f),
-        Op::Pad { before, after, .. } => before.iter().chain(after).for_each(f),
-        _ => {}
-    }
 }

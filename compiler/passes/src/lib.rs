@@ -6,17 +6,21 @@
 //! it rewrites through [`rewrite::Rewriter`], and says in a [`Remark`] what it wanted to do and
 //! could not. Nothing here knows loops, buffers or machines. See `docs/passes.md`.
 
+pub mod attention;
+pub mod conv_affine;
 pub mod cse;
 pub mod dce;
 pub mod expand;
 pub mod fold;
 pub mod fuse;
+pub mod layout;
 pub mod movement;
 pub mod order;
 pub mod pipeline;
 pub mod pointwise;
 pub mod remark;
 pub mod rewrite;
+pub mod siblings;
 pub mod strided;
 pub mod views;
 

@@ -53,7 +53,9 @@ const fn once(passes: &'static [Pass]) -> Stage {
 /// The passes in the order in which they run.
 pub const PIPELINE: &[Stage] = &[
     CANONICAL,
+    once(&[pass!(attention), pass!(siblings), pass!(conv_affine)]),
     CANONICAL,
+    once(&[pass!(layout)]),
     once(&[pass!(expand)]),
     CANONICAL,
 ];
@@ -165,5 +167,14 @@ fn check(graph: &Graph, pass: &'static str, options: &Options) -> Result<(), Pas
     if !(options.verify || cfg!(debug_assertions)) {
         return Ok(());
     }
-    crate::order::check(graph).map_err(|message| PassError::Invalid { pass, message })
+    crate::order::check(graph).map_err(|message| PassError::Invalid { pass, message })?;
+    lapidary_graph::verify::verify(graph).map_err(|errors| PassError::Invalid {
+        pass,
+        message: errors
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
+    })
 }

@@ -57,6 +57,9 @@ fn transpose(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         rw.replace_node(n, v);
         return Some(());
     }
+    if split_after_transpose(rw, n, &perm).is_some() {
+        return Some(());
+    }
     if moves_only_units(rw.dims(x), &perm) {
         let shape = rw.dims(rw.output(n)).to_vec();
         let v = rw.reshape(x, shape, n)?;
@@ -64,6 +67,53 @@ fn transpose(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         return Some(());
     }
     None
+}
+
+/// `transpose(reshape(transpose(y)))`, where the reshape splits axes one by one, as
+/// `transpose(reshape(y))`.
+fn split_after_transpose(rw: &mut Rewriter, n: NodeId, perm: &[usize]) -> Option<()> {
+    let x = rw.input(n, 0)?;
+    let (r, Op::Reshape { shape }) = rw.made_by(x)? else {
+        return None;
+    };
+    let shape = shape.clone();
+    let middle = rw.input(r, 0)?;
+    let (t, Op::Transpose { perm: first }) = rw.made_by(middle)? else {
+        return None;
+    };
+    let first = first.clone();
+    let y = rw.input(t, 0)?;
+    // The new axes that each axis of the middle value is split into.
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut at = 0;
+    for d in rw.dims(middle) {
+        let start = at;
+        let mut product = Dim::Const(1);
+        while product != *d {
+            product = product.mul(shape.get(at)?);
+            at += 1;
+        }
+        runs.push(start..at);
+    }
+    let rest = &shape[at..];
+    if !rest.iter().all(|d| d.is_const(1)) {
+        return None;
+    }
+    runs.last_mut()?.end = shape.len();
+    let mut new_shape = Vec::new();
+    let mut place = vec![0; shape.len()];
+    for axis in 0..first.len() {
+        let j = first.iter().position(|p| *p == axis)?;
+        for a in runs[j].clone() {
+            place[a] = new_shape.len();
+            new_shape.push(shape[a].clone());
+        }
+    }
+    let split = rw.reshape(y, new_shape, r)?;
+    let perm = perm.iter().map(|p| place[*p]).collect();
+    let v = rw.transpose(split, perm, n)?;
+    rw.replace_node(n, v);
+    Some(())
 }
 
 /// Whether a transposition leaves the order of the axes that are not 1.
