@@ -368,6 +368,24 @@ impl Dim {
             )
         })
     }
+    /// Visits every atom, inner ones first.
+    pub fn visit_atoms(&self, f: &mut dyn FnMut(&Atom)) {
+        for a in self.parts().0.iter().flat_map(|t| &t.0) {
+            match a {
+                Atom::Sym(_) => {}
+                Atom::FloorDiv(x, y)
+                | Atom::CeilDiv(x, y)
+                | Atom::Mod(x, y)
+                | Atom::Min(x, y)
+                | Atom::Max(x, y)
+                | Atom::Broadcast(x, y) => {
+                    x.visit_atoms(f);
+                    y.visit_atoms(f);
+                }
+            }
+            f(a);
+        }
+    }
     /// Adds every symbol that occurs.
     pub fn collect_symbols(&self, into: &mut BTreeSet<Sym>) {
         for (p, _) in self.parts().0 {

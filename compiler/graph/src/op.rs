@@ -6,7 +6,7 @@
 //! [`Op::Library`], whose output dimensions are fresh symbols born at run time.
 
 use crate::tree::TreeEnsemble;
-use crate::{Dim, Pointwise};
+use crate::{Dim, Pointwise, PwOp};
 use std::sync::Arc;
 
 /// Kinds of reduction.
@@ -257,5 +257,64 @@ impl Op {
             Op::Trees(_) => "trees",
             Op::Library(_) => "library",
         }
+    }
+
+    /// The operator with every dimension in it (and in its expression) replaced.
+    pub fn map_dims(&self, f: &mut dyn FnMut(&Dim) -> Dim) -> Op {
+        let mut op = self.clone();
+        for d in op.dims_mut() {
+            let new = f(d);
+            *d = new;
+        }
+        op
+    }
+    /// Every dimension in the operator (and in its expression).
+    pub fn dims(&self) -> Vec<Dim> {
+        let mut all = Vec::new();
+        for d in self.clone().dims_mut() {
+            all.push(d.clone());
+        }
+        all
+    }
+    fn dims_mut(&mut self) -> Vec<&mut Dim> {
+        match self {
+            Op::Pointwise { body, shape } => {
+                let inner = body.nodes.iter_mut().filter_map(|n| match &mut n.op {
+                    PwOp::Dim(d) => Some(d),
+                    _ => None,
+                });
+                inner.chain(shape.iter_mut().flatten()).collect()
+            }
+            Op::Shape(dims) => dims.iter_mut().collect(),
+            Op::Reshape { shape } | Op::Broadcast { shape } => shape.iter_mut().collect(),
+            Op::Conv { window, .. } | Op::ConvTranspose { window, .. } => {
+                window.dims_mut().collect()
+            }
+            Op::Pool { window, out, .. } => window.dims_mut().chain(out).collect(),
+            Op::Slice { start, size, .. } => start.iter_mut().chain(size).collect(),
+            Op::Pad { before, after, .. } => before.iter_mut().chain(after).collect(),
+            Op::Contract { .. }
+            | Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::CumSum { .. }
+            | Op::Softmax { .. }
+            | Op::Normalize { .. }
+            | Op::Attention(_)
+            | Op::Transpose { .. }
+            | Op::Concat { .. }
+            | Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::GatherNd { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterNd { .. }
+            | Op::Trees(_)
+            | Op::Library(_) => Vec::new(),
+        }
+    }
+}
+
+impl Window {
+    fn dims_mut(&mut self) -> impl Iterator<Item = &mut Dim> {
+        self.pads_begin.iter_mut().chain(&mut self.pads_end)
     }
 }

@@ -193,10 +193,11 @@ pub(super) fn conv(cx: &mut Context, w: &Window, groups: i64) -> Result<TensorTy
                 found: room.add(&Dim::Const(reach)),
             });
         }
-        out.push(
-            room.floor_div(&Dim::Const(w.strides[i]))
-                .add(&Dim::Const(1)),
-        );
+        let size = room
+            .floor_div(&Dim::Const(w.strides[i]))
+            .add(&Dim::Const(1));
+        cx.dims_valid("pads", std::slice::from_ref(&size))?;
+        out.push(size);
     }
     Ok(TensorType::new(x.dtype, laid_out(w.layout, batch, m, out)))
 }
@@ -234,9 +235,7 @@ pub(super) fn conv_transpose(
             .mul(&Dim::Const(w.strides[i]))
             .add(&Dim::Const(reach.saturating_add(output_padding[i])));
         let d = full.sub(&w.pads_begin[i]).sub(&w.pads_end[i]);
-        if d.is_ge(0) == Some(false) {
-            return Err(cx.attribute("pads", format!("at most {full}"), i));
-        }
+        cx.dims_valid("pads", std::slice::from_ref(&d))?;
         out.push(d);
     }
     Ok(TensorType::new(x.dtype, laid_out(w.layout, batch, m, out)))

@@ -13,7 +13,7 @@ mod pointwise;
 mod rows;
 mod views;
 
-use crate::{DType, Dim, Op, TensorType};
+use crate::{DType, Dim, Graph, Op, TensorType};
 pub use pointwise::check_body;
 
 /// Why a node has no type. The caller adds the node's name.
@@ -74,6 +74,35 @@ pub enum InferError {
     },
     #[error("library {name}: types are stated by the importer")]
     Library { name: String },
+}
+
+impl InferError {
+    /// The message with the symbols' names.
+    pub fn text(&self, graph: &Graph) -> String {
+        match self {
+            InferError::Dim {
+                op,
+                what,
+                expected,
+                found,
+            } => format!(
+                "{op}: {what}: expected dimension {}, found {}",
+                graph.dim_text(expected),
+                graph.dim_text(found)
+            ),
+            InferError::Broadcast {
+                op,
+                what,
+                left,
+                right,
+            } => format!(
+                "{op}: {what}: dimensions {} and {} cannot be broadcast to each other",
+                graph.dim_text(left),
+                graph.dim_text(right)
+            ),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// What must hold between two dimensions.
@@ -300,11 +329,15 @@ impl<'a> Context<'a> {
         Err(self.attribute("axis", format!("less than the rank {rank}"), axis))
     }
     /// Stated sizes may not be negative.
-    fn dims_valid(&self, attribute: &str, dims: &[Dim]) -> Result<(), InferError> {
-        for d in dims {
-            if d.is_ge(0) == Some(false) {
-                let text = d.to_string();
-                return Err(self.attribute(attribute, "dimensions >= 0", text));
+    fn dims_valid(&mut self, attribute: &str, dims: &[Dim]) -> Result<(), InferError> {
+        for (axis, d) in dims.iter().enumerate() {
+            match d.is_ge(0) {
+                Some(true) => {}
+                Some(false) => {
+                    let text = d.to_string();
+                    return Err(self.attribute(attribute, "dimensions >= 0", text));
+                }
+                None => self.need(axis, &Dim::Const(0), d, CheckKind::AtMost),
             }
         }
         Ok(())
