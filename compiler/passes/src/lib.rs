@@ -24,7 +24,7 @@ pub mod siblings;
 pub mod strided;
 pub mod views;
 
-pub use fuse::fuse;
+pub use fuse::{fuse, groups_text};
 pub use pipeline::{Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, optimize};
 pub use remark::{Remark, Remarks};
 pub use strided::Strided;

@@ -182,9 +182,22 @@ fn contract_labels(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         return None;
     }
     let [a, b] = labels;
-    let v = rw.add(Op::Contract { a, b, out }, &inputs, n)?;
+    let v = rw.add(contract(a, b, out), &inputs, n)?;
     rw.replace_node(n, v);
     Some(())
+}
+
+/// A contraction with labels numbered as they appear, so that equal ones are equal.
+fn contract(mut a: Vec<u8>, mut b: Vec<u8>, mut out: Vec<u8>) -> Op {
+    let mut seen: Vec<u8> = Vec::new();
+    for l in a.iter_mut().chain(&mut b).chain(&mut out) {
+        let at = seen.iter().position(|s| s == l).unwrap_or_else(|| {
+            seen.push(*l);
+            seen.len() - 1
+        });
+        *l = at as u8;
+    }
+    Op::Contract { a, b, out }
 }
 
 /// `contract(reshape(x: [.., K] -> [M, K]), w)` as `reshape(contract(x, w))`.
@@ -199,20 +212,27 @@ fn contract_rows(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     let y = rw.input(m, 0)?;
     let w = rw.input(n, 1)?;
     let [row, k] = a[..] else { return None };
-    let (from, to) = (rw.dims(y), rw.dims(x));
-    let regroups = from.len() > 2 && from.last() == to.last() && !to[1].is_const(1);
-    if !regroups || b.contains(&row) || out.first() != Some(&row) || out.contains(&k) {
+    let (from, to) = (rw.dims(y).to_vec(), rw.dims(x).to_vec());
+    // The trailing axes of y that make up K; those before are the rows.
+    let mut lead = from.len();
+    let mut product = Dim::Const(1);
+    while product != to[1] || lead == from.len() {
+        lead = lead.checked_sub(1)?;
+        product = product.mul(&from[lead]);
+    }
+    let rows = from[..lead].iter().filter(|d| !d.is_const(1)).count();
+    if rows < 2 || b.contains(&row) || out.first() != Some(&row) || out.contains(&k) {
         return None;
     }
     let used: Vec<u8> = a.iter().chain(&b).chain(&out).copied().collect();
-    let free: Vec<u8> = (0..=u8::MAX)
-        .filter(|l| l.is_ascii_lowercase() && !used.contains(l))
-        .collect();
-    let lead = free.get(..from.len() - 1)?;
-    let a = [lead, &[k]].concat();
-    let out: Vec<u8> = [lead, &out[1..]].concat();
+    let free: Vec<u8> = (0..=u8::MAX).filter(|l| !used.contains(l)).collect();
+    let labels = free.get(..lead)?;
+    let a = [labels, &[k]].concat();
+    let out: Vec<u8> = [labels, &out[1..]].concat();
+    let regrouped = [&from[..lead], &to[1..]].concat();
+    let y = rw.reshape(y, regrouped, m)?;
     let shape = rw.dims(rw.output(n)).to_vec();
-    let c = rw.add(Op::Contract { a, b, out }, &[y, w], n)?;
+    let c = rw.add(contract(a, b, out), &[y, w], n)?;
     let v = rw.reshape(c, shape, n)?;
     rw.replace_node(n, v);
     Some(())

@@ -27,6 +27,28 @@ pub fn fuse(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
     former.finish()
 }
 
+/// The groups as text: kind, the values that leave, the nodes' operators and ONNX names.
+pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
+    let mut text = String::new();
+    for g in groups {
+        let outputs: Vec<&str> = g.outputs.iter().map(|v| graph.values[*v].name.as_str()).collect();
+        let nodes = g.nodes.iter().map(|n| &graph.nodes[*n]);
+        let ops: Vec<&str> = nodes.clone().map(|n| n.op.name()).collect();
+        let mut names: Vec<&str> = Vec::new();
+        for name in nodes.flat_map(|n| &n.origin) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        text.push_str(&format!("{:?} [{}] -> {}", g.kind, ops.join(" "), outputs.join(", ")));
+        if !names.is_empty() {
+            text.push_str(&format!("   ; {}", names.join(" | ")));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 struct Draft {
     kind: GroupKind,
     anchor: Option<NodeId>,
