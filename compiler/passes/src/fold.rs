@@ -1,8 +1,7 @@
 //! Constant folding: a node whose inputs are all constants becomes constants.
 //!
 //! Movement of constants is native ([`crate::movement`]) and has no bound. Everything else goes
-//! through the interpreter, and only up to [`MAX_ELEMENTS`] elements in and out: weights are never
-//! computed here. A Transpose of a large constant that only contractions read is left, since they
+//! through the interpreter, which takes small tensors only: weights are never computed here. A Transpose of a large constant that only contractions read is left, since they
 //! take it by their labels. `Shape` of constant dimensions is folded as well.
 
 use crate::movement;
@@ -10,7 +9,7 @@ use crate::remark::Remarks;
 use crate::rewrite::Rewriter;
 use lapidary_graph::{DType, Dim, Graph, NodeId, Op, PwOp, TensorData};
 
-/// Largest tensor that the interpreter is asked for.
+/// A Transpose of a constant up to this size is done whoever reads it.
 pub const MAX_ELEMENTS: usize = 1 << 16;
 
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
@@ -99,16 +98,7 @@ fn fold(graph: &Graph, n: NodeId, only_contracted: &[bool]) -> Option<Vec<Tensor
     if let Some(t) = moved {
         return Some(vec![t]);
     }
-    let small = |v: &Vec<i64>| v.iter().product::<i64>() <= MAX_ELEMENTS as i64;
-    let bounded = inputs.iter().all(|t| t.len() <= MAX_ELEMENTS)
-        && node.outputs.iter().all(|v| {
-            let dims = graph.ty(*v).const_dims();
-            dims.as_ref().is_some_and(small)
-        });
-    if !bounded || matches!(node.op, Op::Library(_)) {
-        return None;
-    }
-    interpret(graph, n, &inputs)
+    lapidary_graph::interp::fold_node(graph, n)
 }
 
 /// A lone Cast to f32 from a shorter float.
@@ -122,8 +112,4 @@ fn is_widening(body: &lapidary_graph::Pointwise) -> bool {
         }
         _ => false,
     }
-}
-
-fn interpret(_graph: &Graph, _n: NodeId, _inputs: &[&TensorData]) -> Option<Vec<TensorData>> {
-    None
 }

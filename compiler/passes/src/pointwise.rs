@@ -7,6 +7,7 @@
 
 use crate::remark::Remarks;
 use crate::rewrite::Rewriter;
+use lapidary_graph::interp::eval_scalar;
 use lapidary_graph::{
     DType, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, PwRef, Scalar, TensorData, ValueId,
 };
@@ -177,14 +178,13 @@ pub fn simplify(b: &mut PwBuilder, op: &PwOp, args: &[PwRef], dtype: DType) -> P
             }
         }
         (PwOp::Mul, [x, y]) => {
-            for (i, c, v) in [(1, *y, *x), (0, *x, *y)] {
+            for (i, v) in [(1, *x), (0, *y)] {
                 if is(i, 1.0) {
                     return v;
                 }
                 if is(i, -1.0) && dtype.is_float() {
                     return simplify(b, &PwOp::Neg, &[v], dtype);
                 }
-                let _ = c;
             }
         }
         (PwOp::Div, [x, _]) => {
@@ -265,44 +265,19 @@ fn lossless(from: DType, to: DType) -> bool {
     )
 }
 
-/// The value of an operation on constants, where it is surely the one that generated code gives.
+/// The value of an operation on constants, where it is surely the one that generated code gives:
+/// everything but the functions that generated code approximates.
 fn evaluate(op: &PwOp, args: &[Option<Scalar>], dtype: DType) -> Option<Scalar> {
     let args: Vec<Scalar> = args.iter().copied().collect::<Option<_>>()?;
-    let float = matches!(dtype, DType::F32 | DType::F64);
-    match (op, args.as_slice()) {
-        (PwOp::Cast, [a]) => {
-            let v = a.to_f64();
-            let exact = a.dtype != DType::I64 && a.dtype != DType::U64 || v.abs() < 9e15;
-            let target = float || matches!(dtype, DType::I32 | DType::I64 | DType::Bool);
-            (exact && target).then(|| Scalar::of(dtype, v))
-        }
-        (PwOp::Add | PwOp::Sub | PwOp::Mul, [a, b]) if dtype == DType::I64 => {
-            let (a, b) = (a.bits as i64, b.bits as i64);
-            Some(Scalar::i64(match op {
-                PwOp::Add => a.wrapping_add(b),
-                PwOp::Sub => a.wrapping_sub(b),
-                _ => a.wrapping_mul(b),
-            }))
-        }
-        // Twice the digits of f32 make these four, and the root, round correctly.
-        (PwOp::Add | PwOp::Sub | PwOp::Mul | PwOp::Div, [a, b]) if float => {
-            let (a, b) = (a.to_f64(), b.to_f64());
-            Some(Scalar::of(
-                dtype,
-                match op {
-                    PwOp::Add => a + b,
-                    PwOp::Sub => a - b,
-                    PwOp::Mul => a * b,
-                    _ => a / b,
-                },
-            ))
-        }
-        (PwOp::Sqrt, [a]) if float => Some(Scalar::of(dtype, a.to_f64().sqrt())),
-        (PwOp::Neg, [a]) if float => Some(Scalar::of(dtype, -a.to_f64())),
-        (PwOp::Reciprocal, [a]) if float => Some(Scalar::of(dtype, 1.0 / a.to_f64())),
-        (PwOp::Pow, [a, b]) if float && b.to_f64() == 0.5 => {
-            Some(Scalar::of(dtype, a.to_f64().sqrt()))
-        }
-        _ => None,
+    let exact = match op {
+        PwOp::Pow => args.get(1)?.to_f64() == 0.5,
+        PwOp::Exp | PwOp::Log | PwOp::Sin | PwOp::Cos | PwOp::Tan => false,
+        PwOp::Asin | PwOp::Acos | PwOp::Atan | PwOp::Sinh | PwOp::Cosh | PwOp::Tanh => false,
+        PwOp::Asinh | PwOp::Acosh | PwOp::Atanh | PwOp::Erf | PwOp::Sigmoid => false,
+        _ => true,
+    };
+    if !exact || args.is_empty() {
+        return None;
     }
+    eval_scalar(op, &args, dtype)
 }

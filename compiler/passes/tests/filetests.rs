@@ -2,9 +2,9 @@
 //!
 //! The first line is `; run: PASS…`, where `optimize` is the whole pipeline and a last `fuse` prints
 //! the groups as well. The expectation stands below a line `; expect`; `LAPIDARY_REFRESH=1`
-//! rewrites it. Each rewritten graph must verify.
+//! rewrites it. Each rewritten graph must verify, and give what the input graph gives.
 
-use lapidary_graph::{Graph, text, verify};
+use lapidary_graph::{DType, EntityRef, Graph, TensorData, interp, text, verify};
 use lapidary_passes::{Options, PIPELINE, Remarks, fuse, groups_text, optimize};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,65 @@ fn check_groups(graph: &Graph, groups: &[lapidary_graph::Group]) {
     }
 }
 
+/// Inputs for small sizes of the symbols, by a linear congruential generator.
+fn inputs(graph: &Graph) -> Vec<TensorData> {
+    const SIZES: [i64; 4] = [2, 3, 1, 2];
+    let mut state = 1u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f64 / (1u64 << 24) as f64
+    };
+    let mut all = Vec::new();
+    for v in &graph.inputs {
+        let ty = graph.ty(*v);
+        let size = |s: lapidary_graph::Sym| Some(SIZES[s.index() % SIZES.len()]);
+        let dims: Vec<i64> = ty.dims().iter().map(|d| d.eval(&size).unwrap()).collect();
+        let count: i64 = dims.iter().product();
+        let values: Vec<f64> = (0..count).map(|_| next()).collect();
+        let floats: Vec<f32> = values.iter().map(|v| (*v * 2.0 - 1.0) as f32).collect();
+        let halves = floats.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes());
+        all.push(match ty.dtype {
+            DType::F32 => TensorData::from_f32(dims, &floats),
+            DType::F16 => TensorData {
+                dtype: DType::F16,
+                dims,
+                bytes: halves.collect::<Vec<u8>>().into(),
+                strings: Vec::new(),
+            },
+            DType::I64 => {
+                let ints: Vec<i64> = values.iter().map(|v| (*v * 2.0) as i64).collect();
+                TensorData::from_i64(dims, &ints)
+            }
+            t => panic!("no inputs of type {t}"),
+        });
+    }
+    all
+}
+
+fn numbers(t: &TensorData) -> Vec<f64> {
+    let halves = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).to_f64();
+    match t.dtype {
+        DType::F32 => t.to_f32s().unwrap().iter().map(|v| *v as f64).collect(),
+        DType::F16 => t.bytes.chunks(2).map(halves).collect(),
+        _ => t.to_i64s().unwrap().iter().map(|v| *v as f64).collect(),
+    }
+}
+
+/// Both graphs on the same inputs: the results agree to a few units in the last place of f32.
+fn check_equal(shown: &str, before: &Graph, after: &Graph) {
+    let inputs = inputs(before);
+    let run = |g: &Graph| interp::run(g, &inputs).unwrap_or_else(|e| panic!("{shown}: {e}"));
+    for (i, (x, y)) in run(before).iter().zip(&run(after)).enumerate() {
+        let name = &before.outputs[i].0;
+        assert_eq!((x.dtype, &x.dims), (y.dtype, &y.dims), "{shown}: {name}");
+        let scale = if x.dtype == DType::F16 { 2e-3 } else { 2e-5 };
+        for (a, b) in numbers(x).iter().zip(numbers(y)) {
+            let close = (a - b).abs() <= scale * a.abs().max(1.0);
+            assert!(close || a.is_nan() && b.is_nan(), "{shown}: {name}: {a} became {b}");
+        }
+    }
+}
+
 #[test]
 fn every_file_leaves_what_it_expects() {
     let refresh = std::env::var_os("LAPIDARY_REFRESH").is_some();
@@ -61,6 +120,7 @@ fn every_file_leaves_what_it_expects() {
         let (input, expected) = rest.split_once("; expect\n").unwrap_or((rest, ""));
         let mut graph = text::parse(input).unwrap_or_else(|e| panic!("{shown}: {e}"));
         verify::verify(&graph).unwrap_or_else(|e| panic!("{shown}: input: {e:?}"));
+        let original = graph.clone();
         let mut remarks = Remarks::default();
         let mut groups = None;
         for name in passes.split_whitespace() {
@@ -74,6 +134,7 @@ fn every_file_leaves_what_it_expects() {
                 verify::verify(&graph).unwrap_or_else(|e| panic!("{shown}: after {name}: {e:?}"));
             }
         }
+        check_equal(&shown, &original, &graph);
         let mut found = graph.to_text();
         if let Some(g) = groups {
             found.push_str(&groups_text(&graph, &g));
