@@ -209,6 +209,7 @@ pub(super) fn conv_transpose(
     output_padding: &[i64],
 ) -> Result<TensorType, InferError> {
     let (x, image) = image(cx, w)?;
+    cx.class("x", x, Class::Float)?;
     let weights = weights(cx, w, groups, x)?;
     if output_padding.len() != w.kernel.len() {
         let expected = format!("{} entries", w.kernel.len());

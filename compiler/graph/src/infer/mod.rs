@@ -8,6 +8,7 @@
 //! An unranked input gives an unranked output unless the operator states the shape.
 
 mod contract;
+pub(crate) use contract::axes;
 mod index;
 mod pointwise;
 mod rows;

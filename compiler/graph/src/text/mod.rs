@@ -30,6 +30,11 @@ mod print;
 
 pub use parse::parse;
 
+/// A tensor as text: `f32[2] [1.0, 2.0]`; the elements as in a constant.
+pub fn data_text(t: &crate::TensorData) -> String {
+    format!("{}{:?} {}", t.dtype, t.dims, literal::data(t))
+}
+
 /// Where and why a text is no graph.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("line {line}, column {column}: {problem}")]

@@ -1,0 +1,559 @@
+//! The reference interpreter: slow and obvious, the oracle of the tests.
+//!
+//! In: a graph and its inputs' data. Out: the outputs' data. Symbols get their values from the
+//! inputs; before each node its dimensions become numbers, and its types are inferred once more
+//! with them, which tests everything that could not be proved. What a value means at the edges (NaN,
+//! division by zero, casts out of range, bad indices) stands in `docs/semantics.md`.
+//!
+//! f32 and f64 are computed in their own width, f16 and bf16 in f32 with a rounding an operation,
+//! integers wrap in their own width. Sums of f32 products are accumulated in f64.
+//! Library calls are left to a hook. Never used to fold or pack big constants: [`fold_node`] is for
+//! shape arithmetic.
+
+mod contract;
+mod data;
+mod index;
+mod math;
+mod pointwise;
+mod rows;
+mod scalar;
+mod trees;
+mod views;
+
+use crate::infer::{self, InferError};
+use crate::op::LibraryCall;
+use crate::verify::node_place;
+use crate::{
+    DType, Def, Dim, EntityRef, Graph, NodeData, NodeId, Op, PwOp, Sym, SymbolOrigin, TensorData,
+    TensorType, ValueId,
+};
+pub use math::erf;
+pub use scalar::eval_scalar;
+use std::collections::HashMap;
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InterpError {
+    #[error("expected {expected} inputs, found {found}")]
+    InputCount { expected: usize, found: usize },
+    #[error("input '{input}': expected {expected}, found {found}")]
+    Input {
+        input: String,
+        expected: String,
+        found: String,
+    },
+    #[error("{node}: {source}")]
+    Infer { node: String, source: InferError },
+    #[error(
+        "{node}: dimension {dim} has no value (a division by zero, or sizes that cannot be broadcast)"
+    )]
+    Dim { node: String, dim: String },
+    #[error("{node}: output {output}: expected {expected}, found {found}")]
+    Output {
+        node: String,
+        output: usize,
+        expected: String,
+        found: String,
+    },
+    #[error("{node}: index {index} is out of range for axis {axis} of size {size}")]
+    Index {
+        node: String,
+        index: i64,
+        axis: usize,
+        size: i64,
+    },
+    #[error("{node}: {problem}")]
+    Node { node: String, problem: String },
+    #[error("{node}: library call '{library}' is not available to the interpreter")]
+    Unsupported { node: String, library: String },
+}
+
+/// What evaluates library calls: `None` for a name that it does not know.
+pub type LibraryHook<'a> =
+    &'a dyn Fn(&LibraryCall, &[Option<&TensorData>]) -> Option<Result<Vec<TensorData>, String>>;
+
+/// What is told of each node's results.
+pub type Observer<'a> = &'a dyn Fn(NodeId, &[TensorData]);
+
+/// How to run.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    pub library: Option<LibraryHook<'a>>,
+    /// Called with each node's results, in order: to find the first that differs from another run.
+    pub observe: Option<Observer<'a>>,
+    /// Results may not have more elements than this.
+    pub most_elements: usize,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            library: None,
+            observe: None,
+            most_elements: 1 << 31,
+        }
+    }
+}
+
+/// Results of at most this many elements are folded.
+const FOLD_ELEMENTS: usize = 1 << 16;
+/// Inputs of at most this many elements, all together, are folded.
+const FOLD_INPUTS: usize = 1 << 18;
+
+/// Why one operator has no result; the caller adds the node.
+enum Fault {
+    Index { index: i64, axis: usize, size: i64 },
+    Other(String),
+}
+
+impl From<String> for Fault {
+    fn from(s: String) -> Self {
+        Fault::Other(s)
+    }
+}
+impl From<&str> for Fault {
+    fn from(s: &str) -> Self {
+        Fault::Other(s.to_string())
+    }
+}
+
+/// Runs the graph without a library.
+pub fn run(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<TensorData>, InterpError> {
+    run_with(graph, inputs, &Options::default())
+}
+
+/// Runs the graph. Expects a verified one.
+pub fn run_with(
+    graph: &Graph,
+    inputs: &[TensorData],
+    options: &Options,
+) -> Result<Vec<TensorData>, InterpError> {
+    let mut symbols = bind_inputs(graph, inputs)?;
+    let mut remaining: HashMap<ValueId, usize> = HashMap::new();
+    for n in &graph.order {
+        for v in graph.nodes[*n].inputs.iter().flatten() {
+            *remaining.entry(*v).or_default() += 1;
+        }
+    }
+    for (_, v) in &graph.outputs {
+        *remaining.entry(*v).or_default() += 1;
+    }
+    let mut env: HashMap<ValueId, TensorData> = HashMap::new();
+    for (v, data) in graph.inputs.iter().zip(inputs) {
+        env.insert(*v, data.clone());
+    }
+    for n in &graph.order {
+        let node = &graph.nodes[*n];
+        let mut operands = Vec::with_capacity(node.inputs.len());
+        for v in &node.inputs {
+            operands.push(match v {
+                Some(v) => Some(read(graph, &env, *n, *v)?),
+                None => None,
+            });
+        }
+        let results = node_results(graph, *n, &operands, &symbols, options)?;
+        bind_outputs(graph, *n, &results, &mut symbols)?;
+        if let Some(observe) = options.observe {
+            observe(*n, &results);
+        }
+        for v in node.inputs.iter().flatten() {
+            if let Some(count) = remaining.get_mut(v) {
+                *count -= 1;
+                if *count == 0 {
+                    env.remove(v);
+                }
+            }
+        }
+        for (v, data) in node.outputs.iter().zip(results) {
+            if remaining.get(v).is_some_and(|c| *c > 0) {
+                env.insert(*v, data);
+            }
+        }
+    }
+    let last = graph.order.last().copied().unwrap_or(NodeId(0));
+    graph
+        .outputs
+        .iter()
+        .map(|(_, v)| read(graph, &env, last, *v).cloned())
+        .collect()
+}
+
+fn read<'a>(
+    graph: &'a Graph,
+    env: &'a HashMap<ValueId, TensorData>,
+    n: NodeId,
+    v: ValueId,
+) -> Result<&'a TensorData, InterpError> {
+    match graph.values.get(v).map(|d| &d.def) {
+        Some(Def::Const(t)) => Ok(t),
+        _ => env.get(&v).ok_or_else(|| InterpError::Node {
+            node: node_place(graph, n),
+            problem: format!("value {v} is read before it is defined"),
+        }),
+    }
+}
+
+fn shape_text(t: &TensorData) -> String {
+    format!("{}{:?}", t.dtype, t.dims)
+}
+
+/// Whether the bytes fit the shape.
+fn well_formed(t: &TensorData) -> bool {
+    let count = t.dims.iter().try_fold(1usize, |n, d| {
+        usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
+    });
+    match t.dtype {
+        DType::String => count == Some(t.strings.len()),
+        d => count.and_then(|n| n.checked_mul(d.bytes())) == Some(t.bytes.len()),
+    }
+}
+
+fn bind_inputs(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<Option<i64>>, InterpError> {
+    if inputs.len() != graph.inputs.len() {
+        return Err(InterpError::InputCount {
+            expected: graph.inputs.len(),
+            found: inputs.len(),
+        });
+    }
+    let mut symbols = vec![None; graph.symbols.len()];
+    for (s, data) in graph.symbols.iter() {
+        if let SymbolOrigin::Input { input, axis } = data.origin {
+            let dims = inputs.get(input as usize).map(|t| &t.dims);
+            symbols[s.index()] = dims.and_then(|d| d.get(axis as usize)).copied();
+        }
+    }
+    for (v, data) in graph.inputs.iter().zip(inputs) {
+        let ty = graph.ty(*v);
+        let value = |s: Sym| symbols.get(s.index()).copied().flatten();
+        let shape_fits = match &ty.shape {
+            None => true,
+            Some(dims) => {
+                dims.len() == data.dims.len()
+                    && dims
+                        .iter()
+                        .zip(&data.dims)
+                        .all(|(d, found)| d.eval(&value) == Some(*found))
+            }
+        };
+        if ty.dtype != data.dtype || !shape_fits || !well_formed(data) {
+            return Err(InterpError::Input {
+                input: graph.values[*v].name.clone(),
+                expected: crate::verify::type_text(graph, ty),
+                found: format!("{} with {} bytes", shape_text(data), data.bytes.len()),
+            });
+        }
+    }
+    Ok(symbols)
+}
+
+/// Gives the symbols that this node's outputs bear their values, and holds the results against the
+/// stated types.
+fn bind_outputs(
+    graph: &Graph,
+    n: NodeId,
+    results: &[TensorData],
+    symbols: &mut [Option<i64>],
+) -> Result<(), InterpError> {
+    for (s, data) in graph.symbols.iter() {
+        if let SymbolOrigin::Node { node, output, axis } = data.origin
+            && node == n
+        {
+            let dims = results.get(output as usize).map(|t| &t.dims);
+            symbols[s.index()] = dims.and_then(|d| d.get(axis as usize)).copied();
+        }
+    }
+    let outputs = &graph.nodes[n].outputs;
+    if outputs.len() != results.len() {
+        return Err(InterpError::Node {
+            node: node_place(graph, n),
+            problem: format!(
+                "expected {} results, found {}",
+                outputs.len(),
+                results.len()
+            ),
+        });
+    }
+    for (output, (v, t)) in outputs.iter().zip(results).enumerate() {
+        let ty = graph.ty(*v);
+        let value = |s: Sym| symbols.get(s.index()).copied().flatten();
+        let fits = match &ty.shape {
+            None => true,
+            Some(dims) => {
+                dims.len() == t.dims.len()
+                    && dims
+                        .iter()
+                        .zip(&t.dims)
+                        .all(|(d, found)| d.eval(&value) == Some(*found))
+            }
+        };
+        if ty.dtype != t.dtype || !fits || !well_formed(t) {
+            return Err(InterpError::Output {
+                node: node_place(graph, n),
+                output,
+                expected: crate::verify::type_text(graph, ty),
+                found: shape_text(t),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One node: its dimensions become numbers, its types are inferred, its results computed.
+fn node_results(
+    graph: &Graph,
+    n: NodeId,
+    operands: &[Option<&TensorData>],
+    symbols: &[Option<i64>],
+    options: &Options,
+) -> Result<Vec<TensorData>, InterpError> {
+    let node = || node_place(graph, n);
+    let value = |s: Sym| symbols.get(s.index()).copied().flatten();
+    let mut unknown = None;
+    let op = graph.nodes[n].op.map_dims(&mut |d| match d.eval(&value) {
+        Some(v) => Dim::Const(v),
+        None => {
+            unknown.get_or_insert_with(|| graph.dim_text(d));
+            Dim::Const(0)
+        }
+    });
+    if let Some(dim) = unknown {
+        return Err(InterpError::Dim { node: node(), dim });
+    }
+    if let Op::Library(call) = &op {
+        return match options.library.and_then(|hook| hook(call, operands)) {
+            Some(Ok(results)) => Ok(results),
+            Some(Err(problem)) => Err(InterpError::Node {
+                node: node(),
+                problem,
+            }),
+            None => Err(InterpError::Unsupported {
+                node: node(),
+                library: call.name.clone(),
+            }),
+        };
+    }
+    eval_op(&op, operands, options.most_elements).map_err(|e| match e {
+        OpError::Infer(source) => InterpError::Infer {
+            node: node(),
+            source,
+        },
+        OpError::Fault(Fault::Index { index, axis, size }) => InterpError::Index {
+            node: node(),
+            index,
+            axis,
+            size,
+        },
+        OpError::Fault(Fault::Other(problem)) => InterpError::Node {
+            node: node(),
+            problem,
+        },
+    })
+}
+
+enum OpError {
+    Infer(InferError),
+    Fault(Fault),
+}
+
+/// Evaluates an operator whose dimensions are all numbers.
+fn eval_op(
+    op: &Op,
+    operands: &[Option<&TensorData>],
+    most_elements: usize,
+) -> Result<Vec<TensorData>, OpError> {
+    let types: Vec<Option<TensorType>> = operands
+        .iter()
+        .map(|t| t.map(|t| TensorType::new(t.dtype, t.dims.iter().map(|d| Dim::Const(*d)))))
+        .collect();
+    let types: Vec<Option<&TensorType>> = types.iter().map(Option::as_ref).collect();
+    let outputs = infer::output_types(op, &types).map_err(OpError::Infer)?;
+    let mut shapes = Vec::with_capacity(outputs.len());
+    for t in &outputs {
+        let dims = t
+            .const_dims()
+            .ok_or_else(|| OpError::Fault("the result has no shape".into()))?;
+        let count = dims.iter().try_fold(1usize, |n, d| {
+            usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
+        });
+        if count.is_none_or(|c| c > most_elements) {
+            let text = format!("a result of shape {dims:?} is too large");
+            return Err(OpError::Fault(text.into()));
+        }
+        shapes.push(dims);
+    }
+    let dims = shapes.into_iter().next().unwrap_or_default();
+    dispatch(op, operands, dims).map_err(OpError::Fault)
+}
+
+/// The rule of each operator; shapes and types are known to fit.
+fn dispatch(
+    op: &Op,
+    operands: &[Option<&TensorData>],
+    dims: Vec<i64>,
+) -> Result<Vec<TensorData>, Fault> {
+    let input = |i: usize| -> Result<&TensorData, Fault> {
+        operands
+            .get(i)
+            .copied()
+            .flatten()
+            .ok_or_else(|| Fault::Other(format!("input {i} is absent")))
+    };
+    let optional = |i: usize| operands.get(i).copied().flatten();
+    let one = |t: TensorData| Ok(vec![t]);
+    match op {
+        Op::Pointwise { body, .. } => {
+            let mut inputs = Vec::new();
+            for i in 0..body.inputs as usize {
+                inputs.push(input(i)?);
+            }
+            one(pointwise::pointwise(body, &inputs, dims)?)
+        }
+        Op::Shape(d) => {
+            let values: Vec<i64> = d.iter().filter_map(Dim::as_const).collect();
+            one(TensorData::from_i64(dims, &values))
+        }
+        Op::Contract { a, b, out } => {
+            one(contract::contract(a, b, out, input(0)?, input(1)?, dims))
+        }
+        Op::Conv { window, groups } => one(contract::conv(
+            window,
+            *groups,
+            input(0)?,
+            input(1)?,
+            optional(2),
+            dims,
+        )),
+        Op::ConvTranspose { window, groups, .. } => one(contract::conv_transpose(
+            window,
+            *groups,
+            input(0)?,
+            input(1)?,
+            optional(2),
+            dims,
+        )),
+        Op::Pool { kind, window, .. } => one(contract::pool(*kind, window, input(0)?, dims)),
+        Op::Attention(attrs) => one(contract::attention(
+            attrs,
+            [input(0)?, input(1)?, input(2)?],
+            optional(3),
+            dims,
+        )),
+        Op::Reduce { kind, axes, .. } => one(rows::reduce(*kind, axes, input(0)?, dims)),
+        Op::ArgReduce {
+            max, axis, last, ..
+        } => one(rows::arg_reduce(*max, *axis, *last, input(0)?, dims)),
+        Op::CumSum {
+            axis,
+            exclusive,
+            reverse,
+        } => one(rows::cumsum(*axis, *exclusive, *reverse, input(0)?)),
+        Op::Softmax { axis, log } => one(rows::softmax(*axis, *log, input(0)?)),
+        Op::Normalize {
+            kind,
+            axis,
+            epsilon,
+        } => one(rows::normalize(
+            *kind,
+            *axis,
+            *epsilon,
+            input(0)?,
+            optional(1),
+            optional(2),
+        )),
+        Op::Reshape { .. } => {
+            let mut t = input(0)?.clone();
+            t.dims = dims;
+            one(t)
+        }
+        Op::Transpose { perm } => one(views::transpose(perm, input(0)?, dims)),
+        Op::Broadcast { .. } => one(views::broadcast(input(0)?, dims)),
+        Op::Slice { start, step, .. } => {
+            let start: Vec<i64> = start.iter().filter_map(Dim::as_const).collect();
+            one(views::slice(&start, step, input(0)?, dims)?)
+        }
+        Op::Concat { axis } => {
+            let mut parts = Vec::new();
+            for i in 0..operands.len() {
+                parts.push(input(i)?);
+            }
+            one(views::concat(*axis, &parts, dims))
+        }
+        Op::Pad { before, mode, .. } => {
+            let before: Vec<i64> = before.iter().filter_map(Dim::as_const).collect();
+            one(views::pad(&before, *mode, input(0)?, optional(1), dims)?)
+        }
+        Op::Gather { axis } => one(index::gather(*axis, input(0)?, input(1)?, dims)?),
+        Op::GatherElements { axis } => {
+            one(index::gather_elements(*axis, input(0)?, input(1)?, dims)?)
+        }
+        Op::GatherNd { batch } => one(index::gather_nd(*batch, input(0)?, input(1)?, dims)?),
+        Op::ScatterElements { axis, reduce } => one(index::scatter_elements(
+            *axis,
+            *reduce,
+            input(0)?,
+            input(1)?,
+            input(2)?,
+        )?),
+        Op::ScatterNd { reduce } => {
+            one(index::scatter_nd(*reduce, input(0)?, input(1)?, input(2)?)?)
+        }
+        Op::Trees(t) => trees::trees(t, input(0)?),
+        Op::Library(_) => Err("library calls are evaluated by the hook".into()),
+    }
+}
+
+/// The results of a node whose inputs are all constants, when its dimensions are numbers and the
+/// work is small; `None` otherwise, or when the node would fail.
+pub fn fold_node(graph: &Graph, node: NodeId) -> Option<Vec<TensorData>> {
+    let data = graph.nodes.get(node)?;
+    if matches!(data.op, Op::Library(_)) {
+        return None;
+    }
+    let mut operands = Vec::with_capacity(data.inputs.len());
+    for v in &data.inputs {
+        operands.push(match v {
+            Some(v) => Some(graph.constant(*v)?),
+            None => None,
+        });
+    }
+    if operands.iter().flatten().map(|t| t.len()).sum::<usize>() > FOLD_INPUTS {
+        return None;
+    }
+    let symbolic = data.op.dims().iter().any(|d| d.as_const().is_none());
+    if symbolic || work(data, &operands) > FOLD_INPUTS {
+        return None;
+    }
+    eval_op(&data.op, &operands, FOLD_ELEMENTS).ok()
+}
+
+/// Elements that each result element is made of, times the results, roughly; for what has an inner
+/// loop of its own.
+fn work(node: &NodeData, operands: &[Option<&TensorData>]) -> usize {
+    let len = |i: usize| {
+        operands
+            .get(i)
+            .copied()
+            .flatten()
+            .map_or(1, TensorData::len)
+    };
+    match &node.op {
+        Op::Contract { .. }
+        | Op::Conv { .. }
+        | Op::ConvTranspose { .. }
+        | Op::Attention(_)
+        | Op::Trees(_) => len(0).saturating_mul(len(1)),
+        Op::Pool { window, .. } => {
+            let kernel: i64 = window.kernel.iter().product();
+            len(0).saturating_mul(kernel.max(1) as usize)
+        }
+        Op::Pointwise { body, .. } => body
+            .nodes
+            .iter()
+            .filter(|n| !matches!(n.op, PwOp::Const(_)))
+            .count(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Reductions, running sums, softmax, normalization.
+
+use super::data::{
+    Numbers, bits, broadcast_strides, count, each_position, floats, from_bits, numbers, offset,
+    store, strides,
+};
+use super::eval_scalar;
+use crate::op::{NormKind, ReduceKind};
+use crate::{DType, PwOp, Scalar, TensorData};
+
+/// Bits of the least value: what a maximum over nothing is.
+pub(super) fn lowest(t: DType) -> u64 {
+    match t {
+        _ if t.is_float() => Scalar::of(t, f64::NEG_INFINITY).bits,
+        _ if t.is_signed_int() => 1 << (8 * t.bytes() - 1),
+        _ => 0,
+    }
+}
+
+/// Bits of the greatest value: what a minimum over nothing is.
+fn highest(t: DType) -> u64 {
+    match t {
+        _ if t.is_float() => Scalar::of(t, f64::INFINITY).bits,
+        DType::Bool => 1,
+        _ if t.is_signed_int() => (1 << (8 * t.bytes() - 1)) - 1,
+        _ => u64::MAX >> (64 - 8 * t.bytes()),
+    }
+}
+
+/// The offsets of the elements that make up each result, in order.
+fn groups(dims: &[i64], axes: &[usize], mut f: impl FnMut(&[usize])) {
+    let steps = strides(dims);
+    let part = |inside: bool| -> (Vec<i64>, Vec<usize>) {
+        (0..dims.len())
+            .filter(|i| axes.contains(i) == inside)
+            .map(|i| (dims[i], steps[i]))
+            .unzip()
+    };
+    let ((outer, so), (inner, si)) = (part(false), part(true));
+    let mut offsets = Vec::with_capacity(count(&inner));
+    each_position(&outer, |o| {
+        offsets.clear();
+        let base = offset(o, &so);
+        each_position(&inner, |i| offsets.push(base + offset(i, &si)));
+        f(&offsets);
+    });
+}
+
+pub(super) fn reduce(
+    kind: ReduceKind,
+    axes: &[usize],
+    x: &TensorData,
+    dims: Vec<i64>,
+) -> TensorData {
+    // Orders and bits: exact in the type itself.
+    let fold = match kind {
+        ReduceKind::Max => Some((PwOp::Max, lowest(x.dtype))),
+        ReduceKind::Min => Some((PwOp::Min, highest(x.dtype))),
+        ReduceKind::And => Some((
+            PwOp::And,
+            match x.dtype {
+                DType::Bool => 1,
+                t => u64::MAX >> (64 - 8 * t.bytes()),
+            },
+        )),
+        ReduceKind::Or => Some((PwOp::Or, 0)),
+        _ => None,
+    };
+    if let Some((op, start)) = fold {
+        let data = bits(x);
+        let mut out = Vec::with_capacity(count(&dims));
+        groups(&x.dims, axes, |g| {
+            let dtype = x.dtype;
+            out.push(g.iter().fold(start, |acc, o| {
+                let pair = [acc, data[*o]].map(|bits| Scalar { dtype, bits });
+                eval_scalar(&op, &pair, dtype).map_or(acc, |s| s.bits)
+            }));
+        });
+        return from_bits(x.dtype, dims, &out);
+    }
+    let in_floats = x.dtype.is_float()
+        || matches!(
+            kind,
+            ReduceKind::L2 | ReduceKind::LogSum | ReduceKind::LogSumExp
+        );
+    let r = if in_floats {
+        let data = floats(x);
+        let mut out = Vec::with_capacity(count(&dims));
+        groups(&x.dims, axes, |g| {
+            out.push(reduce_floats(kind, g.iter().map(|o| data[*o]), g.len()))
+        });
+        Numbers::Float(out)
+    } else {
+        let data = match numbers(x) {
+            Numbers::Int(v) => v,
+            Numbers::Float(_) => Vec::new(),
+        };
+        let wide = |v: i64| match x.dtype {
+            DType::U64 => v as u64 as i128,
+            _ => v as i128,
+        };
+        let mut out = Vec::with_capacity(count(&dims));
+        groups(&x.dims, axes, |g| {
+            let values = g.iter().map(|o| wide(data[*o]));
+            out.push(match kind {
+                ReduceKind::Sum => values.sum::<i128>(),
+                ReduceKind::Mean => values
+                    .sum::<i128>()
+                    .checked_div(g.len() as i128)
+                    .unwrap_or(0),
+                ReduceKind::Prod => {
+                    values.fold(1i128, |a, v| (a as i64).wrapping_mul(v as i64) as i128)
+                }
+                ReduceKind::SumSquare => values
+                    .map(|v| v.wrapping_mul(v))
+                    .fold(0, i128::wrapping_add),
+                _ => values.map(i128::abs).sum(),
+            } as i64)
+        });
+        Numbers::Int(out)
+    };
+    store(x.dtype, dims, r)
+}
+
+/// A sum whose empty case is +0.
+fn sum(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |a, v| a + v)
+}
+
+fn reduce_floats(kind: ReduceKind, values: impl Iterator<Item = f64> + Clone, n: usize) -> f64 {
+    match kind {
+        ReduceKind::Mean => sum(values) / n as f64,
+        ReduceKind::Prod => values.product(),
+        ReduceKind::SumSquare => sum(values.map(|v| v * v)),
+        ReduceKind::L1 => sum(values.map(f64::abs)),
+        ReduceKind::L2 => sum(values.map(|v| v * v)).sqrt(),
+        ReduceKind::LogSum => sum(values).ln(),
+        ReduceKind::LogSumExp => {
+            let max =
+                values.clone().fold(
+                    f64::NEG_INFINITY,
+                    |a, v| {
+                        if a.is_nan() || a > v { a } else { v }
+                    },
+                );
+            if max.is_infinite() || max.is_nan() {
+                max
+            } else {
+                max + values.map(|v| (v - max).exp()).sum::<f64>().ln()
+            }
+        }
+        _ => sum(values),
+    }
+}
+
+pub(super) fn arg_reduce(
+    max: bool,
+    axis: usize,
+    last: bool,
+    x: &TensorData,
+    dims: Vec<i64>,
+) -> TensorData {
+    let data = bits(x);
+    let op = match (max, last) {
+        (true, false) => PwOp::Gt,
+        (true, true) => PwOp::Ge,
+        (false, false) => PwOp::Lt,
+        (false, true) => PwOp::Le,
+    };
+    let mut out = Vec::with_capacity(count(&dims));
+    groups(&x.dims, &[axis], |g| {
+        let mut best = 0;
+        for (i, o) in g.iter().enumerate().skip(1) {
+            let pair = [*o, g[best]].map(|o| Scalar {
+                dtype: x.dtype,
+                bits: data[o],
+            });
+            if eval_scalar(&op, &pair, DType::Bool).is_some_and(|s| s.bits != 0) {
+                best = i;
+            }
+        }
+        out.push(best as i64);
+    });
+    TensorData::from_i64(dims, &out)
+}
+
+pub(super) fn cumsum(axis: usize, exclusive: bool, reverse: bool, x: &TensorData) -> TensorData {
+    fn go<T: super::data::Number>(
+        data: &[T],
+        dims: &[i64],
+        axis: usize,
+        exclusive: bool,
+        reverse: bool,
+    ) -> Vec<T> {
+        let mut out = vec![T::ZERO; data.len()];
+        groups(dims, &[axis], |g| {
+            let mut sum = T::ZERO;
+            for i in 0..g.len() {
+                let o = g[if reverse { g.len() - 1 - i } else { i }];
+                let next = sum.add(data[o]);
+                out[o] = if exclusive { sum } else { next };
+                sum = next;
+            }
+        });
+        out
+    }
+    let r = match numbers(x) {
+        Numbers::Float(v) => Numbers::Float(go(&v, &x.dims, axis, exclusive, reverse)),
+        Numbers::Int(v) => Numbers::Int(go(&v, &x.dims, axis, exclusive, reverse)),
+    };
+    store(x.dtype, x.dims.clone(), r)
+}
+
+pub(super) fn softmax(axis: usize, log: bool, x: &TensorData) -> TensorData {
+    let data = floats(x);
+    let mut out = vec![0.0; data.len()];
+    groups(&x.dims, &[axis], |g| {
+        let max = g.iter().map(|o| data[*o]).fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = g.iter().map(|o| (data[*o] - max).exp()).sum();
+        for o in g {
+            out[*o] = match log {
+                true => data[*o] - max - total.ln(),
+                false => (data[*o] - max).exp() / total,
+            };
+        }
+    });
+    store(x.dtype, x.dims.clone(), Numbers::Float(out))
+}
+
+pub(super) fn normalize(
+    kind: NormKind,
+    axis: usize,
+    epsilon: f32,
+    x: &TensorData,
+    scale: Option<&TensorData>,
+    bias: Option<&TensorData>,
+) -> TensorData {
+    let data = floats(x);
+    let mut out = vec![0.0; data.len()];
+    let axes: Vec<usize> = (axis..x.dims.len()).collect();
+    groups(&x.dims, &axes, |g| {
+        let n = g.len() as f64;
+        let mean = match kind {
+            NormKind::Layer => g.iter().map(|o| data[*o]).sum::<f64>() / n,
+            NormKind::Rms => 0.0,
+        };
+        let square: f64 = g.iter().map(|o| (data[*o] - mean).powi(2)).sum();
+        let root = (square / n + epsilon as f64).sqrt();
+        for o in g {
+            out[*o] = (data[*o] - mean) / root;
+        }
+    });
+    let operand =
+        |t: Option<&TensorData>| t.map(|t| (floats(t), broadcast_strides(&t.dims, &x.dims)));
+    let (scale, bias) = (operand(scale), operand(bias));
+    let mut o = 0;
+    each_position(&x.dims, |at| {
+        if let Some((v, s)) = &scale {
+            out[o] *= v[offset(at, s)];
+        }
+        if let Some((v, s)) = &bias {
+            out[o] += v[offset(at, s)];
+        }
+        o += 1;
+    });
+    store(x.dtype, x.dims.clone(), Numbers::Float(out))
+}
