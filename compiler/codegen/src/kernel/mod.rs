@@ -13,6 +13,9 @@
 
 use std::fmt;
 
+pub mod eval;
+pub mod operands;
+pub mod text;
 pub mod verify;
 
 /// A virtual register; an index into [`Kernel::regs`].
@@ -37,6 +40,27 @@ pub const TASK_END: Reg = Reg(3);
 pub const WORKER: Reg = Reg(4);
 /// Number of registers that every kernel starts with (the five arguments).
 pub const ARGS: u32 = 5;
+
+/// Offsets into the worker record that the fifth argument points at.
+/// Scratch memory of the worker.
+pub const WORKER_SCRATCH: i32 = 0;
+/// Bytes of that memory.
+pub const WORKER_SCRATCH_BYTES: i32 = 8;
+/// `i32`: what went wrong; zero while nothing has.
+pub const WORKER_FAULT_KIND: i32 = 16;
+/// `i32`: which operand of the node.
+pub const WORKER_FAULT_OPERAND: i32 = 20;
+/// `i64`: the offending value.
+pub const WORKER_FAULT_VALUE: i32 = 24;
+/// `i64`: the limit that it broke.
+pub const WORKER_FAULT_LIMIT: i32 = 32;
+/// Pointer to the table of run-time functions.
+pub const WORKER_RT: i32 = 40;
+
+/// Byte offset of a function in the run-time table: `double f(double)`, or of two for `Pow`, `Fmod`.
+pub fn math_fn_offset(func: MathFn) -> i32 {
+    256 + 8 * func as i32
+}
 
 /// Element type of a vector register's lanes: what arithmetic is done in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
