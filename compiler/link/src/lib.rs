@@ -1,1 +1,61 @@
-//! Plan, driver, and linking into memory or object files.
+//! From a lowered program to code: plan, driver, and linking into memory or files.
+//!
+//! * [`plan`]: steps in order, buffers with lifetimes, segments, the weights blob.
+//! * driver: the Cranelift functions that compute dimensions and make the calls.
+//! * [`jit`]: a model in memory.
+//!
+//! The same driver and the same machine code go into memory and into object files.
+
+mod blob;
+mod code;
+mod driver;
+mod error;
+pub mod jit;
+pub mod plan;
+
+pub use error::LinkError;
+pub use jit::{JitModel, jit};
+pub use lapidary_codegen::Level;
+
+use lapidary_runtime::abi::{self, cpu};
+
+/// How machine code is made.
+#[derive(Clone, Copy)]
+pub struct CodeOptions<'a> {
+    pub level: Level,
+    /// Threads that compile and pack; 0: one for each processor.
+    pub threads: usize,
+    /// Called with constant bytes that have been read and are not needed soon: pages of a mapped
+    /// model may be given back to the system. Bytes elsewhere are passed as well; the bytes stay valid.
+    pub release: Option<&'a (dyn Fn(&[u8]) + Sync)>,
+    /// Addresses of library kernels of the host's own, asked before the runtime's; for code in memory.
+    pub kernels: Option<LibraryLookup>,
+}
+
+/// Finds a function of the library kernel ABI by its name, `lap_lib_…`.
+pub type LibraryLookup = fn(&str) -> Option<lapidary_runtime::ffi::LibraryFn>;
+
+impl CodeOptions<'_> {
+    /// Options for this processor.
+    pub fn host() -> Self {
+        CodeOptions {
+            level: host_level(),
+            threads: 0,
+            release: None,
+            kernels: None,
+        }
+    }
+}
+
+/// The highest level that this processor takes.
+pub fn host_level() -> Level {
+    let features = abi::cpu_features();
+    let has = |f| features & f == f;
+    if has(cpu::X86_V2 | cpu::AVX2 | cpu::AVX512) {
+        Level::V4
+    } else if has(cpu::X86_V2 | cpu::AVX2) {
+        Level::V3
+    } else {
+        Level::Baseline
+    }
+}

@@ -1,0 +1,312 @@
+//! Machine code from kernels and driver functions, on several threads.
+//!
+//! Everything becomes plain bytes with relocations before a module sees it: the expensive part runs
+//! in parallel, defining is serial and cheap, and the size of the code is known before memory is
+//! taken.
+
+use crate::CodeOptions;
+use crate::driver::{self, Driver, Request, signature};
+use crate::error::LinkError;
+use crate::plan::{Action, Plan};
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::FunctionBuilderContext;
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use lapidary_codegen::{CompileError, Level, MachineKernel, clif};
+use lapidary_graph::EntityMap;
+use lapidary_lower::program::{KernelDef, KernelId, Program};
+use lapidary_runtime::abi::cpu;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use target_lexicon::{Architecture, Triple};
+
+/// Code of one function, before it is placed.
+pub(crate) struct Code {
+    pub id: FuncId,
+    pub align: u64,
+    pub bytes: Vec<u8>,
+    pub relocs: Vec<ModuleReloc>,
+}
+
+/// Cranelift for a target: one set of flags for kernels, one for the driver.
+pub(crate) struct Isas {
+    pub kernels: OwnedTargetIsa,
+    pub driver: OwnedTargetIsa,
+    /// Whether multiply-add is one instruction.
+    pub fma: bool,
+}
+
+impl Isas {
+    pub fn new(triple: &Triple, level: Level, pic: bool) -> Result<Isas, LinkError> {
+        let isa = |optimise: &str| -> Result<OwnedTargetIsa, LinkError> {
+            let code = |e: &dyn std::fmt::Display| LinkError::code("target settings", e);
+            let mut flags = settings::builder();
+            for (name, value) in [
+                ("opt_level", optimise),
+                ("is_pic", if pic { "true" } else { "false" }),
+                ("use_colocated_libcalls", "false"),
+                ("probestack_strategy", "inline"),
+                ("unwind_info", "false"),
+                (
+                    "enable_verifier",
+                    if cfg!(debug_assertions) {
+                        "true"
+                    } else {
+                        "false"
+                    },
+                ),
+            ] {
+                flags.set(name, value).map_err(|e| code(&e))?;
+            }
+            let mut builder = cranelift_codegen::isa::lookup(triple.clone()).map_err(|e| {
+                LinkError::Unsupported {
+                    what: format!("the target `{triple}`"),
+                    hint: e.to_string(),
+                }
+            })?;
+            if triple.architecture == Architecture::X86_64 {
+                let presets: &[&str] = match level {
+                    Level::Baseline => &["x86-64-v2"],
+                    Level::V3 => &["x86-64-v3", "has_avx"],
+                    Level::V4 => &["x86-64-v4", "has_avx", "has_avx512f"],
+                };
+                for preset in presets {
+                    builder.enable(preset).map_err(|e| code(&e))?;
+                }
+            }
+            builder
+                .finish(settings::Flags::new(flags))
+                .map_err(|e| code(&e))
+        };
+        Ok(Isas {
+            kernels: isa("speed")?,
+            driver: isa("none")?,
+            fma: triple.architecture != Architecture::X86_64 || level != Level::Baseline,
+        })
+    }
+}
+
+/// The features that code of a level needs.
+pub(crate) fn cpu_features(triple: &Triple, level: Level) -> u64 {
+    match (triple.architecture, level) {
+        (Architecture::X86_64, Level::Baseline) => cpu::X86_V2,
+        (Architecture::X86_64, Level::V3) => cpu::X86_V2 | cpu::AVX2,
+        (Architecture::X86_64, Level::V4) => cpu::X86_V2 | cpu::AVX2 | cpu::AVX512,
+        _ => 0,
+    }
+}
+
+/// Makes the driver of a plan in a module and compiles it and the kernels.
+pub(crate) fn compile<M: Module>(
+    module: &mut M,
+    isas: &Isas,
+    options: &CodeOptions<'_>,
+    program: &Program,
+    plan: &Plan,
+    name: &str,
+    at: Addresses<'_>,
+) -> Result<(Driver, Vec<Code>), LinkError> {
+    let kernels = declare_kernels(module, program, name)?;
+    let mut driver = driver::build(
+        module,
+        &Request {
+            program,
+            plan,
+            name,
+            kernels: &kernels,
+            level: options.level,
+            cpu_features: cpu_features(isas.kernels.triple(), options.level),
+            pinned: at.pinned,
+            weights: at.weights,
+        },
+    )?;
+    let mut used = vec![false; kernels.len()];
+    for step in &plan.steps {
+        if let Action::Kernel { kernel, .. } = &step.action
+            && let Some(u) = used.get_mut(kernel.0 as usize)
+        {
+            *u = true;
+        }
+    }
+    let mut work: Vec<Work<'_>> = Vec::new();
+    for (k, def) in program.kernels.iter() {
+        if used.get(k.0 as usize) == Some(&true) {
+            work.push(Work::Kernel(kernels[k], def));
+        }
+    }
+    // What is long begins first.
+    let functions = std::mem::take(&mut driver.functions);
+    work.extend(
+        functions
+            .into_iter()
+            .map(|(id, f)| Work::Driver(id, Mutex::new(Some(f)))),
+    );
+    let codes = parallel(&work, threads(options.threads), |w| match w {
+        Work::Kernel(id, def) => kernel(*id, def, options.level, isas),
+        Work::Driver(id, f) => {
+            let f = f.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match f {
+                Some(f) => function(*id, f, &isas.driver, "driver"),
+                None => Err(LinkError::code("driver", "it was compiled already")),
+            }
+        }
+    })?;
+    Ok((driver, codes))
+}
+
+/// Where constants lie.
+pub(crate) struct Addresses<'a> {
+    pub pinned: &'a [u64],
+    pub weights: driver::WeightsAt,
+}
+
+enum Work<'a> {
+    Kernel(FuncId, &'a KernelDef),
+    Driver(FuncId, Mutex<Option<Function>>),
+}
+
+fn declare_kernels<M: Module>(
+    module: &mut M,
+    program: &Program,
+    name: &str,
+) -> Result<EntityMap<KernelId, FuncId>, LinkError> {
+    let signature = signature::kernel(module);
+    let mut ids = EntityMap::new();
+    for (k, def) in program.kernels.iter() {
+        let symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
+        ids.push(
+            module
+                .declare_function(&symbol, Linkage::Local, &signature)
+                .map_err(|e| LinkError::code(&symbol, e))?,
+        );
+    }
+    Ok(ids)
+}
+
+/// What is left of a name in a symbol.
+pub(crate) fn identifier(name: &str) -> String {
+    let mut out: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    if out.is_empty() || out.starts_with(|c: char| c.is_ascii_digit()) {
+        out.insert(0, '_');
+    }
+    out
+}
+
+fn kernel(id: FuncId, def: &KernelDef, level: Level, isas: &Isas) -> Result<Code, LinkError> {
+    match lapidary_codegen::compile(&def.loops, &def.schedule, level)? {
+        MachineKernel::Wide(bytes) => Ok(Code {
+            id,
+            align: 64,
+            bytes,
+            relocs: Vec::new(),
+        }),
+        MachineKernel::Portable(kernel) => {
+            let mut f = Function::new();
+            f.name = UserFuncName::user(0, id.as_u32());
+            let target = clif::Target {
+                config: isas.kernels.frontend_config(),
+                fma: isas.fma,
+            };
+            clif::emit(&kernel, &mut f, &mut FunctionBuilderContext::new(), target).map_err(
+                |e| CompileError {
+                    kernel: def.loops.name.clone(),
+                    reason: e.to_string(),
+                },
+            )?;
+            function(id, f, &isas.kernels, &def.loops.name)
+        }
+    }
+}
+
+fn function(id: FuncId, f: Function, isa: &OwnedTargetIsa, name: &str) -> Result<Code, LinkError> {
+    let mut context = Context::for_function(f);
+    context
+        .compile(&**isa, &mut ControlPlane::default())
+        .map_err(|e| LinkError::code(name, format!("{:?}", e.inner)))?;
+    let Some(compiled) = context.compiled_code() else {
+        return Err(LinkError::code(name, "no code came out"));
+    };
+    Ok(Code {
+        id,
+        align: u64::from(compiled.buffer.alignment).max(16),
+        bytes: compiled.code_buffer().to_vec(),
+        relocs: compiled
+            .buffer
+            .relocs()
+            .iter()
+            .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id))
+            .collect(),
+    })
+}
+
+/// Defines what [`compile`] has made.
+pub(crate) fn define<M: Module>(
+    module: &mut M,
+    driver: &Driver,
+    codes: &[Code],
+) -> Result<(), LinkError> {
+    for c in codes {
+        module
+            .define_function_bytes(c.id, c.align, &c.bytes, &c.relocs)
+            .map_err(|e| LinkError::code("function", e))?;
+    }
+    for (id, description) in &driver.data {
+        module
+            .define_data(*id, description)
+            .map_err(|e| LinkError::code("data", e))?;
+    }
+    Ok(())
+}
+
+/// The number of threads that an option means.
+pub(crate) fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+/// `f` of every item, in order, on some threads. The first error ends it.
+pub(crate) fn parallel<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    f: impl Fn(&T) -> Result<R, LinkError> + Sync,
+) -> Result<Vec<R>, LinkError> {
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.iter().map(f).collect();
+    }
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let worker = || {
+        let mut done = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else { break };
+            let result = f(item);
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            done.push((i, result));
+        }
+        done
+    };
+    let mut all = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
+        let mut all = worker();
+        for other in others {
+            match other.join() {
+                Ok(done) => all.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, r)| r).collect()
+}

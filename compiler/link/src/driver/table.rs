@@ -1,0 +1,183 @@
+//! The model table: names, types, segments and buffers, as docs/abi.md lays it out.
+
+use super::pool::Record;
+use super::{Maker, SegmentFunctions, last};
+use crate::error::LinkError;
+use cranelift_module::{DataDescription, DataId, Linkage, Module};
+use lapidary_graph::{Graph, ValueId};
+use lapidary_runtime::abi;
+
+/// Where the weights blob is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum WeightsAt {
+    /// There is none.
+    None,
+    /// In memory.
+    Address(u64),
+    /// At a symbol of another object.
+    Symbol(String),
+    /// In a file beside the library: its name and the hash of the blob.
+    File { name: String, hash: u64 },
+}
+
+impl<M: Module> Maker<'_, '_, M> {
+    /// The table under its exported symbol.
+    pub(super) fn table(
+        &mut self,
+        segments: &[SegmentFunctions],
+    ) -> Result<(DataId, DataDescription), LinkError> {
+        let request = self.request;
+        let (plan, graph) = (request.plan, &request.program.graph);
+        let api = self
+            .module
+            .declare_data(abi::symbol::API, Linkage::Import, false, false)
+            .map_err(|e| LinkError::code(abi::symbol::API, e))?;
+        let inputs = self.value_infos(
+            &graph
+                .inputs
+                .iter()
+                .map(|v| (graph.values[*v].name.as_str(), *v))
+                .collect::<Vec<_>>(),
+        );
+        let outputs = self.value_infos(
+            &graph
+                .outputs
+                .iter()
+                .map(|(name, v)| (name.as_str(), *v))
+                .collect::<Vec<_>>(),
+        );
+        let (binds, n_binds) = self.dim_binds(graph);
+        let mut record = Record::default();
+        for s in segments {
+            record.function(s.dims);
+            record.function(s.run);
+            record.i32(0);
+            record.i32(0);
+        }
+        let segment_table = self.pool.record(record);
+        let mut record = Record::default();
+        for b in plan.buffers.values() {
+            record.i32(b.segment as i32);
+            record.i32(b.first as i32);
+            record.i32(last(b.last));
+            record.i32(b.output.map_or(-1, |o| o as i32));
+        }
+        let buffer_table = self.pool.record(record);
+        let names: Vec<Option<u32>> = plan
+            .nodes
+            .iter()
+            .map(|n| {
+                let name = graph.nodes.get(*n).map_or("", |d| d.name());
+                Some(self.pool.string(name))
+            })
+            .collect();
+        let nodes = self.pool.pointers(&names);
+        let name = self.pool.string(request.name);
+
+        let mut t = Record::default();
+        t.u32(abi::ABI_VERSION);
+        t.u32(abi::MODEL_TABLE_BYTES as u32);
+        t.u64(request.cpu_features);
+        t.data(Some(api));
+        t.pool(Some(name));
+        t.i32(graph.inputs.len() as i32);
+        t.i32(graph.outputs.len() as i32);
+        t.pool(Some(inputs));
+        t.pool(Some(outputs));
+        t.i32(plan.slots.len() as i32);
+        t.i32(n_binds);
+        t.pool(Some(binds));
+        t.i32(segments.len() as i32);
+        t.i32(plan.buffers.len() as i32);
+        t.pool(Some(segment_table));
+        t.pool(Some(buffer_table));
+        t.i32(plan.descs as i32);
+        t.i32(plan.nodes.len() as i32);
+        t.pool(Some(nodes));
+        let mut hash = 0;
+        match &request.weights {
+            WeightsAt::None => {
+                t.u64(0);
+                t.u64(0);
+            }
+            WeightsAt::Address(at) => {
+                t.u64(*at);
+                t.u64(0);
+            }
+            WeightsAt::Symbol(symbol) => {
+                let id = self
+                    .module
+                    .declare_data(symbol, Linkage::Import, false, false)
+                    .map_err(|e| LinkError::code(symbol, e))?;
+                t.data(Some(id));
+                t.u64(0);
+            }
+            WeightsAt::File { name, hash: h } => {
+                hash = *h;
+                t.u64(0);
+                let name = self.pool.string(name);
+                t.pool(Some(name));
+            }
+        }
+        t.i64(plan.weights.bytes as i64);
+        t.u64(hash);
+        while t.len() < abi::MODEL_TABLE_BYTES {
+            t.u64(0);
+        }
+        let symbol = format!("{}{}", abi::symbol::MODEL_PREFIX, request.name);
+        let id = self
+            .module
+            .declare_data(&symbol, Linkage::Export, false, false)
+            .map_err(|e| LinkError::code(&symbol, e))?;
+        Ok((id, t.finish(self.module, &self.pool)))
+    }
+
+    fn value_infos(&mut self, values: &[(&str, ValueId)]) -> u32 {
+        let graph = &self.request.program.graph;
+        let mut record = Record::default();
+        for (name, v) in values {
+            let ty = graph.ty(*v);
+            let name = self.pool.string(name);
+            record.pool(Some(name));
+            record.i32(ty.dtype as i32);
+            record.i32(ty.rank().map_or(-1, |r| r as i32));
+            let dims: Vec<i64> = ty
+                .dims()
+                .iter()
+                .map(|d| d.as_const().unwrap_or(-1))
+                .collect();
+            let names: Vec<Option<u32>> = ty
+                .dims()
+                .iter()
+                .map(|d| {
+                    d.as_const()
+                        .is_none()
+                        .then(|| self.pool.string(&graph.dim_text(d)))
+                })
+                .collect();
+            let dims = self.pool.i64s(&dims);
+            record.pool(Some(dims));
+            let names = self.pool.pointers(&names);
+            record.pool(Some(names));
+        }
+        self.pool.record(record)
+    }
+
+    /// Which axes set which symbols. Constant axes are checked when an input is set.
+    fn dim_binds(&mut self, graph: &Graph) -> (u32, i32) {
+        let mut record = Record::default();
+        let mut n = 0;
+        for (input, v) in graph.inputs.iter().enumerate() {
+            for (axis, d) in graph.dims(*v).iter().enumerate() {
+                let Some(s) = d.as_sym() else { continue };
+                record.i32(input as i32);
+                record.i32(axis as i32);
+                record.i64(-1);
+                record.i32(s.0 as i32);
+                record.i32(0);
+                n += 1;
+            }
+        }
+        (self.pool.record(record), n)
+    }
+}
