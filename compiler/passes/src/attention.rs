@@ -16,9 +16,7 @@
 use crate::remark::Remarks;
 use crate::rewrite::Rewriter;
 use lapidary_graph::op::AttentionAttrs;
-use lapidary_graph::{
-    DType, Dim, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, PwRef, ValueId,
-};
+use lapidary_graph::{DType, Dim, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, PwRef, ValueId};
 
 const PASS: &str = "attention";
 
@@ -126,10 +124,16 @@ fn raise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     if out.contains(&t2) {
         return miss(rw, "the values are not contracted along the keys");
     }
-    let v = Labelled { value: v, labels: b };
+    let v = Labelled {
+        value: v,
+        labels: b,
+    };
     let order = |batch: &[u8], rest: [u8; 2]| [batch, &rest].concat();
     let (q_axes, k_axes) = (order(batch, [s, d]), order(batch, [t, d]));
-    let (v_axes, o_axes) = (order(&a[..rank - 2], [t2, e]), order(&a[..rank - 2], [s2, e]));
+    let (v_axes, o_axes) = (
+        order(&a[..rank - 2], [t2, e]),
+        order(&a[..rank - 2], [s2, e]),
+    );
     let mut scale = 1.0;
     for side in [&mut q, &mut k] {
         if let Some((m, inner, c)) = factor(rw, side.value) {
@@ -377,9 +381,11 @@ fn is_causal(rw: &Rewriter, condition: ValueId, s: &Dim, t: &Dim) -> Option<bool
         return Some(false);
     }
     let mut rows = triangle.bytes.chunks_exact(width).enumerate();
-    Some(rows.all(|(i, row)| {
-        row[..=i].iter().all(|b| *b != 0) && row[i + 1..].iter().all(|b| *b == 0)
-    }))
+    Some(
+        rows.all(|(i, row)| {
+            row[..=i].iter().all(|b| *b != 0) && row[i + 1..].iter().all(|b| *b == 0)
+        }),
+    )
 }
 
 /// The steps on zero scores: the factor and the additive mask.

@@ -28,7 +28,11 @@ fn absorb(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         return None;
     };
     let out = rw.output(n);
-    let inputs: Vec<ValueId> = rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+    let inputs: Vec<ValueId> = rw.graph.nodes[n]
+        .inputs
+        .iter()
+        .copied()
+        .collect::<Option<_>>()?;
     let activations: Vec<usize> = (0..inputs.len())
         .filter(|i| rw.graph.constant(inputs[*i]).is_none())
         .collect();
@@ -171,9 +175,7 @@ fn binary(op: &PwOp, a: &Channel, b: &Channel) -> Option<Channel> {
             Affine(s.clone(), zip(t, c, |t, c| t + c))
         }
         (PwOp::Sub, Affine(s, t), Constant(c)) => Affine(s.clone(), zip(t, c, |t, c| t - c)),
-        (PwOp::Sub, Constant(c), Affine(s, t)) => {
-            Affine(each(s, |s| -s), zip(t, c, |t, c| c - t))
-        }
+        (PwOp::Sub, Constant(c), Affine(s, t)) => Affine(each(s, |s| -s), zip(t, c, |t, c| c - t)),
         (PwOp::Mul, Affine(s, t), Constant(c)) | (PwOp::Mul, Constant(c), Affine(s, t)) => {
             Affine(zip(s, c, |s, c| s * c), zip(t, c, |t, c| t * c))
         }

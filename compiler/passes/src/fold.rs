@@ -90,9 +90,7 @@ fn fold(graph: &Graph, n: NodeId, only_contracted: &[bool]) -> Option<Vec<Tensor
             }
             movement::broadcast(t, &dims)
         }
-        (Op::Pointwise { body, shape: None }, Some(t)) if is_widening(body) => {
-            movement::to_f32(t)
-        }
+        (Op::Pointwise { body, shape: None }, Some(t)) if is_widening(body) => movement::to_f32(t),
         _ => None,
     };
     if let Some(t) = moved {

@@ -80,12 +80,19 @@ fn assign(rw: &mut Rewriter, n: NodeId, twins: &mut Twins) -> Option<()> {
             rw.add(Op::Pool { kind, window, out }, &[t], n)?
         }
         Op::Pointwise { body, shape } if rank == 4 => {
-            let inputs: Vec<ValueId> =
-                rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+            let inputs: Vec<ValueId> = rw.graph.nodes[n]
+                .inputs
+                .iter()
+                .copied()
+                .collect::<Option<_>>()?;
             let dims = rw.dims(out).to_vec();
             let full = |v: &&ValueId| rw.graph.constant(**v).is_none() && rw.dims(**v) == dims;
             let with = inputs.iter().filter(|v| twins.contains_key(v)).count();
-            let without = inputs.iter().filter(full).filter(|v| !twins.contains_key(v)).count();
+            let without = inputs
+                .iter()
+                .filter(full)
+                .filter(|v| !twins.contains_key(v))
+                .count();
             if with == 0 || without > with {
                 return None;
             }
@@ -103,8 +110,11 @@ fn assign(rw: &mut Rewriter, n: NodeId, twins: &mut Twins) -> Option<()> {
             rw.add(Op::Pointwise { body, shape }, &new, n)?
         }
         Op::Concat { axis } if rank == 4 => {
-            let inputs: Vec<ValueId> =
-                rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+            let inputs: Vec<ValueId> = rw.graph.nodes[n]
+                .inputs
+                .iter()
+                .copied()
+                .collect::<Option<_>>()?;
             let with = inputs.iter().filter(|v| twins.contains_key(v)).count();
             if with * 2 <= inputs.len() {
                 return None;

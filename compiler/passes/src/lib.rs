@@ -25,6 +25,6 @@ pub mod strided;
 pub mod views;
 
 pub use fuse::{fuse, groups_text};
-pub use pipeline::{Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, optimize};
+pub use pipeline::{After, Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, optimize};
 pub use remark::{Remark, Remarks};
 pub use strided::Strided;

@@ -101,7 +101,9 @@ pub fn slice(t: &TensorData, start: &[i64], step: &[i64], size: &[i64]) -> Optio
         }
         offset += start[i] * s[i] as i64;
     }
-    let stride: Vec<isize> = (0..s.len()).map(|i| s[i] as isize * step[i] as isize).collect();
+    let stride: Vec<isize> = (0..s.len())
+        .map(|i| s[i] as isize * step[i] as isize)
+        .collect();
     let offset = if size.contains(&0) { 0 } else { offset };
     gather(t, offset as usize, size, &stride)
 }

@@ -80,7 +80,10 @@ pub fn check(graph: &Graph) -> Result<(), String> {
         }
         for (i, v) in node.outputs.iter().enumerate() {
             if graph.values.get(*v).map(|v| &v.def) != Some(&Def::Node(*n, i as u32)) {
-                return Err(format!("node `{}` does not own its output {v}", node.name()));
+                return Err(format!(
+                    "node `{}` does not own its output {v}",
+                    node.name()
+                ));
             }
         }
         if std::mem::replace(&mut seen[n.0 as usize], true) {

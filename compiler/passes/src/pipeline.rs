@@ -60,6 +60,9 @@ pub const PIPELINE: &[Stage] = &[
     CANONICAL,
 ];
 
+/// Told of a pass by its name, with the graph that it left.
+pub type After = Box<dyn Fn(&str, &Graph)>;
+
 /// What to run and what to watch.
 #[derive(Default)]
 pub struct Options {
@@ -70,7 +73,7 @@ pub struct Options {
     /// Verifies the graph after each pass that changed it. Debug builds always do.
     pub verify: bool,
     /// Called after each pass that changed the graph.
-    pub after: Option<Box<dyn Fn(&str, &Graph)>>,
+    pub after: Option<After>,
 }
 
 /// One run of one pass.

@@ -38,7 +38,11 @@ fn clean(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     };
     let out = rw.output(n);
     let dims = rw.graph.ty(out).shape.clone()?;
-    let inputs: Vec<ValueId> = rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+    let inputs: Vec<ValueId> = rw.graph.nodes[n]
+        .inputs
+        .iter()
+        .copied()
+        .collect::<Option<_>>()?;
     let mut kept: Vec<ValueId> = Vec::new();
     let mut b = PwBuilder::default();
     let mut refs = Vec::new();

@@ -133,10 +133,8 @@ impl<'g> Rewriter<'g> {
         inputs: Vec<Option<ValueId>>,
         like: NodeId,
     ) -> Option<ValueId> {
-        let types: Vec<Option<&TensorType>> = inputs
-            .iter()
-            .map(|v| v.map(|v| self.graph.ty(v)))
-            .collect();
+        let types: Vec<Option<&TensorType>> =
+            inputs.iter().map(|v| v.map(|v| self.graph.ty(v))).collect();
         let mut types = output_types(&op, &types).ok()?;
         if types.len() != 1 {
             return None;
@@ -223,7 +221,5 @@ pub fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
         Some(j) => s[j].clone(),
         None => one.clone(),
     };
-    (0..rank)
-        .map(|i| at(a, i).broadcast(&at(b, i)))
-        .collect()
+    (0..rank).map(|i| at(a, i).broadcast(&at(b, i))).collect()
 }

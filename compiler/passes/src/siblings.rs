@@ -117,7 +117,10 @@ fn merge(rw: &mut Rewriter, family: &[Sibling]) -> Option<()> {
         .iter()
         .map(|s| rw.graph.constant(s.weight))
         .collect::<Option<_>>()?;
-    if weights.iter().any(|w| w.dims[1 - axis] != weights[0].dims[1 - axis]) {
+    if weights
+        .iter()
+        .any(|w| w.dims[1 - axis] != weights[0].dims[1 - axis])
+    {
         return None;
     }
     let widths: Vec<i64> = weights.iter().map(|w| w.dims[axis]).collect();

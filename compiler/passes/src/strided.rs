@@ -49,7 +49,12 @@ impl Strided {
                 Some(Strided {
                     offset,
                     dims: size.clone(),
-                    strides: self.strides.iter().zip(steps).map(|(s, t)| s.mul(&t)).collect(),
+                    strides: self
+                        .strides
+                        .iter()
+                        .zip(steps)
+                        .map(|(s, t)| s.mul(&t))
+                        .collect(),
                 })
             }
             Op::Broadcast { shape } => {
@@ -78,7 +83,9 @@ impl Strided {
         let old: Vec<usize> = (0..self.dims.len())
             .filter(|i| !self.dims[*i].is_const(1))
             .collect();
-        let new: Vec<usize> = (0..shape.len()).filter(|i| !shape[*i].is_const(1)).collect();
+        let new: Vec<usize> = (0..shape.len())
+            .filter(|i| !shape[*i].is_const(1))
+            .collect();
         let (mut i, mut j) = (0, 0);
         while i < old.len() || j < new.len() {
             let (from_i, from_j) = (i, j);
@@ -151,10 +158,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(view.offset, n(768));
-        assert_eq!(
-            view.strides,
-            vec![s.mul(&n(2304)), n(64), n(2304), n(1)]
-        );
+        assert_eq!(view.strides, vec![s.mul(&n(2304)), n(64), n(2304), n(1)]);
         let merge = Op::Reshape {
             shape: vec![b.clone(), s.mul(&n(768))],
         };

@@ -3,12 +3,16 @@
 //!
 //! - views that change nothing go; Transpose of Transpose, Reshape of Reshape, Slice of Slice
 //!   compose; a Transpose that moves only unit axes is a Reshape;
-//! - a Transpose before a contraction becomes an order of its labels;
+//! - a Transpose before a contraction becomes an order of its labels, which are numbered as they
+//!   appear, so that equal contractions are equal;
+//! - a Pad with zeros before a convolution becomes its padding;
 //! - `Reshape [.., K] -> [M, K]` before a contraction, and below a pointwise node that does not
 //!   notice it, moves after it, where it often meets its inverse.
 
+use crate::pointwise::scalar;
 use crate::remark::Remarks;
 use crate::rewrite::Rewriter;
+use lapidary_graph::op::{Layout, PadMode};
 use lapidary_graph::{Dim, Graph, NodeId, Op, PwOp, ValueId};
 
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
@@ -17,6 +21,7 @@ pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
             .or_else(|| transpose(rw, n))
             .or_else(|| reshape(rw, n))
             .or_else(|| slice(rw, n))
+            .or_else(|| conv_padding(rw, n))
             .or_else(|| contract_labels(rw, n))
             .or_else(|| contract_rows(rw, n))
             .or_else(|| below_pointwise(rw, n));
@@ -145,7 +150,13 @@ fn slice(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         return None;
     };
     let x = rw.input(n, 0)?;
-    let (m, Op::Slice { start: s, step: t, .. }) = rw.made_by(x)? else {
+    let (
+        m,
+        Op::Slice {
+            start: s, step: t, ..
+        },
+    ) = rw.made_by(x)?
+    else {
         return None;
     };
     let (s, t) = (s.clone(), t.clone());
@@ -159,11 +170,68 @@ fn slice(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     Some(())
 }
 
+/// `conv(pad(x))`, when the pad is of zeros, on spatial axes and outwards.
+fn conv_padding(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    let Op::Conv { window, groups } = rw.op(n).clone() else {
+        return None;
+    };
+    let x = rw.input(n, 0)?;
+    let (
+        m,
+        Op::Pad {
+            before,
+            after,
+            mode: PadMode::Constant,
+        },
+    ) = rw.made_by(x)?
+    else {
+        return None;
+    };
+    let (before, after) = (before.clone(), after.clone());
+    let zero = match rw.input(m, 1) {
+        None => true,
+        Some(v) => scalar(rw.graph.constant(v)?)?.to_f64() == 0.0,
+    };
+    let first = match window.layout {
+        Layout::ChannelsFirst => 2,
+        Layout::ChannelsLast => 1,
+    };
+    let spatial = first..first + window.kernel.len();
+    let fits = (0..before.len()).all(|i| {
+        let inside = spatial.contains(&i);
+        let outwards = |d: &Dim| d.is_ge(0) == Some(true);
+        let none = before[i].is_const(0) && after[i].is_const(0);
+        none || inside && outwards(&before[i]) && outwards(&after[i])
+    });
+    if !zero || !fits {
+        return None;
+    }
+    let mut window = window;
+    for (i, axis) in spatial.enumerate() {
+        window.pads_begin[i] = window.pads_begin[i].add(&before[axis]);
+        window.pads_end[i] = window.pads_end[i].add(&after[axis]);
+    }
+    let mut inputs = rw.graph.nodes[n].inputs.clone();
+    inputs[0] = rw.input(m, 0);
+    let v = rw.add_with(Op::Conv { window, groups }, inputs, n)?;
+    if rw.dims(v) != rw.dims(rw.output(n)) {
+        return None;
+    }
+    rw.replace_node(n, v);
+    Some(())
+}
+
 /// `contract(transpose(y), w)`: the labels of the operand take y's order.
 fn contract_labels(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     let Op::Contract { a, b, out } = rw.op(n).clone() else {
         return None;
     };
+    let numbered = contract(a.clone(), b.clone(), out.clone());
+    if *rw.op(n) != numbered {
+        rw.graph.nodes[n].op = numbered;
+        rw.touch();
+        return Some(());
+    }
     let mut labels = [a, b];
     let mut inputs = [rw.input(n, 0)?, rw.input(n, 1)?];
     let mut any = false;
@@ -249,12 +317,14 @@ fn below_pointwise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         return None;
     }
     let out = rw.dims(rw.output(n)).to_vec();
-    let inputs: Vec<ValueId> = rw.graph.nodes[n].inputs.iter().copied().collect::<Option<_>>()?;
+    let inputs: Vec<ValueId> = rw.graph.nodes[n]
+        .inputs
+        .iter()
+        .copied()
+        .collect::<Option<_>>()?;
     let source = |rw: &Rewriter, v: ValueId| -> Option<ValueId> {
         match rw.made_by(v)? {
-            (m, Op::Reshape { .. }) if rw.dims(v) == out.as_slice() && rw.sole(v) => {
-                rw.input(m, 0)
-            }
+            (m, Op::Reshape { .. }) if rw.dims(v) == out.as_slice() && rw.sole(v) => rw.input(m, 0),
             _ => None,
         }
     };

@@ -41,7 +41,10 @@ fn check_groups(graph: &Graph, groups: &[lapidary_graph::Group]) {
             }
         }
         for n in &g.nodes {
-            assert!(!std::mem::replace(&mut done[n.0 as usize], true), "{n} is in two groups");
+            assert!(
+                !std::mem::replace(&mut done[n.0 as usize], true),
+                "{n} is in two groups"
+            );
         }
     }
     for n in &graph.order {
@@ -54,7 +57,9 @@ fn inputs(graph: &Graph) -> Vec<TensorData> {
     const SIZES: [i64; 4] = [2, 3, 1, 2];
     let mut state = 1u64;
     let mut next = move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 40) as f64 / (1u64 << 24) as f64
     };
     let mut all = Vec::new();
@@ -65,7 +70,9 @@ fn inputs(graph: &Graph) -> Vec<TensorData> {
         let count: i64 = dims.iter().product();
         let values: Vec<f64> = (0..count).map(|_| next()).collect();
         let floats: Vec<f32> = values.iter().map(|v| (*v * 2.0 - 1.0) as f32).collect();
-        let halves = floats.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes());
+        let halves = floats
+            .iter()
+            .flat_map(|v| half::f16::from_f32(*v).to_le_bytes());
         all.push(match ty.dtype {
             DType::F32 => TensorData::from_f32(dims, &floats),
             DType::F16 => TensorData {
@@ -103,7 +110,10 @@ fn check_equal(shown: &str, before: &Graph, after: &Graph) {
         let scale = if x.dtype == DType::F16 { 2e-3 } else { 2e-5 };
         for (a, b) in numbers(x).iter().zip(numbers(y)) {
             let close = (a - b).abs() <= scale * a.abs().max(1.0);
-            assert!(close || a.is_nan() && b.is_nan(), "{shown}: {name}: {a} became {b}");
+            assert!(
+                close || a.is_nan() && b.is_nan(),
+                "{shown}: {name}: {a} became {b}"
+            );
         }
     }
 }
@@ -116,7 +126,9 @@ fn every_file_leaves_what_it_expects() {
         let shown = path.file_name().unwrap().to_string_lossy().to_string();
         let file = std::fs::read_to_string(&path).unwrap();
         let (head, rest) = file.split_once('\n').unwrap();
-        let passes = head.strip_prefix("; run:").unwrap_or_else(|| panic!("{shown}: no run line"));
+        let passes = head
+            .strip_prefix("; run:")
+            .unwrap_or_else(|| panic!("{shown}: no run line"));
         let (input, expected) = rest.split_once("; expect\n").unwrap_or((rest, ""));
         let mut graph = text::parse(input).unwrap_or_else(|e| panic!("{shown}: {e}"));
         verify::verify(&graph).unwrap_or_else(|e| panic!("{shown}: input: {e:?}"));
@@ -151,5 +163,9 @@ fn every_file_leaves_what_it_expects() {
             }
         }
     }
-    assert!(failed.is_empty(), "unexpected results:\n{}", failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "unexpected results:\n{}",
+        failed.join("\n")
+    );
 }

@@ -2,12 +2,10 @@
 //! are a partition in an order that can run. Deterministic; a failure prints the graph.
 
 use lapidary_graph::infer::output_types;
-use lapidary_graph::op::{
-    Layout, NormKind, PadMode, PoolKind, ReduceKind, Window,
-};
+use lapidary_graph::op::{Layout, NormKind, PadMode, PoolKind, ReduceKind, Window};
 use lapidary_graph::{
-    DType, Dim, EntityRef, Graph, Op, Pointwise, PwBuilder, PwOp, Scalar, SymbolOrigin,
-    TensorData, TensorType, ValueId, interp, verify,
+    DType, Dim, EntityRef, Graph, Op, Pointwise, PwBuilder, PwOp, Scalar, SymbolOrigin, TensorData,
+    TensorType, ValueId, interp, verify,
 };
 use lapidary_passes::{Options, fuse, optimize};
 
@@ -15,7 +13,10 @@ struct Lcg(u64);
 
 impl Lcg {
     fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % n.max(1)
     }
     fn unit(&mut self) -> f32 {
@@ -59,9 +60,17 @@ fn partner(g: &mut Graph, r: &mut Lcg, x: ValueId) -> ValueId {
 }
 
 fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
-    let all: Vec<ValueId> = g.values.keys().filter(|v| g.constant(*v).is_none()).collect();
+    let all: Vec<ValueId> = g
+        .values
+        .keys()
+        .filter(|v| g.constant(*v).is_none())
+        .collect();
     let recent = all[all.len().saturating_sub(6)..].to_vec();
-    let x = if r.below(3) == 0 { r.pick(&all) } else { r.pick(&recent) };
+    let x = if r.below(3) == 0 {
+        r.pick(&all)
+    } else {
+        r.pick(&recent)
+    };
     let dims = g.dims(x).to_vec();
     let rank = dims.len();
     let f = DType::F32;
@@ -73,18 +82,39 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
             let op = r.pick(&[PwOp::Add, PwOp::Mul, PwOp::Sub, PwOp::Max]);
             let y = partner(g, r, x);
             let pair = if r.below(2) == 0 { [x, y] } else { [y, x] };
-            add(g, Op::Pointwise { body: Pointwise::binary(op, f, f), shape: None }, &pair)
+            add(
+                g,
+                Op::Pointwise {
+                    body: Pointwise::binary(op, f, f),
+                    shape: None,
+                },
+                &pair,
+            )
         }
         3 => {
             let op = r.pick(&[PwOp::Neg, PwOp::Abs, PwOp::Tanh, PwOp::Erf, PwOp::Sigmoid]);
-            add(g, Op::Pointwise { body: Pointwise::unary(op, f, f), shape: None }, &[x])
+            add(
+                g,
+                Op::Pointwise {
+                    body: Pointwise::unary(op, f, f),
+                    shape: None,
+                },
+                &[x],
+            )
         }
         4 => {
             let mut b = PwBuilder::default();
             let v = b.input(0, f);
             let c = b.constant(Scalar::f32(r.pick(&[1.0, 2.0, 3.0, 0.0])));
             let p = b.push(r.pick(&[PwOp::Pow, PwOp::Mul, PwOp::Add]), vec![v, c], f);
-            add(g, Op::Pointwise { body: b.finish_at(p, 1), shape: None }, &[x])
+            add(
+                g,
+                Op::Pointwise {
+                    body: b.finish_at(p, 1),
+                    shape: None,
+                },
+                &[x],
+            )
         }
         5 => {
             let mut perm: Vec<usize> = (0..rank).collect();
@@ -118,7 +148,15 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
             let from = r.below(d as usize) as i64;
             start[i] = Dim::Const(from);
             size[i] = Dim::Const(d - from);
-            add(g, Op::Slice { start, step: vec![1; rank], size }, &[x])
+            add(
+                g,
+                Op::Slice {
+                    start,
+                    step: vec![1; rank],
+                    size,
+                },
+                &[x],
+            )
         }
         8 => {
             let axes: Vec<usize> = match r.below(3) {
@@ -126,16 +164,32 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
                 1 => vec![rank - 1],
                 _ => (r.below(rank)..rank).collect(),
             };
-            let kinds = [ReduceKind::Mean, ReduceKind::Max, ReduceKind::Sum, ReduceKind::L2];
+            let kinds = [
+                ReduceKind::Mean,
+                ReduceKind::Max,
+                ReduceKind::Sum,
+                ReduceKind::L2,
+            ];
             let (kind, keep) = (r.pick(&kinds), r.below(3) > 0);
             add(g, Op::Reduce { kind, axes, keep }, &[x])
         }
-        9 => add(g, Op::Softmax { axis: r.below(rank), log: r.below(3) == 0 }, &[x]),
+        9 => add(
+            g,
+            Op::Softmax {
+                axis: r.below(rank),
+                log: r.below(3) == 0,
+            },
+            &[x],
+        ),
         10 => {
             let d = dims.last()?.as_const()?;
             let (s, b) = (r.tensor(&[d]), r.tensor(&[d]));
             let (s, b) = (g.add_const("s", s), g.add_const("b", b));
-            let op = Op::Normalize { kind: NormKind::Layer, axis: rank - 1, epsilon: 1e-3 };
+            let op = Op::Normalize {
+                kind: NormKind::Layer,
+                axis: rank - 1,
+                epsilon: 1e-3,
+            };
             add(g, op, &[x, s, b])
         }
         11 => {
@@ -175,9 +229,21 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
                 let one = Dim::Const(1);
                 let size = |i: usize| dims[i + 2].sub(&one).floor_div(&s[i].into()).add(&one);
                 let out = (0..2).map(size).collect();
-                return add(g, Op::Pool { kind: PoolKind::Max, window, out }, &[x]);
+                return add(
+                    g,
+                    Op::Pool {
+                        kind: PoolKind::Max,
+                        window,
+                        out,
+                    },
+                    &[x],
+                );
             }
-            let (m, groups) = if r.below(3) == 0 { (c, c) } else { (1 + r.below(5) as i64, 1) };
+            let (m, groups) = if r.below(3) == 0 {
+                (c, c)
+            } else {
+                (1 + r.below(5) as i64, 1)
+            };
             let (w, b) = (r.tensor(&[m, c / groups, k, k]), r.tensor(&[m]));
             let (w, b) = (g.add_const("w", w), g.add_const("b", b));
             add(g, Op::Conv { window, groups }, &[x, w, b])
@@ -186,7 +252,15 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
             let mut before = vec![Dim::Const(0); rank];
             before[r.below(rank)] = Dim::Const(1);
             let after = vec![Dim::Const(0); rank];
-            add(g, Op::Pad { before, after, mode: PadMode::Constant }, &[x])
+            add(
+                g,
+                Op::Pad {
+                    before,
+                    after,
+                    mode: PadMode::Constant,
+                },
+                &[x],
+            )
         }
         _ => None,
     }
@@ -199,7 +273,9 @@ fn graph(r: &mut Lcg) -> (Graph, Vec<TensorData>) {
     let shape = r.pick(&shapes);
     let mut inputs = Vec::new();
     for i in 0..2 {
-        let dims = [Dim::from(n)].into_iter().chain(shape.iter().map(|d| Dim::Const(*d)));
+        let dims = [Dim::from(n)]
+            .into_iter()
+            .chain(shape.iter().map(|d| Dim::Const(*d)));
         g.add_input(format!("x{i}"), TensorType::new(DType::F32, dims));
         let dims: Vec<i64> = [3].iter().chain(shape).copied().collect();
         inputs.push(r.tensor(&dims));
@@ -225,14 +301,23 @@ fn check_groups(g: &Graph) {
     let mut done = vec![false; g.nodes.len()];
     for group in &groups {
         for v in &group.inputs {
-            assert!(g.producer(*v).is_none_or(|p| done[p.index()]), "{v} is read too early");
+            assert!(
+                g.producer(*v).is_none_or(|p| done[p.index()]),
+                "{v} is read too early"
+            );
         }
         for n in &group.nodes {
-            assert!(!std::mem::replace(&mut done[n.index()], true), "{n} is in two groups");
+            assert!(
+                !std::mem::replace(&mut done[n.index()], true),
+                "{n} is in two groups"
+            );
         }
         assert!(!group.outputs.is_empty());
     }
-    assert!(g.order.iter().all(|n| done[n.index()]), "a node is in no group");
+    assert!(
+        g.order.iter().all(|n| done[n.index()]),
+        "a node is in no group"
+    );
 }
 
 #[test]
@@ -242,14 +327,21 @@ fn random_graphs_keep_their_meaning() {
     for seed in 0..count {
         let (before, inputs) = graph(&mut Lcg(seed * 7919 + 1));
         if verify::verify(&before).is_err() {
-            panic!("seed {seed}: the test's graph: {:?}", verify::verify(&before));
+            panic!(
+                "seed {seed}: the test's graph: {:?}",
+                verify::verify(&before)
+            );
         }
         let Ok(expected) = interp::run(&before, &inputs) else {
             continue;
         };
         let mut after = before.clone();
         if let Err(e) = optimize(&mut after, &Options::default()) {
-            panic!("seed {seed}: {e}\n{}\n{}", before.to_text(), after.to_text());
+            panic!(
+                "seed {seed}: {e}\n{}\n{}",
+                before.to_text(),
+                after.to_text()
+            );
         }
         let found = interp::run(&after, &inputs).unwrap_or_else(|e| panic!("{e}"));
         for (x, y) in expected.iter().zip(&found) {
@@ -258,7 +350,8 @@ fn random_graphs_keep_their_meaning() {
             let (a, b) = (x.to_f32s().unwrap(), y.to_f32s().unwrap());
             let largest = a.iter().fold(1.0f32, |m, v| m.max(v.abs()));
             for (a, b) in a.iter().zip(&b) {
-                let close = (a - b).abs() <= 1e-3 * largest || a.is_nan() == b.is_nan() && !a.is_finite();
+                let close =
+                    (a - b).abs() <= 1e-3 * largest || a.is_nan() == b.is_nan() && !a.is_finite();
                 assert!(close, "{a} became {b}\n{}", shown());
             }
         }

@@ -31,7 +31,11 @@ pub fn fuse(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
 pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
     let mut text = String::new();
     for g in groups {
-        let outputs: Vec<&str> = g.outputs.iter().map(|v| graph.values[*v].name.as_str()).collect();
+        let outputs: Vec<&str> = g
+            .outputs
+            .iter()
+            .map(|v| graph.values[*v].name.as_str())
+            .collect();
         let nodes = g.nodes.iter().map(|n| &graph.nodes[*n]);
         let ops: Vec<&str> = nodes.clone().map(|n| n.op.name()).collect();
         let mut names: Vec<&str> = Vec::new();
@@ -40,7 +44,12 @@ pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
                 names.push(name);
             }
         }
-        text.push_str(&format!("{:?} [{}] -> {}", g.kind, ops.join(" "), outputs.join(", ")));
+        text.push_str(&format!(
+            "{:?} [{}] -> {}",
+            g.kind,
+            ops.join(" "),
+            outputs.join(", ")
+        ));
         if !names.is_empty() {
             text.push_str(&format!("   ; {}", names.join(" | ")));
         }
@@ -98,7 +107,9 @@ impl<'g> Former<'g> {
     fn ranked(&self, n: NodeId) -> bool {
         let node = &self.graph.nodes[n];
         let values = node.inputs.iter().flatten().chain(&node.outputs);
-        values.into_iter().all(|v| self.graph.ty(*v).shape.is_some())
+        values
+            .into_iter()
+            .all(|v| self.graph.ty(*v).shape.is_some())
     }
     fn free(&self, n: NodeId) -> bool {
         self.group[n.0 as usize].is_none()
@@ -203,14 +214,21 @@ impl<'g> Former<'g> {
             .into_iter()
             .map(|i| self.group_of(&self.drafts[by_place[i]]))
             .collect();
-        debug_assert_eq!(groups.len(), self.drafts.len(), "groups wait for each other");
+        debug_assert_eq!(
+            groups.len(),
+            self.drafts.len(),
+            "groups wait for each other"
+        );
         (groups, self.remarks.list)
     }
     fn group_of(&self, d: &Draft) -> Group {
         let mut inputs = Vec::new();
         for n in &d.nodes {
             for v in self.graph.nodes[*n].inputs.iter().flatten() {
-                let made_inside = self.graph.producer(*v).is_some_and(|p| d.nodes.contains(&p));
+                let made_inside = self
+                    .graph
+                    .producer(*v)
+                    .is_some_and(|p| d.nodes.contains(&p));
                 if !made_inside && !inputs.contains(v) {
                     inputs.push(*v);
                 }

@@ -50,14 +50,14 @@ fn grow(f: &mut Former, root: NodeId) {
         let mut found = None;
         let nodes: Vec<NodeId> = members.iter().map(|m| m.0).collect();
         'search: for (n, visit) in &members {
-            for (i, v) in f.graph.nodes[*n].inputs.iter().enumerate() {
+            for v in &f.graph.nodes[*n].inputs {
                 let Some(p) = v.and_then(|v| f.graph.producer(v)) else {
                     continue;
                 };
                 if nodes.contains(&p) || !f.free(p) || !f.ranked(p) || !is_member(f.op(p)) {
                     continue;
                 }
-                if let Some(how) = takes(f, *n, i, *visit, p, &members)
+                if let Some(how) = takes(f, *n, *visit, p, &members)
                     && !f.waits_for_itself(&[nodes.as_slice(), &[p]].concat())
                 {
                     found = Some((p, how));
@@ -79,11 +79,10 @@ fn grow(f: &mut Former, root: NodeId) {
     f.add(kind, None, nodes);
 }
 
-/// Whether producer `p` of input `i` of member `n` joins, and how it is then visited.
+/// Whether producer `p` of an input of member `n` joins, and how it is then visited.
 fn takes(
     f: &Former,
     n: NodeId,
-    i: usize,
     visit: Visit,
     p: NodeId,
     members: &[(NodeId, Visit)],
@@ -92,7 +91,7 @@ fn takes(
         return None;
     }
     let v = f.out(p);
-    let step = |n: NodeId, i: usize, visit: Visit| -> Visit {
+    let step = |n: NodeId, visit: Visit| -> Visit {
         let one = match f.op(n) {
             Op::Pointwise { .. } if f.graph.dims(v) == f.out_dims(n) => visit,
             Op::Reshape { .. } if visit == Visit::Same => Visit::Once,
@@ -100,10 +99,9 @@ fn takes(
             Op::Concat { .. } | Op::Pad { .. } => Visit::Once,
             _ => Visit::Often,
         };
-        let _ = i;
         if visit > one { visit } else { one }
     };
-    let mut how = step(n, i, visit);
+    let mut how = step(n, visit);
     // All readers count.
     let mut outside = f.is_output[v.0 as usize];
     let mut reads = 0;
@@ -111,7 +109,7 @@ fn takes(
         match members.iter().find(|m| m.0 == *r) {
             None => outside = true,
             Some((m, visit)) => {
-                let s = step(*m, 0, *visit);
+                let s = step(*m, *visit);
                 how = if s > how { s } else { how };
                 if s != Visit::Same {
                     reads += 1;
@@ -119,9 +117,12 @@ fn takes(
             }
         }
     }
-    if let Op::Gather { .. } = f.op(n)
-        && i == 0
-    {
+    let gathered = |r: &NodeId| {
+        let member = members.iter().any(|m| m.0 == *r);
+        let is_data = f.graph.nodes[*r].input(0) == Some(v);
+        member && is_data && matches!(f.op(*r), Op::Gather { .. })
+    };
+    if f.readers(v).iter().any(gathered) {
         return None;
     }
     let indexed = matches!(f.op(p), Op::Gather { .. });

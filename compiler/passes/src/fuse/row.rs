@@ -86,7 +86,9 @@ fn grow(f: &Former, rows: &Rows, nodes: &mut Vec<NodeId>) {
     loop {
         let before = nodes.len();
         for i in 0.. {
-            let Some(n) = nodes.get(i).copied() else { break };
+            let Some(n) = nodes.get(i).copied() else {
+                break;
+            };
             for v in f.graph.nodes[n].inputs.iter().flatten() {
                 if let Some(p) = f.graph.producer(*v)
                     && !nodes.contains(&p)
@@ -123,7 +125,11 @@ fn try_add(f: &Former, n: NodeId, nodes: &mut Vec<NodeId>) {
 /// A producer is taken when its value is read here alone, or else when it is a row that is cheap to
 /// store on the way; but not away from gathers and views that it could be computed with.
 fn worth_before(f: &Former, p: NodeId, nodes: &[NodeId]) -> bool {
-    let gathers = f.graph.nodes[p].inputs.iter().flatten().any(|v| leads_to_gather(f, *v));
+    let gathers = f.graph.nodes[p]
+        .inputs
+        .iter()
+        .flatten()
+        .any(|v| leads_to_gather(f, *v));
     if gathers && !matches!(f.op(p), Op::Reduce { .. }) {
         return false;
     }
