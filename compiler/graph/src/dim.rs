@@ -210,15 +210,50 @@ impl Dim {
         {
             return Dim::Const(q);
         }
+        if let Some(b) = o.as_const().filter(|b| *b > 0) {
+            let (whole, rest) = self.split(b);
+            return whole.add(&rest.floor_div_rest(b));
+        }
         self.exact_div(o)
             .unwrap_or_else(|| Dim::atom(Atom::FloorDiv(self.clone(), o.clone())))
     }
-    /// Quotient rounded up.
+    /// `(q, r)` with `self = q * b + r`, every coefficient of `r` in `0..b`: so that quotients that
+    /// are equal look equal, as `floordiv(h - 1, 2) + 1` and `floordiv(h + 1, 2)`.
+    fn split(&self, b: i64) -> (Dim, Dim) {
+        let (terms, constant) = self.parts();
+        let part = |f: &dyn Fn(i64) -> i64| {
+            let terms = terms.iter().map(|(p, c)| (p.clone(), f(*c))).collect();
+            Dim::build(terms, f(constant))
+        };
+        (part(&|c| c.div_euclid(b)), part(&|c| c.rem_euclid(b)))
+    }
+    /// `floordiv(self, b)` of what [`Dim::split`] left: common factors cancel, since
+    /// `floor((g*x + c) / (g*b)) = floor((x + floor(c / g)) / b)`.
+    fn floor_div_rest(&self, b: i64) -> Dim {
+        let (terms, constant) = self.parts();
+        if terms.is_empty() {
+            return Dim::Const(0);
+        }
+        let gcd = |mut a: i64, mut b: i64| {
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        let g = terms.iter().fold(b, |g, t| gcd(g, t.1));
+        let terms = terms.iter().map(|(p, c)| (p.clone(), c / g)).collect();
+        let rest = Dim::build(terms, constant / g);
+        Dim::atom(Atom::FloorDiv(rest, Dim::Const(b / g)))
+    }
+    /// Quotient rounded up; by a number it is written as one rounded down.
     pub fn ceil_div(&self, o: &Dim) -> Dim {
         if let (Some(a), Some(b)) = (self.as_const(), o.as_const())
             && let Some(q) = a.checked_neg().and_then(|a| floor_div(a, b))
         {
             return Dim::Const(-q);
+        }
+        if let Some(b) = o.as_const().filter(|b| *b > 0) {
+            return self.add(&Dim::Const(b - 1)).floor_div(o);
         }
         self.exact_div(o)
             .unwrap_or_else(|| Dim::atom(Atom::CeilDiv(self.clone(), o.clone())))
@@ -229,6 +264,12 @@ impl Dim {
             && let Some(q) = floor_div(a, b)
         {
             return Dim::Const(a.wrapping_sub(q.wrapping_mul(b)));
+        }
+        if let Some(b) = o.as_const().filter(|b| *b > 0) {
+            return match self.split(b).1 {
+                Dim::Const(c) => Dim::Const(c),
+                rest => Dim::atom(Atom::Mod(rest, o.clone())),
+            };
         }
         match self.exact_div(o) {
             Some(_) => Dim::Const(0),
@@ -513,6 +554,40 @@ mod tests {
         assert_eq!(b.add(&s).sub(&s), b);
         assert_eq!(b.add(&Dim::Const(1)).equals(&b), Some(false));
         assert_eq!(b.equals(&s), None);
+    }
+
+    #[test]
+    fn quotients_by_numbers_have_one_form() {
+        let (h, two) = (Dim::from(Sym(0)), Dim::Const(2));
+        let plus = |d: &Dim, c: i64| d.add(&Dim::Const(c));
+        let half_up = plus(&plus(&h, -1).floor_div(&two), 1);
+        assert_eq!(half_up, h.ceil_div(&two));
+        assert_eq!(half_up.is_ge(0), Some(true));
+        assert_eq!(plus(&h.mul(&two), 3).floor_div(&two), plus(&h, 1));
+        let four = Dim::Const(4);
+        assert_eq!(plus(&h.mul(&two), 1).floor_div(&four), h.floor_div(&two));
+        assert_eq!(plus(&h.mul(&four), 7).modulo(&two), Dim::Const(1));
+        for v in 0..20 {
+            let at = |d: &Dim| d.eval(&|_| Some(v));
+            for (b, c) in [(2, -1), (3, 5), (4, -6), (6, 8)] {
+                let x = plus(&h.mul(&two), c);
+                let (d, n) = (Dim::Const(b), 2 * v + c);
+                assert_eq!(at(&x.floor_div(&d)), Some(n.div_euclid(b)));
+                assert_eq!(at(&x.ceil_div(&d)), Some(-(-n).div_euclid(b)));
+                assert_eq!(at(&x.modulo(&d)), Some(n.rem_euclid(b)));
+            }
+        }
+    }
+
+    #[test]
+    fn broadcast_operands_are_taken_once() {
+        let [a, b, c] = [0, 1, 2].map(|i| Dim::from(Sym(i)));
+        let ab = a.broadcast(&b).unwrap();
+        assert_eq!(ab.broadcast(&a), Some(ab.clone()));
+        assert_eq!(b.broadcast(&ab), Some(ab.clone()));
+        let abc = c.broadcast(&ab).unwrap();
+        assert_eq!(a.broadcast(&b.broadcast(&c).unwrap()), Some(abc.clone()));
+        assert!(abc.has_broadcast_operand(&ab) && !ab.has_broadcast_operand(&c));
     }
 
     #[test]

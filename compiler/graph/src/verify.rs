@@ -114,7 +114,10 @@ pub fn type_text(graph: &Graph, t: &TensorType) -> String {
 
 impl Verifier<'_> {
     fn report(&mut self, place: String, problem: Problem) {
-        self.errors.push(VerifyError { place, problem });
+        let error = VerifyError { place, problem };
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
     fn define(&mut self, v: ValueId) {
         if let Some(d) = self.defined.get_mut(v.0 as usize) {

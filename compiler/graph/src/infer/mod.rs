@@ -242,10 +242,10 @@ impl Class {
     }
     fn text(self) -> &'static str {
         match self {
-            Class::Float => "a float type",
-            Class::Int => "an integer type",
-            Class::Numeric => "a numeric type",
-            Class::Bits => "bool or an integer type",
+            Class::Float => "float",
+            Class::Int => "integer",
+            Class::Numeric => "numeric",
+            Class::Bits => "bool or integer",
             Class::Index => "i32 or i64",
         }
     }

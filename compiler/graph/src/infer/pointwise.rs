@@ -116,7 +116,7 @@ fn check_op(
         if c.has(t) {
             Ok(())
         } else {
-            Err(format!("expected {}, found {t}", c.text()))
+            Err(format!("expected type {}, found {t}", c.text()))
         }
     };
     let same = |args: &[DType]| match args {
