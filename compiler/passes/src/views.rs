@@ -28,8 +28,14 @@ pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     })
 }
 
-/// A view that changes nothing.
+/// A view that changes nothing; and the axes of a reduction, in order.
 fn identity(rw: &mut Rewriter, n: NodeId) -> Option<()> {
+    if let Op::Reduce { axes, .. } = &mut rw.graph.nodes[n].op
+        && !axes.is_sorted()
+    {
+        axes.sort_unstable();
+        rw.touch();
+    }
     let x = rw.input(n, 0)?;
     let zero = |d: &Dim| d.is_const(0);
     let nothing = match rw.op(n) {

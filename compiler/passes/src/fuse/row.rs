@@ -37,8 +37,7 @@ fn rows_of<'g>(f: &Former<'g>, n: NodeId) -> Option<Rows<'g>> {
         return None;
     }
     let row = f.graph.dims(f.graph.nodes[n].input(0)?);
-    let mut axes = axes.clone();
-    axes.sort_unstable();
+    let axes = axes.clone();
     let first = row.len().checked_sub(axes.len())?;
     if axes.is_empty() || !axes.iter().copied().eq(first..row.len()) {
         return None;
@@ -67,10 +66,8 @@ impl Rows<'_> {
         match f.op(n) {
             Op::Pointwise { .. } => out == self.row || self.is_statistic(out),
             Op::Reduce { axes, .. } => {
-                let mut axes = axes.clone();
-                axes.sort_unstable();
                 let input = f.graph.nodes[n].input(0);
-                axes == self.axes && input.is_some_and(|v| f.graph.dims(v) == self.row)
+                *axes == self.axes && input.is_some_and(|v| f.graph.dims(v) == self.row)
             }
             Op::Reshape { .. } => {
                 let input = f.graph.nodes[n].input(0);
