@@ -1,7 +1,9 @@
 //! One loop kernel to machine code, by the best emitter that takes it.
 
-use crate::kernel;
-use crate::loops::{LoopKernel, Schedule};
+use crate::expand::{self, Target};
+use crate::kernel::{self, Elem};
+use crate::loops::{Expr, LoopKernel, Schedule, Ty};
+use crate::x64;
 use thiserror::Error;
 
 /// Instruction sets that code may use.
@@ -31,14 +33,73 @@ pub struct CompileError {
     pub reason: String,
 }
 
-/// Compiles for a level. Kernels that the wide emitters do not take become portable ones.
+/// Element types that a kernel's values have.
+fn elements(k: &LoopKernel) -> Vec<Elem> {
+    let mut elems: Vec<Elem> = k.buffers.iter().map(|b| b.mem.elem()).collect();
+    elems.extend(
+        k.locals
+            .iter()
+            .filter_map(|t| if let Ty::Num(e) = t { Some(*e) } else { None }),
+    );
+    for e in &k.exprs {
+        match e {
+            Expr::Const { elem, .. } | Expr::Int { elem, .. } => elems.push(*elem),
+            Expr::Convert { to, .. } | Expr::Bits { to, .. } => elems.push(*to),
+            _ => {}
+        }
+    }
+    elems
+}
+
+/// The kernel at the kernel level, for a target that an emitter of this level has.
+/// Tried from the widest vectors down to scalars, which take everything.
 pub fn compile(
     kernel: &LoopKernel,
-    _schedule: &Schedule,
-    _level: Level,
+    schedule: &Schedule,
+    level: Level,
 ) -> Result<MachineKernel, CompileError> {
+    let wide = elements(kernel).iter().any(|e| e.bytes() == 8);
+    let mut reason = String::new();
+    let isa = match level {
+        Level::V4 => Some((x64::Isa::Avx512, if wide { 8 } else { 16 }, 32)),
+        Level::V3 => Some((x64::Isa::Avx2, if wide { 4 } else { 8 }, 16)),
+        Level::Baseline => None,
+    };
+    if let Some((isa, lanes, vector_registers)) = isa {
+        match expand::expand(
+            kernel,
+            schedule,
+            Target {
+                lanes,
+                vector_registers,
+                masks: true,
+            },
+        ) {
+            Ok(k) => match x64::emit(&k, isa) {
+                Ok(code) => return Ok(MachineKernel::Wide(code.bytes)),
+                Err(e) => reason = e.to_string(),
+            },
+            Err(e) => reason = e.to_string(),
+        }
+    }
+    let lanes: &[u32] = if wide { &[1] } else { &[4, 1] };
+    for lanes in lanes {
+        match expand::expand(
+            kernel,
+            schedule,
+            Target {
+                lanes: *lanes,
+                vector_registers: 16,
+                masks: false,
+            },
+        ) {
+            Ok(k) if crate::clif::supports(&k) => return Ok(MachineKernel::Portable(k)),
+            Ok(_) => reason = "not an operation of 128-bit vectors".into(),
+            Err(e) => reason = e.to_string(),
+        }
+    }
     Err(CompileError {
         kernel: kernel.name.clone(),
-        reason: "expansion is not written yet".into(),
+        reason,
     })
 }

@@ -8,6 +8,7 @@
 //! The emitters know kernels only; nothing here knows ONNX.
 
 pub mod clif;
+pub mod expand;
 pub mod kernel;
 pub mod loops;
 pub mod x64;

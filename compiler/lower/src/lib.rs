@@ -5,6 +5,151 @@
 //! (equal ones once), and the constants as kernels want them (packed, transposed). Memory, time of
 //! life and machine code are the business of later stages.
 
+mod attention;
+mod builder;
+mod collapse;
+mod contract;
+mod conv;
+mod error;
+mod index;
+mod nest;
+mod pack;
+mod pool;
 pub mod program;
+mod row;
+mod scalar;
+mod scatter;
+mod single;
+mod trees;
 
+pub use error::LowerError;
 pub use program::{ConstId, KernelDef, KernelId, LibraryStep, Operand, Program, Step};
+
+use lapidary_codegen::loops::{LoopKernel, schedule};
+use lapidary_graph::{EntityMap, Graph, Group, GroupKind, Op, ValueId};
+use std::collections::HashMap;
+
+/// Lowers a graph by its groups; the groups are in execution order and partition the nodes.
+pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, LowerError> {
+    let mut p = Lowering {
+        steps: Vec::new(),
+        kernels: EntityMap::new(),
+        known: HashMap::new(),
+        constants: EntityMap::new(),
+        prepared: HashMap::new(),
+        aliases: HashMap::new(),
+    };
+    for g in groups {
+        p.group(&graph, g).map_err(|e| e.at(&graph, g))?;
+    }
+    Ok(Program {
+        graph,
+        steps: p.steps,
+        kernels: p.kernels,
+        constants: p.constants,
+        aliases: p.aliases,
+    })
+}
+
+/// What has been lowered so far.
+pub(crate) struct Lowering {
+    pub steps: Vec<Step>,
+    pub kernels: EntityMap<KernelId, KernelDef>,
+    /// Kernels by their loops under a neutral name, so that equal layers share code.
+    known: HashMap<KernelDef, KernelId>,
+    pub constants: EntityMap<ConstId, program::Prepared>,
+    /// Prepared constants by the value and the form they were made from.
+    pub prepared: HashMap<(ValueId, pack::Form), ConstId>,
+    pub aliases: HashMap<ValueId, ValueId>,
+}
+
+impl Lowering {
+    fn group(&mut self, g: &Graph, group: &Group) -> Result<(), LowerError> {
+        match group.kind {
+            GroupKind::Pointwise => nest::pointwise(self, g, group),
+            GroupKind::Row => row::row(self, g, group),
+            GroupKind::Contract => contract::contract(self, g, group),
+            GroupKind::Conv => conv::conv(self, g, group),
+            GroupKind::Pool => pool::pool(self, g, group),
+            GroupKind::Attention => attention::attention(self, g, group),
+            GroupKind::Single => single::single(self, g, group),
+        }
+    }
+
+    /// The value whose bytes a value has.
+    pub fn root(&self, mut v: ValueId) -> ValueId {
+        while let Some(to) = self.aliases.get(&v) {
+            v = *to;
+        }
+        v
+    }
+
+    /// Makes a value another's bytes under another shape.
+    pub fn alias(&mut self, v: ValueId, to: ValueId) {
+        let to = self.root(to);
+        self.aliases.insert(v, to);
+    }
+
+    /// Adds a kernel and the step that calls it.
+    pub fn kernel(&mut self, loops: LoopKernel, step: Step) {
+        let schedule = schedule::automatic(&loops);
+        self.scheduled(loops, schedule, step);
+    }
+
+    pub fn scheduled(
+        &mut self,
+        loops: LoopKernel,
+        schedule: lapidary_codegen::loops::Schedule,
+        step: Step,
+    ) {
+        let neutral = KernelDef {
+            loops: LoopKernel {
+                name: String::new(),
+                ..loops.clone()
+            },
+            schedule: schedule.clone(),
+        };
+        let id = match self.known.get(&neutral) {
+            Some(id) => *id,
+            None => {
+                let id = self.kernels.push(KernelDef { loops, schedule });
+                self.known.insert(neutral, id);
+                id
+            }
+        };
+        if let Step::Kernel {
+            mut buffers,
+            writes,
+            dims,
+            tasks,
+            scratch_bytes,
+            cost,
+            flops,
+            nodes,
+            ..
+        } = step
+        {
+            for b in &mut buffers {
+                if let Operand::Value(v) = b {
+                    *v = self.root(*v);
+                }
+            }
+            self.steps.push(Step::Kernel {
+                kernel: id,
+                buffers,
+                writes,
+                dims,
+                tasks,
+                scratch_bytes,
+                cost,
+                flops,
+                nodes,
+            });
+        }
+    }
+
+    /// Whether an operator only renames the bytes of its first input.
+    pub fn is_alias(op: &Op) -> bool {
+        matches!(op, Op::Reshape { .. })
+    }
+}

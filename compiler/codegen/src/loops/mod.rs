@@ -11,6 +11,7 @@
 //! every index that comes from data is bound by [`Stmt::Index`], which checks it.
 //! Nothing here knows ONNX, values of the graph, or addresses.
 
+pub mod schedule;
 pub mod text;
 
 pub use crate::kernel::{Elem, Mem};

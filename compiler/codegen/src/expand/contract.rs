@@ -1,0 +1,407 @@
+//! The tile primitive: a contraction as register tiles with its epilogue on the registers.
+//!
+//! Columns are cut into panels of a few vectors, rows into tiles; a tile keeps all its sums in
+//! registers over the whole depth, so that a result is written once. For each step of k the tile
+//! loads its panel's vectors and broadcasts one left element a row. Rows that do not fill a tile
+//! take smaller tiles: with a known count, tiles of two nearly equal sizes; else a ladder.
+//! Where masks are cheap the last columns are one masked tile (a packed panel is padded with zeros,
+//! so only its stores need the mask); elsewhere they are done one by one.
+
+use super::ints::factor;
+use super::*;
+use crate::kernel::{Addr, GOp};
+
+/// Steps of k in one trip of the inner loop.
+const UNROLL_K: i64 = 4;
+/// Sums in flight below which a tile keeps one set of sums for each unrolled step: enough to hide
+/// the latency of a multiply-add (4 cycles, two a cycle).
+const FEW_SUMS: i64 = 8;
+
+/// The columns of one tile.
+#[derive(Clone, Copy)]
+enum Columns {
+    /// This many vectors; the mask of each follows from the count, if any.
+    Vectors(i64),
+    /// One column, in every lane.
+    Single,
+}
+
+struct Tile<'c> {
+    c: &'c Contract,
+    /// First row and first column.
+    i: Sym,
+    j: Sym,
+    columns: Columns,
+    /// Columns left from `j` on, where the tile is not full.
+    rest: Option<Dim>,
+}
+
+impl Expander<'_> {
+    pub(super) fn contract(&mut self, c: &Contract) -> Result<()> {
+        if self.vector.is_some() {
+            return Err(ExpandError("a contraction inside a vectorised loop".into()));
+        }
+        let lanes = self.lanes();
+        let (from, to) = (self.resolve(&c.cols.0), self.resolve(&c.cols.1));
+        let count = to.sub(&from);
+        let mut vectors = match self.schedule.tile_vectors {
+            0 if self.lanes() == 1 => 4,
+            0 => 2,
+            n => n as i64,
+        };
+        if let Some(n) = count.as_const() {
+            vectors = vectors.min((n + lanes - 1) / lanes).max(1);
+        }
+        let width = Dim::Const(vectors * lanes);
+        let whole = from.add(&count.floor_div(&width).mul(&width));
+        let j = self.fresh_sym();
+        self.serial(j, &from, &whole, vectors * lanes, |e| {
+            e.tiles(c, j, Columns::Vectors(vectors), None)
+        })?;
+        let rest = to.sub(&whole);
+        if rest.is_const(0) {
+            return Ok(());
+        }
+        if !self.target.masks {
+            return self.serial(j, &whole, &to, 1, |e| e.tiles(c, j, Columns::Single, None));
+        }
+        let guarded = rest.as_const().is_none();
+        let vectors = rest.as_const().map_or(vectors, |n| (n + lanes - 1) / lanes);
+        if guarded {
+            self.open(true);
+        }
+        let old = self.syms[j.0 as usize].replace(Bound::Alias(whole));
+        let done = self.tiles(c, j, Columns::Vectors(vectors), Some(rest.clone()));
+        self.syms[j.0 as usize] = old;
+        done?;
+        if guarded {
+            let then = self.close();
+            let a = self.int_reg(&rest)?;
+            self.emit(Inst::If {
+                cmp: kernel::GCmp::Gt,
+                a,
+                b: Int::Imm(0),
+                then,
+                otherwise: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    fn fresh_sym(&mut self) -> Sym {
+        self.syms.push(None);
+        Sym(self.syms.len() as u32 - 1)
+    }
+
+    /// All rows of one panel.
+    fn tiles(&mut self, c: &Contract, j: Sym, columns: Columns, rest: Option<Dim>) -> Result<()> {
+        let vectors = match columns {
+            Columns::Vectors(v) => v,
+            Columns::Single => 1,
+        };
+        // All sums, the panel's vectors, one left element, one register for the emitter.
+        let registers = self.target.vector_registers as i64;
+        let most = match self.schedule.tile_rows {
+            0 => ((registers - vectors - 2) / vectors).clamp(1, 14),
+            n => n as i64,
+        };
+        let (from, to) = (self.resolve(&c.rows.0), self.resolve(&c.rows.1));
+        let i = self.fresh_sym();
+        let tile = Tile {
+            c,
+            i,
+            j,
+            columns,
+            rest,
+        };
+        if let Some(rows) = to.sub(&from).as_const() {
+            if rows <= 0 {
+                return Ok(());
+            }
+            let tiles = (rows + most - 1) / most;
+            let (least, longer) = (rows / tiles, rows % tiles);
+            let middle = from.add(&Dim::Const(longer * (least + 1)));
+            self.serial(i, &from, &middle, least + 1, |e| e.tile(&tile, least + 1))?;
+            return self.serial(i, &middle, &to, least, |e| e.tile(&tile, least));
+        }
+        let mut at = from;
+        let mut size = most;
+        loop {
+            let step = Dim::Const(size);
+            let next = at.add(&to.sub(&at).floor_div(&step).mul(&step));
+            self.serial(i, &at, &next, size, |e| e.tile(&tile, size))?;
+            if size == 1 {
+                return Ok(());
+            }
+            at = next;
+            size = [8, 4, 2, 1].into_iter().find(|s| *s < size).unwrap_or(1);
+        }
+    }
+
+    /// One tile: zeroed sums, the loop over k, the epilogue.
+    fn tile(&mut self, t: &Tile, rows: i64) -> Result<()> {
+        let c = t.c;
+        let vectors = match t.columns {
+            Columns::Vectors(v) => v,
+            Columns::Single => 1,
+        };
+        let (i, j) = (Dim::from(t.i), Dim::from(t.j));
+        let row_stride = factor(&c.a_at, c.row).map(|f| self.resolve(&f));
+        let k_step = factor(&c.a_at, c.k)
+            .and_then(|f| f.as_const())
+            .filter(|f| *f > 0);
+        let (Some(row_stride), Some(k_step)) = (row_stride, k_step) else {
+            return Err(ExpandError(format!(
+                "the left operand of `{}` is not linear in its row or its depth",
+                self.loops.name
+            )));
+        };
+        let a_first = c.a_at.substitute(&|s| match s {
+            s if s == c.row => Some(i.clone()),
+            s if s == c.k => Some(Dim::Const(0)),
+            _ => None,
+        });
+        let b_first = c.b.base.add(&match &c.b.panel {
+            Some((width, stride)) => {
+                let w = Dim::Const(*width);
+                let j = self.resolve(&j);
+                j.floor_div(&w).mul(stride).add(&j.modulo(&w))
+            }
+            None => j.clone(),
+        });
+        let packed = c.b.panel.is_some();
+        let depth = self.resolve(&c.depth);
+        let b_stride = self.resolve(&c.b.k_stride);
+
+        let sets = if rows * vectors < FEW_SUMS {
+            UNROLL_K
+        } else {
+            1
+        };
+        let scope = self.depth();
+        let mut sums = Vec::new();
+        for _ in 0..sets * rows * vectors {
+            let r = self.out.reg(Class::Vec(Elem::F32));
+            self.emit(Inst::VConst { dst: r, bits: 0 });
+            self.depths.insert(r, scope);
+            sums.push(r);
+        }
+        let sum = |set: i64, r: i64, v: i64| sums[((set % sets * rows + r) * vectors + v) as usize];
+
+        let masks: Vec<Option<Reg>> = match &t.rest {
+            None => vec![None; vectors as usize],
+            Some(rest) => {
+                let lanes = self.lanes();
+                let mut m = Vec::new();
+                for v in 0..vectors {
+                    let left = rest.sub(&Dim::Const(v * lanes));
+                    let full = left.as_const().is_some_and(|n| n >= lanes);
+                    m.push(if full {
+                        None
+                    } else {
+                        Some(self.count_mask(&left)?)
+                    });
+                }
+                m
+            }
+        };
+
+        // Left rows: displacements from one pointer when the stride is known, else a moving pointer
+        // for every three rows, reached by the stride and twice the stride.
+        let a0 = self.full_pointer(c.a, &a_first)?;
+        let near = row_stride
+            .as_const()
+            .and_then(|s| s.checked_mul(4 * rows))
+            .is_some_and(|b| b.abs() < i32::MAX as i64 / 2);
+        let mut a_moving = Vec::new();
+        let mut stride_bytes = None;
+        if !near {
+            let s = self.int_reg(&row_stride.mul(&Dim::Const(4)))?;
+            let s3 = self.int_reg(&row_stride.mul(&Dim::Const(12)))?;
+            let mut last = a0;
+            for g in 0..(rows + 2) / 3 {
+                let p = self.out.reg(Class::Gpr);
+                self.emit(match g {
+                    0 => Inst::GSet {
+                        dst: p,
+                        src: Int::Reg(a0),
+                    },
+                    _ => Inst::GBin {
+                        op: GOp::Add,
+                        dst: p,
+                        a: last,
+                        b: Int::Reg(s3),
+                    },
+                });
+                last = p;
+                a_moving.push(p);
+            }
+            stride_bytes = Some(s);
+        }
+        let b0 = self.full_pointer(c.b.buf, &b_first)?;
+        let b = self.out.reg(Class::Gpr);
+        self.emit(Inst::GSet {
+            dst: b,
+            src: Int::Reg(b0),
+        });
+        let b_bytes = match b_stride.mul(&Dim::Const(4)).as_const() {
+            Some(s)
+                if s.checked_mul(UNROLL_K)
+                    .is_some_and(|s| s < i32::MAX as i64 / 2) =>
+            {
+                Int::Imm(s)
+            }
+            _ => Int::Reg(self.int_reg(&b_stride.mul(&Dim::Const(4)))?),
+        };
+
+        let unrolled = depth
+            .floor_div(&Dim::Const(UNROLL_K))
+            .mul(&Dim::Const(UNROLL_K));
+        let parts = [
+            (Dim::Const(0), unrolled.clone(), UNROLL_K),
+            (unrolled, depth, 1),
+        ];
+        for (from, to, steps) in parts {
+            if to.sub(&from).as_const().is_some_and(|n| n <= 0) {
+                continue;
+            }
+            let (f, e) = (
+                self.int(&from.mul(&Dim::Const(k_step)))?,
+                self.int(&to.mul(&Dim::Const(k_step)))?,
+            );
+            let kk = self.out.reg(Class::Gpr);
+            let mut body = Vec::new();
+            for u in 0..steps {
+                let mut panel = Vec::new();
+                for v in 0..vectors {
+                    let dst = self.out.reg(Class::Vec(Elem::F32));
+                    let disp =
+                        v * self.lanes() * 4 + if let Int::Imm(s) = b_bytes { u * s } else { 0 };
+                    let addr = Addr::base(b).with_disp(disp as i32);
+                    let mask = if packed { None } else { masks[v as usize] };
+                    body.push(match t.columns {
+                        Columns::Vectors(_) => Inst::VLoad {
+                            dst,
+                            mem: Mem::F32,
+                            addr,
+                            mask,
+                        },
+                        Columns::Single => Inst::VSplat {
+                            dst,
+                            mem: Mem::F32,
+                            addr,
+                        },
+                    });
+                    panel.push(dst);
+                }
+                if let Int::Reg(_) = b_bytes {
+                    body.push(Inst::GBin {
+                        op: GOp::Add,
+                        dst: b,
+                        a: b,
+                        b: b_bytes,
+                    });
+                }
+                for r in 0..rows {
+                    let k_disp = u * k_step * 4;
+                    let addr = match stride_bytes {
+                        None => {
+                            let s = row_stride.as_const().unwrap_or(0);
+                            Addr {
+                                base: a0,
+                                index: Some((kk, 4)),
+                                disp: (r * s * 4 + k_disp) as i32,
+                            }
+                        }
+                        Some(s) => Addr {
+                            base: a_moving[(r / 3) as usize],
+                            index: [None, Some((s, 1)), Some((s, 2))][(r % 3) as usize],
+                            disp: k_disp as i32,
+                        },
+                    };
+                    let left = self.out.reg(Class::Vec(Elem::F32));
+                    body.push(Inst::VSplat {
+                        dst: left,
+                        mem: Mem::F32,
+                        addr,
+                    });
+                    for (v, p) in panel.iter().enumerate() {
+                        let acc = sum(u, r, v as i64);
+                        body.push(Inst::VFma {
+                            dst: acc,
+                            a: left,
+                            b: *p,
+                            c: acc,
+                        });
+                    }
+                }
+            }
+            if let Int::Imm(s) = b_bytes {
+                body.push(Inst::GBin {
+                    op: GOp::Add,
+                    dst: b,
+                    a: b,
+                    b: Int::Imm(s * steps),
+                });
+            }
+            for p in &a_moving {
+                body.push(Inst::GBin {
+                    op: GOp::Add,
+                    dst: *p,
+                    a: *p,
+                    b: Int::Imm(4 * k_step * steps),
+                });
+            }
+            self.emit(Inst::Loop {
+                var: kk,
+                from: f,
+                to: e,
+                step: k_step * steps,
+                body,
+            });
+        }
+        for set in 1..sets {
+            for r in 0..rows {
+                for v in 0..vectors {
+                    let (into, from) = (sum(0, r, v), sum(set, r, v));
+                    self.emit(Inst::VBin {
+                        op: VBin::Add,
+                        dst: into,
+                        a: into,
+                        b: from,
+                    });
+                }
+            }
+        }
+
+        for r in 0..rows {
+            for v in 0..vectors {
+                let acc = sum(0, r, v);
+                self.locals[c.acc.0 as usize] = Some((acc, scope));
+                let column = j.add(&Dim::Const(v * self.lanes()));
+                self.syms[c.row.0 as usize] = Some(Bound::Alias(i.add(&Dim::Const(r))));
+                self.syms[c.col.0 as usize] = Some(Bound::Alias(column));
+                self.vector = match t.columns {
+                    Columns::Vectors(_) if self.lanes() > 1 => Some(VectorLoop {
+                        var: c.col,
+                        mask: masks[v as usize],
+                    }),
+                    _ => None,
+                };
+                let done = self.block(&c.epilogue);
+                self.vector = None;
+                done?;
+            }
+        }
+        self.syms[c.row.0 as usize] = None;
+        self.syms[c.col.0 as usize] = None;
+        Ok(())
+    }
+
+    /// The address of `buf[at]` in one register.
+    fn full_pointer(&mut self, buf: Buf, at: &Dim) -> Result<Reg> {
+        let bytes = self.loops.buffers[buf.0 as usize].mem.bytes() as i64;
+        let at = self.resolve(at).mul(&Dim::Const(bytes));
+        self.pointer(buf, &at)
+    }
+}

@@ -1,0 +1,681 @@
+//! From loops to the kernel level: lanes, tails, tiles and addresses are settled here, once.
+//!
+//! The input is a [`LoopKernel`] with its [`Schedule`]; the output a [`Kernel`] for one number of
+//! lanes. A value is always a whole vector register; outside vectorised loops all its lanes are
+//! equal ("uniform"), and a store writes lane 0.
+//!
+//! Two mechanisms do the work of an optimiser. *Hoisting*: an operation is appended to the
+//! outermost open scope in which everything that it reads is known (integers and addresses past
+//! conditions too, since they cannot fault; loads from memory never past a condition). *Value
+//! numbering*: every scope remembers its operations by operands, so that equal ones are made once.
+//! Both rest on the invariant that registers made here are assigned at one place, but for
+//! accumulators and locals that a condition assigns.
+
+pub use ints::{factor, for_each_sym};
+
+mod contract;
+mod ints;
+mod math;
+mod values;
+
+use crate::kernel::{self, Class, Elem, Inst, Int, Kernel, Reg, VBin, VRed};
+use crate::loops::*;
+use std::collections::HashMap;
+use thiserror::Error;
+
+/// The machine as this stage sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Lanes of every vector register.
+    pub lanes: u32,
+    /// Architectural vector registers.
+    pub vector_registers: u32,
+    /// Whether masked loads and stores are cheap, so that tails use them.
+    pub masks: bool,
+}
+
+/// The kernel cannot be expressed at this number of lanes.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct ExpandError(pub String);
+
+type Result<T> = std::result::Result<T, ExpandError>;
+
+/// What an operation is, without its destination: the key of value numbering.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Int(Dim),
+    BufferBase(Buf),
+    Pointer(Buf, Dim),
+    Const(Elem, u64),
+    Load {
+        buf: Buf,
+        at: Dim,
+        lanes: LaneAccess,
+        mask: Option<Reg>,
+    },
+    Un(kernel::VUn, Reg),
+    Bin(VBin, Reg, Reg),
+    Fma(Reg, Reg, Reg),
+    Cmp(kernel::VCmp, Reg, Reg),
+    Select(Reg, Reg, Reg),
+    Cvt(kernel::VCvt, Elem, Reg),
+    FromInt(Dim, Elem, i64),
+    GatherIndex(Dim),
+    Mask(u8, Reg, Option<Reg>),
+    Count(Dim),
+}
+
+/// How the lanes of a load lie in memory.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum LaneAccess {
+    Uniform,
+    Contiguous,
+    /// Elements between neighbouring lanes.
+    Strided(Dim),
+}
+
+#[derive(Default)]
+struct Scope {
+    insts: Vec<Inst>,
+    known: HashMap<Key, Reg>,
+    /// Loads do not move out of this scope.
+    guarded: bool,
+}
+
+/// What a symbol stands for while its scope is open.
+#[derive(Clone)]
+enum Bound {
+    Reg(Reg, usize),
+    /// Another expression, for constants and for unrolled rows and columns.
+    Alias(Dim),
+}
+
+/// The loop that runs over lanes.
+#[derive(Clone)]
+struct VectorLoop {
+    var: Sym,
+    mask: Option<Reg>,
+}
+
+struct Expander<'a> {
+    loops: &'a LoopKernel,
+    schedule: &'a Schedule,
+    target: Target,
+    out: Kernel,
+    scopes: Vec<Scope>,
+    syms: Vec<Option<Bound>>,
+    /// Register and scope of each local.
+    locals: Vec<Option<(Reg, usize)>>,
+    /// Scope in which a vector register's value is known.
+    depths: HashMap<Reg, usize>,
+    vector: Option<VectorLoop>,
+}
+
+/// Expands a kernel for a target.
+pub fn expand(loops: &LoopKernel, schedule: &Schedule, target: Target) -> Result<Kernel> {
+    let mut e = Expander {
+        loops,
+        schedule,
+        target,
+        out: Kernel::new(loops.name.clone(), target.lanes),
+        scopes: vec![Scope::default()],
+        syms: vec![None; loops.syms.len()],
+        locals: vec![None; loops.locals.len()],
+        depths: HashMap::new(),
+        vector: None,
+    };
+    for (i, kind) in loops.syms.iter().enumerate() {
+        match kind {
+            SymKind::Param(p) => {
+                let r = e.out.reg(Class::Gpr);
+                let addr = kernel::Addr::base(kernel::DIMS).with_disp(*p as i32 * 8);
+                e.push(
+                    0,
+                    Inst::GLoad {
+                        dst: r,
+                        mem: Mem::I64,
+                        addr,
+                    },
+                );
+                e.syms[i] = Some(Bound::Reg(r, 0));
+            }
+            SymKind::TaskBegin => e.syms[i] = Some(Bound::Reg(kernel::TASK_BEGIN, 0)),
+            _ => {}
+        }
+    }
+    let task = loops.syms.iter().position(|k| *k == SymKind::Task);
+    let var = e.out.reg(Class::Gpr);
+    e.scopes.push(Scope::default());
+    if let Some(t) = task {
+        e.syms[t] = Some(Bound::Reg(var, 1));
+    }
+    e.block(&loops.body)?;
+    let body = e.close();
+    e.push(
+        0,
+        Inst::Loop {
+            var,
+            from: Int::Reg(kernel::TASK_BEGIN),
+            to: Int::Reg(kernel::TASK_END),
+            step: 1,
+            body,
+        },
+    );
+    e.out.body = e.close();
+    Ok(e.out)
+}
+
+impl Expander<'_> {
+    fn depth(&self) -> usize {
+        self.scopes.len() - 1
+    }
+    fn lanes(&self) -> i64 {
+        self.target.lanes as i64
+    }
+    fn push(&mut self, depth: usize, inst: Inst) {
+        self.scopes[depth].insts.push(inst);
+    }
+    fn emit(&mut self, inst: Inst) {
+        let d = self.depth();
+        self.push(d, inst);
+    }
+    fn open(&mut self, guarded: bool) {
+        self.scopes.push(Scope {
+            guarded,
+            ..Scope::default()
+        });
+    }
+    /// Ends the innermost scope and forgets what was bound in it.
+    fn close(&mut self) -> Vec<Inst> {
+        let scope = self.scopes.pop().unwrap_or_default();
+        let depth = self.scopes.len();
+        for s in &mut self.syms {
+            if matches!(s, Some(Bound::Reg(_, d)) if *d >= depth && depth > 0) {
+                *s = None;
+            }
+        }
+        for l in &mut self.locals {
+            if matches!(l, Some((_, d)) if *d >= depth) {
+                *l = None;
+            }
+        }
+        scope.insts
+    }
+    /// The register of an equal operation, or a new one whose operation `make` appends at `depth`.
+    fn number(
+        &mut self,
+        depth: usize,
+        key: Key,
+        class: Class,
+        make: impl FnOnce(Reg) -> Inst,
+    ) -> Reg {
+        if let Some(r) = self.scopes[depth].known.get(&key) {
+            return *r;
+        }
+        let r = self.out.reg(class);
+        let inst = make(r);
+        self.push(depth, inst);
+        self.scopes[depth].known.insert(key, r);
+        self.depths.insert(r, depth);
+        r
+    }
+    fn reg_depth(&self, r: Reg) -> usize {
+        self.depths.get(&r).copied().unwrap_or(0).min(self.depth())
+    }
+
+    fn block(&mut self, stmts: &[Stmt]) -> Result<()> {
+        stmts.iter().try_for_each(|s| self.stmt(s))
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) -> Result<()> {
+        match stmt {
+            Stmt::For {
+                var,
+                from,
+                to,
+                body,
+            } if self.is_vector(*var) => self.vector_for(*var, from, to, body),
+            Stmt::For {
+                var,
+                from,
+                to,
+                body,
+            } => self.serial(*var, from, to, 1, |e| e.block(body)),
+            Stmt::Reduce {
+                var,
+                from,
+                to,
+                body,
+                accs,
+            } => self.reduce(*var, from, to, body, accs),
+            Stmt::Let { local, value } => {
+                let r = self.value(*value)?;
+                match self.locals[local.0 as usize] {
+                    Some((dst, depth)) if depth < self.depth() => {
+                        self.emit(move_inst(&self.out, dst, r))
+                    }
+                    _ => {
+                        // A fresh register: a condition may assign it again.
+                        let dst = self.out.reg(self.out.class(r));
+                        let depth = self.depth();
+                        self.emit(move_inst(&self.out, dst, r));
+                        self.depths.insert(dst, depth);
+                        self.locals[local.0 as usize] = Some((dst, depth));
+                    }
+                }
+                Ok(())
+            }
+            Stmt::Store { buf, at, value } => self.store(*buf, at, *value),
+            Stmt::If {
+                all,
+                then,
+                otherwise,
+            } => self.condition(all, then, otherwise),
+            Stmt::Index {
+                sym,
+                buf,
+                at,
+                limit,
+                operand,
+            } => self.index(*sym, *buf, at, limit.as_ref(), *operand),
+            Stmt::Contract(c) => self.contract(c),
+        }
+    }
+
+    fn is_vector(&self, var: Sym) -> bool {
+        self.lanes() > 1 && self.vector.is_none() && self.schedule.vector.contains(&var)
+    }
+
+    /// A loop over `from..to` with the variable in a general register; without code for no trip,
+    /// without a loop for one.
+    fn serial(
+        &mut self,
+        var: Sym,
+        from: &Dim,
+        to: &Dim,
+        step: i64,
+        body: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let (from, to) = (self.resolve(from), self.resolve(to));
+        if let Some(n) = to.sub(&from).as_const() {
+            if n <= 0 {
+                return Ok(());
+            }
+            if n <= step {
+                let old = self.syms[var.0 as usize].replace(Bound::Alias(from));
+                let done = body(self);
+                self.syms[var.0 as usize] = old;
+                return done;
+            }
+        }
+        let (f, t) = (self.int(&from)?, self.int(&to)?);
+        let reg = self.out.reg(Class::Gpr);
+        self.open(false);
+        self.syms[var.0 as usize] = Some(Bound::Reg(reg, self.depth()));
+        body(self)?;
+        let body = self.close();
+        self.emit(Inst::Loop {
+            var: reg,
+            from: f,
+            to: t,
+            step,
+            body,
+        });
+        Ok(())
+    }
+
+    /// Whole vectors in a loop, then the rest: under a mask where masks are cheap, else one by one.
+    fn vector_for(&mut self, var: Sym, from: &Dim, to: &Dim, body: &[Stmt]) -> Result<()> {
+        self.vector_loop(var, from, to, &mut |e| e.block(body))
+    }
+
+    fn vector_loop(
+        &mut self,
+        var: Sym,
+        from: &Dim,
+        to: &Dim,
+        body: &mut dyn FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let lanes = Dim::Const(self.lanes());
+        let (from, to) = (self.resolve(from), self.resolve(to));
+        let length = to.sub(&from);
+        let whole = from.add(&length.floor_div(&lanes).mul(&lanes));
+        self.vector = Some(VectorLoop { var, mask: None });
+        let main = self.serial(var, &from, &whole, self.lanes(), &mut *body);
+        self.vector = None;
+        main?;
+        let rest = to.sub(&whole);
+        if rest.is_const(0) {
+            return Ok(());
+        }
+        if !self.target.masks {
+            return self.serial(var, &whole, &to, 1, body);
+        }
+        let guarded = rest.as_const().is_none();
+        if guarded {
+            self.open(true);
+        }
+        let mask = self.count_mask(&rest)?;
+        self.vector = Some(VectorLoop {
+            var,
+            mask: Some(mask),
+        });
+        let old = self.syms[var.0 as usize].replace(Bound::Alias(whole));
+        let done = body(self);
+        self.syms[var.0 as usize] = old;
+        self.vector = None;
+        done?;
+        if guarded {
+            let then = self.close();
+            let a = self.int_reg(&rest)?;
+            self.emit(Inst::If {
+                cmp: kernel::GCmp::Gt,
+                a,
+                b: Int::Imm(0),
+                then,
+                otherwise: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    fn reduce(
+        &mut self,
+        var: Sym,
+        from: &Dim,
+        to: &Dim,
+        body: &[Stmt],
+        accs: &[Acc],
+    ) -> Result<()> {
+        let mut regs = Vec::new();
+        for a in accs {
+            let Ty::Num(elem) = self.loops.locals[a.local.0 as usize] else {
+                return Err(ExpandError("an accumulator holds numbers".into()));
+            };
+            let start = self.constant(elem, neutral(a.op, elem));
+            let acc = self.out.reg(Class::Vec(elem));
+            self.emit(Inst::VMove {
+                dst: acc,
+                src: start,
+            });
+            regs.push((acc, elem));
+        }
+        let across = self.is_vector(var);
+        {
+            let regs = &regs;
+            let mut step = |e: &mut Self| -> Result<()> {
+                e.block(body)?;
+                for (a, (acc, elem)) in accs.iter().zip(regs) {
+                    let v = e.value(a.value)?;
+                    let mask = if across {
+                        e.vector.as_ref().and_then(|v| v.mask)
+                    } else {
+                        None
+                    };
+                    let sum = e.combine(a.op, *elem, *acc, v);
+                    match mask {
+                        Some(m) => e.emit(Inst::VSelect {
+                            dst: *acc,
+                            mask: m,
+                            a: sum,
+                            b: *acc,
+                        }),
+                        None => e.emit(Inst::VMove {
+                            dst: *acc,
+                            src: sum,
+                        }),
+                    }
+                }
+                Ok(())
+            };
+            if across {
+                self.vector_loop(var, from, to, &mut step)?;
+            } else {
+                self.serial(var, from, to, 1, &mut step)?;
+            }
+        }
+        let depth = self.depth();
+        for (a, (acc, elem)) in accs.iter().zip(regs) {
+            let r = if across {
+                self.across_lanes(a.op, elem, acc)
+            } else {
+                acc
+            };
+            self.depths.insert(r, depth);
+            self.locals[a.local.0 as usize] = Some((r, depth));
+        }
+        Ok(())
+    }
+
+    /// One step of an accumulation, in a new register (never value-numbered: `acc` changes).
+    fn combine(&mut self, op: RedOp, elem: Elem, acc: Reg, v: Reg) -> Reg {
+        let dst = self.out.reg(Class::Vec(elem));
+        let bin = match op {
+            RedOp::Sum => VBin::Add,
+            RedOp::Prod => VBin::Mul,
+            RedOp::Min => VBin::Min,
+            RedOp::Max => VBin::Max,
+        };
+        self.emit(Inst::VBin {
+            op: bin,
+            dst,
+            a: acc,
+            b: v,
+        });
+        if elem.is_float() && matches!(op, RedOp::Min | RedOp::Max) {
+            // The machine's minimum gives `v` when either is NaN: keep a NaN that `acc` holds.
+            let nan = self.out.reg(Class::Mask);
+            self.emit(Inst::VCmp {
+                op: CmpOp::Ne,
+                dst: nan,
+                a: acc,
+                b: acc,
+            });
+            let kept = self.out.reg(Class::Vec(elem));
+            self.emit(Inst::VSelect {
+                dst: kept,
+                mask: nan,
+                a: acc,
+                b: dst,
+            });
+            return kept;
+        }
+        dst
+    }
+
+    /// The reduction of an accumulator's lanes, in every lane.
+    fn across_lanes(&mut self, op: RedOp, elem: Elem, acc: Reg) -> Reg {
+        let red = match op {
+            RedOp::Sum => VRed::Add,
+            RedOp::Prod => VRed::Mul,
+            RedOp::Min => VRed::Min,
+            RedOp::Max => VRed::Max,
+        };
+        let dst = self.out.reg(Class::Vec(elem));
+        self.emit(Inst::VReduce {
+            op: red,
+            dst,
+            src: acc,
+        });
+        if !elem.is_float() || matches!(op, RedOp::Sum | RedOp::Prod) {
+            return dst;
+        }
+        // A NaN in any lane must win: count the lanes that hold one.
+        let (one, zero) = (self.constant(elem, one_bits(elem)), self.constant(elem, 0));
+        let nan_bits = if elem == Elem::F32 {
+            f32::NAN.to_bits() as u64
+        } else {
+            f64::NAN.to_bits()
+        };
+        let nan = self.constant(elem, nan_bits);
+        let is = self.out.reg(Class::Mask);
+        self.emit(Inst::VCmp {
+            op: CmpOp::Ne,
+            dst: is,
+            a: acc,
+            b: acc,
+        });
+        let ones = self.out.reg(Class::Vec(elem));
+        self.emit(Inst::VSelect {
+            dst: ones,
+            mask: is,
+            a: one,
+            b: zero,
+        });
+        let count = self.out.reg(Class::Vec(elem));
+        self.emit(Inst::VReduce {
+            op: VRed::Add,
+            dst: count,
+            src: ones,
+        });
+        let any = self.out.reg(Class::Mask);
+        self.emit(Inst::VCmp {
+            op: CmpOp::Gt,
+            dst: any,
+            a: count,
+            b: zero,
+        });
+        let result = self.out.reg(Class::Vec(elem));
+        self.emit(Inst::VSelect {
+            dst: result,
+            mask: any,
+            a: nan,
+            b: dst,
+        });
+        result
+    }
+
+    fn condition(&mut self, all: &[Dim], then: &[Stmt], otherwise: &[Stmt]) -> Result<()> {
+        let mut open = Vec::new();
+        for c in all {
+            let c = self.resolve(c);
+            match c.is_ge(0).filter(|_| c.as_const().is_some()) {
+                Some(true) => {}
+                Some(false) => return self.block(otherwise),
+                None => open.push(c),
+            }
+        }
+        if open.is_empty() {
+            return self.block(then);
+        }
+        if !otherwise.is_empty() && open.len() > 1 {
+            return Err(ExpandError(
+                "a condition with an alternative has one term".into(),
+            ));
+        }
+        self.conjunction(&open, then, otherwise)
+    }
+
+    fn conjunction(&mut self, conds: &[Dim], then: &[Stmt], otherwise: &[Stmt]) -> Result<()> {
+        let Some((first, rest)) = conds.split_first() else {
+            return self.block(then);
+        };
+        let a = self.int_reg(first)?;
+        self.open(true);
+        self.conjunction(rest, then, &[])?;
+        let then = self.close();
+        self.open(true);
+        self.block(otherwise)?;
+        let otherwise = self.close();
+        self.emit(Inst::If {
+            cmp: kernel::GCmp::Ge,
+            a,
+            b: Int::Imm(0),
+            then,
+            otherwise,
+        });
+        Ok(())
+    }
+
+    fn index(
+        &mut self,
+        sym: Sym,
+        buf: Buf,
+        at: &Dim,
+        limit: Option<&Dim>,
+        operand: i32,
+    ) -> Result<()> {
+        let mem = self.loops.buffers[buf.0 as usize].mem;
+        let addr = self.address(buf, at)?;
+        let r = self.out.reg(Class::Gpr);
+        let depth = self.depth();
+        self.emit(Inst::GLoad { dst: r, mem, addr });
+        if let Some(limit) = limit {
+            let l = self.int(limit)?;
+            let wrapped = Inst::GBin {
+                op: kernel::GOp::Add,
+                dst: r,
+                a: r,
+                b: l,
+            };
+            self.emit(Inst::If {
+                cmp: kernel::GCmp::Lt,
+                a: r,
+                b: Int::Imm(0),
+                then: vec![wrapped],
+                otherwise: Vec::new(),
+            });
+            for cmp in [kernel::GCmp::Lt, kernel::GCmp::Ge] {
+                let b = if cmp == kernel::GCmp::Lt {
+                    Int::Imm(0)
+                } else {
+                    l
+                };
+                let fault = Inst::Fault {
+                    kind: FAULT_INDEX,
+                    operand,
+                    value: r,
+                    limit: l,
+                };
+                self.emit(Inst::If {
+                    cmp,
+                    a: r,
+                    b,
+                    then: vec![fault],
+                    otherwise: Vec::new(),
+                });
+            }
+        }
+        self.syms[sym.0 as usize] = Some(Bound::Reg(r, depth));
+        Ok(())
+    }
+}
+
+/// The fault kind of an index that lies outside its axis.
+pub const FAULT_INDEX: i32 = 1;
+
+fn move_inst(kernel: &Kernel, dst: Reg, src: Reg) -> Inst {
+    match kernel.class(dst) {
+        Class::Mask => Inst::MAnd {
+            dst,
+            a: src,
+            b: src,
+        },
+        _ => Inst::VMove { dst, src },
+    }
+}
+
+fn one_bits(elem: Elem) -> u64 {
+    match elem {
+        Elem::F32 => 1f32.to_bits() as u64,
+        Elem::F64 => 1f64.to_bits(),
+        Elem::I32 | Elem::I64 => 1,
+    }
+}
+
+/// Bits of the value that a reduction starts from.
+fn neutral(op: RedOp, elem: Elem) -> u64 {
+    match (op, elem) {
+        (RedOp::Sum, _) => 0,
+        (RedOp::Prod, e) => one_bits(e),
+        (RedOp::Min, Elem::F32) => f32::INFINITY.to_bits() as u64,
+        (RedOp::Min, Elem::F64) => f64::INFINITY.to_bits(),
+        (RedOp::Min, Elem::I32) => i32::MAX as u32 as u64,
+        (RedOp::Min, Elem::I64) => i64::MAX as u64,
+        (RedOp::Max, Elem::F32) => f32::NEG_INFINITY.to_bits() as u64,
+        (RedOp::Max, Elem::F64) => f64::NEG_INFINITY.to_bits(),
+        (RedOp::Max, Elem::I32) => i32::MIN as u32 as u64,
+        (RedOp::Max, Elem::I64) => i64::MIN as u64,
+    }
+}

@@ -1,0 +1,421 @@
+//! Pointwise bodies to scalar expressions: types, narrow arithmetic, ONNX's scalar semantics.
+
+use crate::LowerError;
+use crate::builder::Builder;
+use lapidary_codegen::loops::*;
+use lapidary_graph::{DType, Dim, NodeId, Pointwise, PwOp, Scalar, ValueId};
+
+type Result<T> = std::result::Result<T, LowerError>;
+
+/// How elements of a type lie in memory.
+pub(crate) fn mem(t: DType) -> Option<Mem> {
+    Some(match t {
+        DType::F32 => Mem::F32,
+        DType::F64 => Mem::F64,
+        DType::I8 => Mem::I8,
+        DType::U8 | DType::Bool => Mem::U8,
+        DType::I16 => Mem::I16,
+        DType::U16 => Mem::U16,
+        DType::I32 => Mem::I32,
+        DType::U32 => Mem::U32,
+        DType::I64 | DType::U64 => Mem::I64,
+        DType::F16 => Mem::F16,
+        DType::BF16 => Mem::BF16,
+        DType::String => return None,
+    })
+}
+
+/// The lane type that a type is computed in.
+pub(crate) fn elem(t: DType) -> Elem {
+    mem(t).map_or(Elem::I32, Mem::elem)
+}
+
+/// A loaded element as a value of its type.
+pub(crate) fn from_memory(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
+    if t != DType::Bool {
+        return e;
+    }
+    let zero = b.expr(Expr::Const {
+        elem: Elem::I32,
+        bits: 0,
+    });
+    b.expr(Expr::Cmp {
+        op: CmpOp::Ne,
+        a: e,
+        b: zero,
+    })
+}
+
+/// A constant as an expression (bool as a truth value).
+pub(crate) fn constant(b: &mut Builder, s: Scalar) -> ExprId {
+    let lane = elem(s.dtype);
+    let bits = match s.dtype {
+        DType::F16 | DType::BF16 => (s.to_f64() as f32).to_bits() as u64,
+        DType::I8 => s.bits as i8 as i32 as u32 as u64,
+        DType::I16 => s.bits as i16 as i32 as u32 as u64,
+        _ => s.bits,
+    };
+    let e = b.expr(Expr::Const { elem: lane, bits });
+    from_memory(b, e, s.dtype)
+}
+
+/// Rounds or wraps a lane to what the type can hold.
+fn fit(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
+    match mem(t) {
+        Some(to) if to.bytes() < to.elem().bytes() && t != DType::Bool => {
+            b.expr(Expr::Narrow { a: e, to })
+        }
+        _ => e,
+    }
+}
+
+fn number(b: &mut Builder, t: DType, v: f64) -> ExprId {
+    constant(b, Scalar::of(t, v))
+}
+
+/// The value of a body for one element; `args` are the inputs with their indices.
+pub(crate) fn pointwise(
+    b: &mut Builder,
+    node: NodeId,
+    body: &Pointwise,
+    args: &[(ValueId, Vec<Dim>)],
+    index: &[Dim],
+) -> Result<ExprId> {
+    let mut at: Vec<ExprId> = Vec::with_capacity(body.nodes.len());
+    for n in &body.nodes {
+        let a: Vec<ExprId> = n.args.iter().map(|r| at[r.0 as usize]).collect();
+        let from = n
+            .args
+            .first()
+            .map_or(n.dtype, |r| body.nodes[r.0 as usize].dtype);
+        let e = match &n.op {
+            PwOp::Input(i) => {
+                let (v, idx) = args
+                    .get(*i as usize)
+                    .ok_or_else(|| LowerError::missing(b.graph, node, *i as usize))?;
+                b.value_at(*v, idx)?
+            }
+            PwOp::Const(s) => constant(b, *s),
+            PwOp::Index(axis) => {
+                let value = index.get(*axis as usize).cloned().unwrap_or_default();
+                b.expr(Expr::Int {
+                    value,
+                    elem: Elem::I64,
+                })
+            }
+            PwOp::Dim(d) => {
+                let value = b.dim(d);
+                b.expr(Expr::Int {
+                    value,
+                    elem: Elem::I64,
+                })
+            }
+            PwOp::Cast => cast(b, a[0], from, n.dtype),
+            PwOp::Bitcast => bitcast(b, a[0], from, n.dtype),
+            op => apply(b, op, &a, from, n.dtype)?,
+        };
+        at.push(e);
+    }
+    at.last()
+        .copied()
+        .ok_or_else(|| LowerError::missing(b.graph, node, 0))
+}
+
+fn bitcast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
+    if elem(from) == elem(to) && from.is_float() == to.is_float() {
+        return fit(b, a, to);
+    }
+    b.expr(Expr::Bits { a, to: elem(to) })
+}
+
+fn cast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
+    if from == to {
+        return a;
+    }
+    if to == DType::Bool {
+        let zero = number(b, from, 0.0);
+        return b.expr(Expr::Cmp {
+            op: CmpOp::Ne,
+            a,
+            b: zero,
+        });
+    }
+    if from == DType::Bool {
+        return b.expr(Expr::Convert { a, to: elem(to) });
+    }
+    let wide = b.expr(Expr::Convert { a, to: elem(to) });
+    let narrow = mem(to).is_some_and(|m| m.bytes() < m.elem().bytes());
+    if from.is_float() && !to.is_float() && narrow {
+        // Out of range saturates: the lane type holds more than the narrow one.
+        let (low, high) = match to {
+            DType::I8 => (i8::MIN as f64, i8::MAX as f64),
+            DType::U8 => (0.0, u8::MAX as f64),
+            DType::I16 => (i16::MIN as f64, i16::MAX as f64),
+            DType::U16 => (0.0, u16::MAX as f64),
+            _ => (0.0, u32::MAX as f64),
+        };
+        let bits = |v: f64| {
+            if elem(to) == Elem::I32 {
+                v as i32 as u32 as u64
+            } else {
+                v as i64 as u64
+            }
+        };
+        let (low, high) = (
+            b.expr(Expr::Const {
+                elem: elem(to),
+                bits: bits(low),
+            }),
+            b.expr(Expr::Const {
+                elem: elem(to),
+                bits: bits(high),
+            }),
+        );
+        let up = b.expr(Expr::Bin {
+            op: BinOp::Max,
+            a: wide,
+            b: low,
+        });
+        return b.expr(Expr::Bin {
+            op: BinOp::Min,
+            a: up,
+            b: high,
+        });
+    }
+    fit(b, wide, to)
+}
+
+/// Flips the top bit, so that signed comparison orders unsigned 64-bit numbers.
+fn ordered(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
+    if t != DType::U64 {
+        return e;
+    }
+    let top = b.expr(Expr::Const {
+        elem: Elem::I64,
+        bits: 1 << 63,
+    });
+    b.expr(Expr::Bin {
+        op: BinOp::Xor,
+        a: e,
+        b: top,
+    })
+}
+
+fn apply(b: &mut Builder, op: &PwOp, a: &[ExprId], from: DType, to: DType) -> Result<ExprId> {
+    let arg = |i: usize| a.get(i).copied().ok_or(LowerError::Arity);
+    let x = arg(0)?;
+    let un = |b: &mut Builder, op: UnOp, x: ExprId| b.expr(Expr::Un { op, a: x });
+    let cmp =
+        |b: &mut Builder, op: CmpOp, x: ExprId, y: ExprId| b.expr(Expr::Cmp { op, a: x, b: y });
+    let select = |b: &mut Builder, cond: ExprId, x: ExprId, y: ExprId| {
+        b.expr(Expr::Select { cond, a: x, b: y })
+    };
+    let float = from.is_float();
+    let simple = match op {
+        PwOp::Neg => Some(UnOp::Neg),
+        PwOp::Sqrt => Some(UnOp::Sqrt),
+        PwOp::Floor => Some(UnOp::Floor),
+        PwOp::Ceil => Some(UnOp::Ceil),
+        PwOp::Round => Some(UnOp::Round),
+        PwOp::Exp => Some(UnOp::Exp),
+        PwOp::Log => Some(UnOp::Log),
+        PwOp::Sin => Some(UnOp::Sin),
+        PwOp::Cos => Some(UnOp::Cos),
+        PwOp::Tan => Some(UnOp::Tan),
+        PwOp::Asin => Some(UnOp::Asin),
+        PwOp::Acos => Some(UnOp::Acos),
+        PwOp::Atan => Some(UnOp::Atan),
+        PwOp::Sinh => Some(UnOp::Sinh),
+        PwOp::Cosh => Some(UnOp::Cosh),
+        PwOp::Tanh => Some(UnOp::Tanh),
+        PwOp::Asinh => Some(UnOp::Asinh),
+        PwOp::Acosh => Some(UnOp::Acosh),
+        PwOp::Atanh => Some(UnOp::Atanh),
+        PwOp::Erf => Some(UnOp::Erf),
+        PwOp::Sigmoid => Some(UnOp::Sigmoid),
+        PwOp::Not => Some(UnOp::Not),
+        _ => None,
+    };
+    if let Some(op) = simple {
+        if !float && matches!(op, UnOp::Floor | UnOp::Ceil | UnOp::Round) {
+            return Ok(x);
+        }
+        let e = un(b, op, x);
+        return Ok(fit(b, e, to));
+    }
+    let bin = |b: &mut Builder, op: BinOp, y: ExprId| {
+        let e = b.expr(Expr::Bin { op, a: x, b: y });
+        if matches!(b.kernel.ty(e), Ty::Bool) {
+            e
+        } else {
+            fit(b, e, to)
+        }
+    };
+    Ok(match op {
+        PwOp::Abs if from.is_int() && !from.is_signed_int() => x,
+        PwOp::Abs => {
+            let e = un(b, UnOp::Abs, x);
+            fit(b, e, to)
+        }
+        PwOp::Sign => {
+            let (zero, one, minus) = (
+                number(b, from, 0.0),
+                number(b, from, 1.0),
+                if from.is_int() && !from.is_signed_int() {
+                    number(b, from, 0.0)
+                } else {
+                    number(b, from, -1.0)
+                },
+            );
+            let (positive, negative) = if from == DType::U64 {
+                (cmp(b, CmpOp::Ne, x, zero), cmp(b, CmpOp::Ne, zero, zero))
+            } else {
+                (cmp(b, CmpOp::Gt, x, zero), cmp(b, CmpOp::Lt, x, zero))
+            };
+            let rest = select(b, negative, minus, x);
+            select(b, positive, one, rest)
+        }
+        PwOp::Reciprocal => {
+            let one = number(b, from, 1.0);
+            let e = b.expr(Expr::Bin {
+                op: BinOp::Div,
+                a: one,
+                b: x,
+            });
+            fit(b, e, to)
+        }
+        PwOp::IsNan => cmp(b, CmpOp::Ne, x, x),
+        PwOp::IsInf => {
+            let abs = un(b, UnOp::Abs, x);
+            let inf = number(b, from, f64::INFINITY);
+            cmp(b, CmpOp::Eq, abs, inf)
+        }
+        PwOp::Add => bin(b, BinOp::Add, arg(1)?),
+        PwOp::Sub => bin(b, BinOp::Sub, arg(1)?),
+        PwOp::Mul => bin(b, BinOp::Mul, arg(1)?),
+        PwOp::Div => bin(b, BinOp::Div, arg(1)?),
+        PwOp::Fmod => bin(b, BinOp::Rem, arg(1)?),
+        PwOp::Mod => {
+            let y = arg(1)?;
+            let r = b.expr(Expr::Bin {
+                op: BinOp::Rem,
+                a: x,
+                b: y,
+            });
+            if from.is_int() && !from.is_signed_int() {
+                return Ok(r);
+            }
+            // The remainder takes the divisor's sign.
+            let zero = number(b, from, 0.0);
+            let some = cmp(b, CmpOp::Ne, r, zero);
+            let (rn, yn) = (cmp(b, CmpOp::Lt, r, zero), cmp(b, CmpOp::Lt, y, zero));
+            let differ = cmp(b, CmpOp::Ne, rn, yn);
+            let wrong = b.expr(Expr::Bin {
+                op: BinOp::And,
+                a: some,
+                b: differ,
+            });
+            let moved = b.expr(Expr::Bin {
+                op: BinOp::Add,
+                a: r,
+                b: y,
+            });
+            let e = select(b, wrong, moved, r);
+            fit(b, e, to)
+        }
+        PwOp::Pow => power(b, x, arg(1)?, from, to),
+        PwOp::Min | PwOp::Max => least(b, *op == PwOp::Min, x, arg(1)?, from),
+        PwOp::And => bin(b, BinOp::And, arg(1)?),
+        PwOp::Or => bin(b, BinOp::Or, arg(1)?),
+        PwOp::Xor => bin(b, BinOp::Xor, arg(1)?),
+        PwOp::Shl => bin(b, BinOp::Shl, arg(1)?),
+        PwOp::Shr if from.is_signed_int() => bin(b, BinOp::Sar, arg(1)?),
+        PwOp::Shr => bin(b, BinOp::Shr, arg(1)?),
+        PwOp::Eq => cmp(b, CmpOp::Eq, x, arg(1)?),
+        PwOp::Lt | PwOp::Le | PwOp::Gt | PwOp::Ge => {
+            let (x, y) = (ordered(b, x, from), ordered(b, arg(1)?, from));
+            let op = match op {
+                PwOp::Lt => CmpOp::Lt,
+                PwOp::Le => CmpOp::Le,
+                PwOp::Gt => CmpOp::Gt,
+                _ => CmpOp::Ge,
+            };
+            cmp(b, op, x, y)
+        }
+        PwOp::Select => select(b, x, arg(1)?, arg(2)?),
+        _ => return Err(LowerError::Arity),
+    })
+}
+
+fn least(b: &mut Builder, min: bool, x: ExprId, y: ExprId, t: DType) -> ExprId {
+    if !t.is_float() {
+        let (sx, sy) = (ordered(b, x, t), ordered(b, y, t));
+        let e = b.expr(Expr::Bin {
+            op: if min { BinOp::Min } else { BinOp::Max },
+            a: sx,
+            b: sy,
+        });
+        return ordered(b, e, t);
+    }
+    // The machine's operation gives its second operand on NaN: with a constant first, that is right.
+    let is_number = |b: &Builder, e: ExprId| match b.kernel.exprs[e.0 as usize] {
+        Expr::Const {
+            elem: Elem::F32,
+            bits,
+        } => !f32::from_bits(bits as u32).is_nan(),
+        Expr::Const {
+            elem: Elem::F64,
+            bits,
+        } => !f64::from_bits(bits).is_nan(),
+        _ => false,
+    };
+    let fast = if min { BinOp::MinFast } else { BinOp::MaxFast };
+    if is_number(b, x) {
+        b.expr(Expr::Bin {
+            op: fast,
+            a: x,
+            b: y,
+        })
+    } else if is_number(b, y) {
+        b.expr(Expr::Bin {
+            op: fast,
+            a: y,
+            b: x,
+        })
+    } else {
+        b.expr(Expr::Bin {
+            op: if min { BinOp::Min } else { BinOp::Max },
+            a: x,
+            b: y,
+        })
+    }
+}
+
+/// Integer powers go through f64 (exact up to 2^53, as the reference does).
+fn power(b: &mut Builder, x: ExprId, y: ExprId, from: DType, to: DType) -> ExprId {
+    if from.is_float() {
+        let e = b.expr(Expr::Bin {
+            op: BinOp::Pow,
+            a: x,
+            b: y,
+        });
+        return fit(b, e, to);
+    }
+    let (x, y) = (
+        b.expr(Expr::Convert {
+            a: x,
+            to: Elem::F64,
+        }),
+        b.expr(Expr::Convert {
+            a: y,
+            to: Elem::F64,
+        }),
+    );
+    let p = b.expr(Expr::Bin {
+        op: BinOp::Pow,
+        a: x,
+        b: y,
+    });
+    let e = b.expr(Expr::Convert { a: p, to: elem(to) });
+    fit(b, e, to)
+}
