@@ -1,1 +1,45 @@
 //! From ONNX to the graph level.
+//!
+//! In: a [`ModelFile`] and [`ImportOptions`]. Out: a [`Graph`] of core operators, or an
+//! [`ImportErrors`] that lists everything in the way at once. The only stage that knows opsets.
+//!
+//! `driver` walks the nodes (inlining model-local functions and decided branches) and asks `table`
+//! for the rule of each; `ops/` has the rules, one family a file; `builder` makes typed nodes;
+//! `known` evaluates shape arithmetic, so that sizes become dimension expressions.
+//! See `docs/import.md`.
+
+mod builder;
+mod context;
+mod dims;
+mod driver;
+mod error;
+mod known;
+mod ops;
+mod table;
+
+pub use error::{ErrorKind, ImportError, ImportErrors};
+use lapidary_graph::Graph;
+use lapidary_onnx::ModelFile;
+
+/// What to do with one input dimension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DimSetting {
+    /// Symbolic, whatever the model declares.
+    Free,
+    /// This number.
+    Fixed(i64),
+}
+
+/// How to read a model.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImportOptions {
+    /// Free every input dimension; a named one keeps its name, and so what it shares.
+    pub symbolic: bool,
+    /// Settings by the model's name for a dimension, or by `input.axis`; the last that fits wins.
+    pub dims: Vec<(String, DimSetting)>,
+}
+
+/// Imports a model.
+pub fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph, ImportErrors> {
+    driver::import(model, options)
+}

@@ -1,0 +1,720 @@
+//! Building the graph: nodes with inferred types, and what is known of small integer values.
+//!
+//! Operator rules speak to this layer alone. It drops views that change nothing, shares constants'
+//! bytes under a reshape, writes one-element constants into pointwise expressions, and keeps, for
+//! small integer tensors, their elements as [`Dim`]s (see [`Builder::known`]).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use lapidary_graph::op::{LibraryCall, ReduceKind};
+use lapidary_graph::{
+    DType, Def, Dim, EntityRef, Graph, NodeId, Op, PwBuilder, PwOp, PwRef, Scalar, SymbolOrigin,
+    TensorData, TensorType, ValueId, infer,
+};
+
+use crate::error::{Fail, invalid, unsupported};
+
+/// Elements up to which the contents of an integer tensor are tracked.
+pub(crate) const KNOWN_LIMIT: usize = 1024;
+
+/// Type of one output of a library call; `None` for a dimension that the kernel sets.
+pub(crate) struct LibOut {
+    pub dtype: DType,
+    pub dims: Option<Vec<Option<Dim>>>,
+}
+
+impl LibOut {
+    pub fn new(dtype: DType, dims: impl IntoIterator<Item = Option<Dim>>) -> Self {
+        LibOut {
+            dtype,
+            dims: Some(dims.into_iter().collect()),
+        }
+    }
+    pub fn fixed(dtype: DType, dims: impl IntoIterator<Item = Dim>) -> Self {
+        LibOut::new(dtype, dims.into_iter().map(Some))
+    }
+    pub fn unranked(dtype: DType) -> Self {
+        LibOut { dtype, dims: None }
+    }
+}
+
+pub(crate) struct Builder {
+    pub g: Graph,
+    known: HashMap<ValueId, Option<Rc<[Dim]>>>,
+    /// Name of the ONNX node being imported.
+    pub origin: String,
+    /// Names of intermediate values start with this.
+    pub stem: String,
+    fresh: u32,
+}
+
+impl Builder {
+    pub fn new(name: &str) -> Self {
+        Builder {
+            g: Graph::new(name),
+            known: HashMap::new(),
+            origin: String::new(),
+            stem: String::new(),
+            fresh: 0,
+        }
+    }
+
+    /// Starts a node: its name and the stem of intermediate names.
+    pub fn start(&mut self, origin: String, stem: String) {
+        self.origin = origin;
+        self.stem = stem;
+        self.fresh = 0;
+    }
+
+    fn name(&mut self) -> String {
+        self.fresh += 1;
+        format!("{}.{}", self.stem, self.fresh)
+    }
+
+    // Questions.
+
+    pub fn dtype(&self, v: ValueId) -> DType {
+        self.g.ty(v).dtype
+    }
+    /// The dimensions; an unranked value is not supported where they are asked for.
+    pub fn dims(&self, v: ValueId) -> Result<Vec<Dim>, Fail> {
+        match &self.g.ty(v).shape {
+            Some(d) => Ok(d.clone()),
+            None => Err(unsupported(format!(
+                "the rank of '{}' is known at run time only",
+                self.g.values[v].name
+            ))),
+        }
+    }
+    pub fn rank(&self, v: ValueId) -> Result<usize, Fail> {
+        self.dims(v).map(|d| d.len())
+    }
+    pub fn value_name(&self, v: ValueId) -> &str {
+        &self.g.values[v].name
+    }
+    /// The single constant dimension of a vector (1 for a scalar).
+    pub fn vector_len(&self, v: ValueId) -> Option<usize> {
+        match self.g.ty(v).const_dims()?.as_slice() {
+            [] => Some(1),
+            [n] => usize::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    /// The elements of a small integer or bool tensor as dimension expressions (row-major).
+    pub fn known(&mut self, v: ValueId) -> Option<Rc<[Dim]>> {
+        if let Some(k) = self.known.get(&v) {
+            return k.clone();
+        }
+        let k: Option<Rc<[Dim]>> = self
+            .g
+            .constant(v)
+            .filter(|t| t.dtype != DType::String && t.len() <= KNOWN_LIMIT)
+            .and_then(TensorData::to_i64s)
+            .map(|e| e.into_iter().map(Dim::Const).collect());
+        self.known.insert(v, k.clone());
+        k
+    }
+    pub fn set_known(&mut self, v: ValueId, k: Vec<Dim>) {
+        self.known.insert(v, Some(k.into()));
+    }
+    /// The one known element.
+    pub fn known_scalar(&mut self, v: ValueId) -> Option<Dim> {
+        match &*self.known(v)? {
+            [d] => Some(d.clone()),
+            _ => None,
+        }
+    }
+    /// Elements of a numeric constant as f64.
+    pub fn const_f64s(&self, v: ValueId) -> Option<Vec<f64>> {
+        f64s(self.g.constant(v)?)
+    }
+
+    // Constants.
+
+    pub fn constant(&mut self, data: TensorData) -> ValueId {
+        let name = self.name();
+        self.g.add_const(name, data)
+    }
+    pub fn int_vector(&mut self, values: &[i64]) -> ValueId {
+        self.constant(TensorData::from_i64(vec![values.len() as i64], values))
+    }
+    pub fn scalar(&mut self, dtype: DType, v: f64) -> ValueId {
+        self.constant(data_of(dtype, vec![], &[v]))
+    }
+    pub fn numbers(&mut self, dtype: DType, dims: Vec<i64>, values: &[f64]) -> ValueId {
+        self.constant(data_of(dtype, dims, values))
+    }
+
+    // Nodes.
+
+    /// Appends a node with inferred output types.
+    pub fn emit(&mut self, op: Op, inputs: Vec<Option<ValueId>>) -> Result<Vec<ValueId>, Fail> {
+        let types: Vec<Option<&TensorType>> =
+            inputs.iter().map(|i| i.map(|v| self.g.ty(v))).collect();
+        let out = infer::output_types(&op, &types).map_err(|e| invalid(e.to_string()))?;
+        Ok(self.push(op, inputs, out))
+    }
+    pub fn emit1(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, Fail> {
+        let out = self.emit(op, inputs.iter().map(|v| Some(*v)).collect())?;
+        first(&out)
+    }
+    fn push(
+        &mut self,
+        op: Op,
+        inputs: Vec<Option<ValueId>>,
+        types: Vec<TensorType>,
+    ) -> Vec<ValueId> {
+        let outputs = types.into_iter().map(|t| (self.name(), t)).collect();
+        let origin = vec![self.origin.clone()];
+        let n = self.g.add_node(op, inputs, outputs, origin);
+        self.g.nodes[n].outputs.clone()
+    }
+
+    /// Appends a library call; unknown dimensions become symbols born at this node.
+    pub fn library(
+        &mut self,
+        name: &str,
+        ints: Vec<i64>,
+        floats: Vec<f64>,
+        inputs: Vec<Option<ValueId>>,
+        outs: Vec<LibOut>,
+    ) -> Vec<ValueId> {
+        let node = NodeId::new(self.g.nodes.len());
+        let mut types = Vec::new();
+        for (o, out) in outs.into_iter().enumerate() {
+            let mut shape = None;
+            if let Some(dims) = out.dims {
+                let mut all = Vec::new();
+                for (axis, d) in dims.into_iter().enumerate() {
+                    all.push(d.unwrap_or_else(|| {
+                        Dim::from(self.g.add_symbol(
+                            format!("{}.{o}.{axis}", self.origin),
+                            SymbolOrigin::Node {
+                                node,
+                                output: o as u32,
+                                axis: axis as u32,
+                            },
+                        ))
+                    }));
+                }
+                shape = Some(all);
+            }
+            types.push(TensorType {
+                dtype: out.dtype,
+                shape,
+            });
+        }
+        let call = LibraryCall {
+            name: name.to_string(),
+            ints,
+            floats,
+            strings: Vec::new(),
+        };
+        self.push(Op::Library(call), inputs, types)
+    }
+
+    /// A value that holds these small integers: a constant where all are, else computed from the
+    /// dimensions at run time.
+    pub fn materialise(
+        &mut self,
+        dims: Vec<Dim>,
+        shape: &[i64],
+        dtype: DType,
+    ) -> Result<ValueId, Fail> {
+        let numbers: Option<Vec<i64>> = dims.iter().map(Dim::as_const).collect();
+        let v = if let Some(n) = numbers {
+            self.constant(int_data(dtype, shape.to_vec(), &n))
+        } else if let [d] = dims.as_slice() {
+            let mut b = PwBuilder::default();
+            let x = b.push(PwOp::Dim(d.clone()), Vec::new(), DType::I64);
+            let x = b.cast(x, dtype);
+            let op = Op::Pointwise {
+                body: b.finish_at(x, 0),
+                shape: Some(shape.iter().map(|d| Dim::Const(*d)).collect()),
+            };
+            self.emit1(op, &[])?
+        } else {
+            let v = if dims.iter().all(|d| d.is_ge(0) == Some(true)) {
+                self.emit1(Op::Shape(dims.clone()), &[])?
+            } else {
+                // Not a shape: a vector whose elements are chosen by index.
+                let n = Dim::from(dims.len());
+                self.pw_shaped(&[], Some(vec![n]), |p, _| {
+                    let i = p.push(PwOp::Index(0), Vec::new(), DType::I64);
+                    let mut y = p.constant(Scalar::i64(0));
+                    for (k, d) in dims.iter().enumerate().rev() {
+                        let d = match d.as_const() {
+                            Some(c) => p.constant(Scalar::i64(c)),
+                            None => p.push(PwOp::Dim(d.clone()), Vec::new(), DType::I64),
+                        };
+                        let k = p.constant(Scalar::i64(k as i64));
+                        let hit = p.test(PwOp::Eq, vec![i, k]);
+                        y = p.select(hit, d, y);
+                    }
+                    y
+                })?
+            };
+            let v = self.reshape(v, shape.iter().map(|d| Dim::Const(*d)).collect())?;
+            self.cast(v, dtype)?
+        };
+        self.set_known(v, dims);
+        Ok(v)
+    }
+
+    // Pointwise.
+
+    /// One expression over inputs broadcast together; `f` gets a reference for each input.
+    pub fn pw(
+        &mut self,
+        inputs: &[ValueId],
+        f: impl FnOnce(&mut PwBuilder, &[PwRef]) -> PwRef,
+    ) -> Result<ValueId, Fail> {
+        self.pw_shaped(inputs, None, f)
+    }
+
+    /// The same with a stated shape.
+    pub fn pw_shaped(
+        &mut self,
+        inputs: &[ValueId],
+        shape: Option<Vec<Dim>>,
+        f: impl FnOnce(&mut PwBuilder, &[PwRef]) -> PwRef,
+    ) -> Result<ValueId, Fail> {
+        for v in inputs {
+            if self.dtype(*v) == DType::String {
+                return Err(unsupported("string tensors"));
+            }
+        }
+        // One-element constants go into the expression, unless they give the result its rank.
+        let scalars: Vec<Option<Scalar>> = inputs
+            .iter()
+            .map(|v| self.g.constant(*v).and_then(scalar_of))
+            .collect();
+        let rank = |v: ValueId| self.g.ty(v).rank();
+        let data_rank = match &shape {
+            Some(s) => Some(s.len()),
+            None => inputs
+                .iter()
+                .zip(&scalars)
+                .filter(|(_, s)| s.is_none())
+                .map(|(v, _)| rank(*v).unwrap_or(usize::MAX))
+                .max(),
+        };
+        let mut b = PwBuilder::default();
+        let mut used: Vec<ValueId> = Vec::new();
+        let mut refs = Vec::new();
+        for (v, s) in inputs.iter().zip(&scalars) {
+            let inline = data_rank.is_some_and(|d| rank(*v).is_some_and(|r| r <= d));
+            refs.push(match s {
+                Some(s) if inline => b.constant(*s),
+                _ => {
+                    let at = used.iter().position(|u| u == v).unwrap_or_else(|| {
+                        used.push(*v);
+                        used.len() - 1
+                    });
+                    b.input(at as u32, self.g.ty(*v).dtype)
+                }
+            });
+        }
+        let result = f(&mut b, &refs);
+        // `x` itself needs no node, if its shape stays.
+        if let (PwOp::Input(i), None, [one]) =
+            (&b.nodes[result.0 as usize].op, &shape, used.as_slice())
+            && *i == 0
+        {
+            return Ok(*one);
+        }
+        let body = b.finish_at(result, used.len() as u32);
+        self.emit1(Op::Pointwise { body, shape }, &used)
+    }
+
+    /// One binary operation with result of the first's type.
+    pub fn bin(&mut self, op: PwOp, a: ValueId, b: ValueId) -> Result<ValueId, Fail> {
+        self.pw(&[a, b], |p, r| p.bin(op, r[0], r[1]))
+    }
+    pub fn un(&mut self, op: PwOp, a: ValueId) -> Result<ValueId, Fail> {
+        self.pw(&[a], |p, r| p.un(op, r[0]))
+    }
+    /// A tensor of one number.
+    pub fn fill(&mut self, dims: Vec<Dim>, s: Scalar) -> Result<ValueId, Fail> {
+        let numbers: Option<Vec<i64>> = dims.iter().map(Dim::as_const).collect();
+        if let Some(n) = numbers
+            && n.iter().product::<i64>() <= 64
+        {
+            let count = n.iter().product::<i64>().max(0) as usize;
+            let one = &s.bits.to_le_bytes()[..s.dtype.bytes().min(8)];
+            return Ok(self.constant(TensorData {
+                dtype: s.dtype,
+                dims: n,
+                bytes: one.repeat(count).into(),
+                strings: Vec::new(),
+            }));
+        }
+        self.pw_shaped(&[], Some(dims), |p, _| p.constant(s))
+    }
+    pub fn cast(&mut self, v: ValueId, to: DType) -> Result<ValueId, Fail> {
+        let from = self.dtype(v);
+        if from == to {
+            return Ok(v);
+        }
+        if from == DType::String || to == DType::String {
+            return Err(unsupported("casts from or to strings"));
+        }
+        if let Some(t) = self.g.constant(v)
+            && t.len() <= 64
+            && let Some(data) = cast_data(t, to)
+        {
+            return Ok(self.constant(data));
+        }
+        let k = self.known(v);
+        let out = self.pw(&[v], |p, r| p.cast(r[0], to))?;
+        if let Some(k) = k
+            && to != DType::Bool
+        {
+            self.set_known(out, k.to_vec());
+        }
+        Ok(out)
+    }
+    /// f16 and bf16 as f32, for operators that compute wider; others as they are.
+    pub fn widen(&mut self, v: ValueId) -> Result<ValueId, Fail> {
+        match self.dtype(v) {
+            DType::F16 | DType::BF16 => self.cast(v, DType::F32),
+            _ => Ok(v),
+        }
+    }
+
+    // Views.
+
+    pub fn reshape(&mut self, v: ValueId, shape: Vec<Dim>) -> Result<ValueId, Fail> {
+        if self.g.ty(v).shape.as_ref() == Some(&shape) {
+            return Ok(v);
+        }
+        let known = self.known(v);
+        let numbers: Option<Vec<i64>> = shape.iter().map(Dim::as_const).collect();
+        if let (Some(t), Some(n)) = (self.g.constant(v), numbers)
+            && n.iter().all(|d| *d >= 0)
+            && n.iter().try_fold(1i64, |a, d| a.checked_mul(*d)) == Some(t.len() as i64)
+        {
+            let data = TensorData {
+                dims: n,
+                ..t.clone()
+            };
+            return Ok(self.constant(data));
+        }
+        let out = self.emit1(Op::Reshape { shape }, &[v])?;
+        if let Some(k) = known {
+            self.set_known(out, k.to_vec());
+        }
+        Ok(out)
+    }
+    pub fn unsqueeze(&mut self, v: ValueId, axes: &[usize]) -> Result<ValueId, Fail> {
+        let mut dims = self.dims(v)?;
+        let mut axes = axes.to_vec();
+        axes.sort_unstable();
+        for a in axes {
+            if a > dims.len() {
+                return Err(invalid(format!("axis {a} is beyond rank {}", dims.len())));
+            }
+            dims.insert(a, Dim::Const(1));
+        }
+        self.reshape(v, dims)
+    }
+    pub fn squeeze(&mut self, v: ValueId, axes: &[usize]) -> Result<ValueId, Fail> {
+        let dims = self.dims(v)?;
+        let keep = dims.iter().enumerate().filter(|(i, _)| !axes.contains(i));
+        let shape = keep.map(|(_, d)| d.clone()).collect();
+        self.reshape(v, shape)
+    }
+    pub fn transpose(&mut self, v: ValueId, perm: Vec<usize>) -> Result<ValueId, Fail> {
+        if perm.iter().enumerate().all(|(i, p)| i == *p) {
+            return Ok(v);
+        }
+        self.emit1(Op::Transpose { perm }, &[v])
+    }
+    pub fn broadcast(&mut self, v: ValueId, shape: Vec<Dim>) -> Result<ValueId, Fail> {
+        if self.g.ty(v).shape.as_ref() == Some(&shape) {
+            return Ok(v);
+        }
+        self.emit1(Op::Broadcast { shape }, &[v])
+    }
+    /// `start`, `step`, `size` for one axis, all of the others.
+    pub fn slice_axis(
+        &mut self,
+        v: ValueId,
+        axis: usize,
+        start: Dim,
+        step: i64,
+        size: Dim,
+    ) -> Result<ValueId, Fail> {
+        let dims = self.dims(v)?;
+        let mut starts = vec![Dim::Const(0); dims.len()];
+        let mut steps = vec![1; dims.len()];
+        let mut sizes = dims;
+        for (list, x) in [(&mut starts, start), (&mut sizes, size)] {
+            if let Some(s) = list.get_mut(axis) {
+                *s = x;
+            }
+        }
+        if let Some(s) = steps.get_mut(axis) {
+            *s = step;
+        }
+        self.slice(v, starts, steps, sizes)
+    }
+    pub fn slice(
+        &mut self,
+        v: ValueId,
+        start: Vec<Dim>,
+        step: Vec<i64>,
+        size: Vec<Dim>,
+    ) -> Result<ValueId, Fail> {
+        let whole = self.g.ty(v).shape.as_ref() == Some(&size)
+            && step.iter().all(|s| *s == 1)
+            && start.iter().all(|s| s.is_const(0));
+        if whole {
+            return Ok(v);
+        }
+        self.emit1(Op::Slice { start, step, size }, &[v])
+    }
+    pub fn concat(&mut self, vs: &[ValueId], axis: usize) -> Result<ValueId, Fail> {
+        match vs {
+            [v] => Ok(*v),
+            _ => self.emit1(Op::Concat { axis }, vs),
+        }
+    }
+
+    // Others.
+
+    /// A reduction; f16 and bf16 are summed in f32.
+    pub fn reduce(
+        &mut self,
+        kind: ReduceKind,
+        v: ValueId,
+        axes: Vec<usize>,
+        keep: bool,
+    ) -> Result<ValueId, Fail> {
+        let t = self.dtype(v);
+        let x = self.widen(v)?;
+        let y = self.emit1(Op::Reduce { kind, axes, keep }, &[x])?;
+        self.cast(y, t)
+    }
+    /// A contraction; f16 and bf16 are computed in f32, the result stays f32 where `wide`.
+    pub fn contract(
+        &mut self,
+        a: ValueId,
+        b: ValueId,
+        labels: (Vec<u8>, Vec<u8>, Vec<u8>),
+    ) -> Result<ValueId, Fail> {
+        let t = self.dtype(a);
+        if t != self.dtype(b) {
+            return Err(invalid(format!(
+                "operands are {t} and {}, expected one type",
+                self.dtype(b)
+            )));
+        }
+        let (a, b) = (self.widen(a)?, self.widen(b)?);
+        let (la, lb, lo) = labels;
+        let op = Op::Contract {
+            a: la,
+            b: lb,
+            out: lo,
+        };
+        let y = self.emit1(op, &[a, b])?;
+        self.cast(y, t)
+    }
+    /// `[.., m, k] x [.., k, n]`, both of rank 2 at least; batch axes broadcast.
+    pub fn matmul(&mut self, a: ValueId, b: ValueId) -> Result<ValueId, Fail> {
+        let (ra, rb) = (self.rank(a)?, self.rank(b)?);
+        let batch = ra.max(rb).saturating_sub(2);
+        if ra < 2 || rb < 2 || batch > 20 {
+            return Err(invalid(format!("operands of rank {ra} and {rb}")));
+        }
+        let label = |i: usize| b'a' + i as u8;
+        let (m, n, k) = (label(batch), label(batch + 1), label(batch + 2));
+        let mut la: Vec<u8> = (batch + 2 - ra..batch).map(label).collect();
+        let mut lb: Vec<u8> = (batch + 2 - rb..batch).map(label).collect();
+        let mut lo: Vec<u8> = (0..batch).map(label).collect();
+        la.extend([m, k]);
+        lb.extend([k, n]);
+        lo.extend([m, n]);
+        self.contract(a, b, (la, lb, lo))
+    }
+
+    /// Drops nodes that nothing needs: whose outputs nobody reads and whose symbols nobody uses.
+    pub fn drop_dead(&mut self) {
+        let mut value = vec![false; self.g.values.len()];
+        let mut symbol = vec![false; self.g.symbols.len()];
+        let need = |g: &Graph, d: &Dim, symbol: &mut Vec<bool>| {
+            let mut s = Default::default();
+            d.collect_symbols(&mut s);
+            for s in s {
+                if s.index() < g.symbols.len() {
+                    symbol[s.index()] = true;
+                }
+            }
+        };
+        for (_, v) in &self.g.outputs {
+            value[v.index()] = true;
+            for d in self.g.dims(*v) {
+                need(&self.g, d, &mut symbol);
+            }
+        }
+        let mut live = Vec::new();
+        for n in self.g.order.iter().rev() {
+            let node = &self.g.nodes[*n];
+            let born = node.outputs.iter().any(|v| {
+                let mut s = Default::default();
+                self.g
+                    .dims(*v)
+                    .iter()
+                    .for_each(|d| d.collect_symbols(&mut s));
+                s.iter().any(|s| {
+                    symbol[s.index()]
+                        && matches!(self.g.symbols[*s].origin,
+                            SymbolOrigin::Node { node, .. } if node == *n)
+                })
+            });
+            if !born && !node.outputs.iter().any(|v| value[v.index()]) {
+                continue;
+            }
+            live.push(*n);
+            for v in node.inputs.iter().flatten() {
+                value[v.index()] = true;
+            }
+            for v in node.outputs.iter().chain(node.inputs.iter().flatten()) {
+                for d in self.g.dims(*v) {
+                    need(&self.g, d, &mut symbol);
+                }
+            }
+            op_dims(&node.op, &mut |d| need(&self.g, d, &mut symbol));
+        }
+        live.reverse();
+        self.g.order = live;
+    }
+
+    /// Renames a value if it was made by the node now being imported.
+    pub fn rename(&mut self, v: ValueId, since: usize, name: &str) {
+        if v.index() >= since && !matches!(self.g.values[v].def, Def::Input(_)) {
+            self.g.values[v].name = name.to_string();
+        }
+    }
+}
+
+/// Calls `f` with each dimension among an operator's parameters.
+fn op_dims(op: &Op, f: &mut dyn FnMut(&Dim)) {
+    match op {
+        Op::Pointwise { body, shape } => {
+            shape.iter().flatten().for_each(&mut *f);
+            for n in &body.nodes {
+                if let PwOp::Dim(d) = &n.op {
+                    f(d);
+                }
+            }
+        }
+        Op::Shape(d) | Op::Reshape { shape: d } | Op::Broadcast { shape: d } => {
+            d.iter().for_each(f)
+        }
+        Op::Conv { window, .. } | Op::ConvTranspose { window, .. } => {
+            window.pads_begin.iter().chain(&window.pads_end).for_each(f)
+        }
+        Op::Pool { window, out, .. } => {
+            let pads = window.pads_begin.iter().chain(&window.pads_end);
+            pads.chain(out).for_each(f)
+        }
+        Op::Slice { start, size, .. } => start.iter().chain(size).for_each(f),
+        Op::Pad { before, after, .. } => before.iter().chain(after).for_each(f),
+        _ => {}
+    }
+}
+
+/// The first of several values.
+pub(crate) fn first(v: &[ValueId]) -> Result<ValueId, Fail> {
+    v.first()
+        .copied()
+        .ok_or_else(|| invalid("an operator without outputs"))
+}
+
+/// The element of a one-element numeric constant.
+fn scalar_of(t: &TensorData) -> Option<Scalar> {
+    if t.dtype == DType::String || t.dims.iter().any(|d| *d != 1) {
+        return None;
+    }
+    let mut bits = [0u8; 8];
+    let n = t.dtype.bytes();
+    bits.get_mut(..n)?.copy_from_slice(t.bytes.get(..n)?);
+    Some(Scalar {
+        dtype: t.dtype,
+        bits: u64::from_le_bytes(bits),
+    })
+}
+
+/// Elements of a numeric tensor as f64.
+pub(crate) fn f64s(t: &TensorData) -> Option<Vec<f64>> {
+    let b = &t.bytes;
+    Some(match t.dtype {
+        DType::F32 => t.to_f32s()?.into_iter().map(f64::from).collect(),
+        DType::F64 => {
+            let (c, _) = b.as_chunks::<8>();
+            c.iter().map(|c| f64::from_le_bytes(*c)).collect()
+        }
+        DType::F16 | DType::BF16 => {
+            let (c, _) = b.as_chunks::<2>();
+            let f = |c: &[u8; 2]| Scalar {
+                dtype: t.dtype,
+                bits: u16::from_le_bytes(*c) as u64,
+            };
+            c.iter().map(|c| f(c).to_f64()).collect()
+        }
+        DType::U64 => {
+            let (c, _) = b.as_chunks::<8>();
+            c.iter().map(|c| u64::from_le_bytes(*c) as f64).collect()
+        }
+        _ => t.to_i64s()?.into_iter().map(|v| v as f64).collect(),
+    })
+}
+
+/// A tensor of numbers rounded to a type.
+pub(crate) fn data_of(dtype: DType, dims: Vec<i64>, values: &[f64]) -> TensorData {
+    let n = dtype.bytes().min(8);
+    let mut bytes = Vec::with_capacity(values.len() * n);
+    for v in values {
+        bytes.extend_from_slice(&Scalar::of(dtype, *v).bits.to_le_bytes()[..n]);
+    }
+    TensorData {
+        dtype,
+        dims,
+        bytes: bytes.into(),
+        strings: Vec::new(),
+    }
+}
+
+/// A tensor of integers truncated to a type (any but strings).
+pub(crate) fn int_data(dtype: DType, dims: Vec<i64>, values: &[i64]) -> TensorData {
+    let n = dtype.bytes().min(8);
+    let mut bytes = Vec::with_capacity(values.len() * n);
+    for v in values {
+        let bits = match dtype {
+            DType::Bool => (*v != 0) as u64,
+            _ if dtype.is_float() => Scalar::of(dtype, *v as f64).bits,
+            _ => *v as u64,
+        };
+        bytes.extend_from_slice(&bits.to_le_bytes()[..n]);
+    }
+    TensorData {
+        dtype,
+        dims,
+        bytes: bytes.into(),
+        strings: Vec::new(),
+    }
+}
+
+/// A constant in another type; `None` where it is left to run time (floats out of an integer's range).
+fn cast_data(t: &TensorData, to: DType) -> Option<TensorData> {
+    if !t.dtype.is_float() {
+        return Some(int_data(to, t.dims.clone(), &t.to_i64s()?)).filter(|_| t.dtype != DType::U64);
+    }
+    let values = f64s(t)?;
+    let safe = to.is_float() || to == DType::Bool || values.iter().all(|v| v.abs() < 100.0);
+    let safe = safe && !(to.is_int() && !to.is_signed_int() && values.iter().any(|v| *v < 0.0));
+    safe.then(|| data_of(to, t.dims.clone(), &values))
+}

@@ -1,0 +1,226 @@
+//! What a rule sees of the node it imports: inputs, attributes, opset; through [`std::ops::Deref`]
+//! also the [`Builder`].
+
+use std::ops::{Deref, DerefMut};
+
+use bytes::Bytes;
+use lapidary_graph::{DType, Dim, TensorData, ValueId};
+use lapidary_onnx::proto::{AttributeProto, TensorProto};
+use lapidary_onnx::{ModelFile, TensorView};
+
+use crate::builder::Builder;
+use crate::error::{Fail, invalid, unsupported};
+
+/// Outputs of a rule, in the order of the node's; absent or missing ones must not be asked for.
+pub(crate) type Outs = Result<Vec<Option<ValueId>>, Fail>;
+
+/// A rule: makes core operators of one ONNX node.
+pub(crate) type Rule = fn(&mut Ctx<'_, '_>) -> Outs;
+
+pub(crate) fn one(v: ValueId) -> Outs {
+    Ok(vec![Some(v)])
+}
+
+pub(crate) fn all(v: Vec<ValueId>) -> Outs {
+    Ok(v.into_iter().map(Some).collect())
+}
+
+/// One node.
+pub(crate) struct Ctx<'a, 'm> {
+    pub b: &'a mut Builder,
+    pub model: &'m ModelFile,
+    /// Operator type.
+    pub op: &'m str,
+    /// Version of the operator's domain.
+    pub opset: i64,
+    pub inputs: Vec<Option<ValueId>>,
+    /// Attributes with references to a function's resolved.
+    pub attrs: Vec<(&'m str, &'m AttributeProto)>,
+    /// For each output, whether the node names it.
+    pub wanted: Vec<bool>,
+}
+
+impl Deref for Ctx<'_, '_> {
+    type Target = Builder;
+    fn deref(&self) -> &Builder {
+        self.b
+    }
+}
+impl DerefMut for Ctx<'_, '_> {
+    fn deref_mut(&mut self) -> &mut Builder {
+        self.b
+    }
+}
+
+// The numbers of `AttributeProto.AttributeType`.
+const FLOAT: i32 = 1;
+const INT: i32 = 2;
+const STRING: i32 = 3;
+const TENSOR: i32 = 4;
+const FLOATS: i32 = 6;
+const INTS: i32 = 7;
+const STRINGS: i32 = 8;
+
+impl<'m> Ctx<'_, 'm> {
+    /// A required input.
+    pub fn input(&self, i: usize) -> Result<ValueId, Fail> {
+        self.opt(i)
+            .ok_or_else(|| invalid(format!("input {i} is missing")))
+    }
+    /// An optional input.
+    pub fn opt(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+    /// All inputs, none absent.
+    pub fn all_inputs(&self) -> Result<Vec<ValueId>, Fail> {
+        (0..self.inputs.len()).map(|i| self.input(i)).collect()
+    }
+    /// Whether output `i` is used.
+    pub fn wants(&self, i: usize) -> bool {
+        self.wanted.get(i).copied().unwrap_or(false)
+    }
+
+    fn attr(&self, name: &str, kind: i32) -> Result<Option<&'m AttributeProto>, Fail> {
+        let Some((_, a)) = self.attrs.iter().find(|(n, _)| *n == name) else {
+            return Ok(None);
+        };
+        // Old files leave the type out.
+        if a.r#type != kind && a.r#type != 0 {
+            return Err(invalid(format!(
+                "attribute '{name}' is of type {}, expected {kind}",
+                a.r#type
+            )));
+        }
+        Ok(Some(a))
+    }
+    pub fn has(&self, name: &str) -> bool {
+        self.attrs.iter().any(|(n, _)| *n == name)
+    }
+    pub fn int(&self, name: &str, default: i64) -> Result<i64, Fail> {
+        Ok(self.attr(name, INT)?.map_or(default, |a| a.i))
+    }
+    pub fn int_required(&self, name: &str) -> Result<i64, Fail> {
+        self.attr(name, INT)?
+            .map(|a| a.i)
+            .ok_or_else(|| invalid(format!("attribute '{name}' is missing")))
+    }
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, Fail> {
+        Ok(self.int(name, default as i64)? != 0)
+    }
+    pub fn float(&self, name: &str, default: f32) -> Result<f32, Fail> {
+        Ok(self.attr(name, FLOAT)?.map_or(default, |a| a.f))
+    }
+    pub fn ints(&self, name: &str) -> Result<Option<&'m [i64]>, Fail> {
+        Ok(self.attr(name, INTS)?.map(|a| a.ints.as_slice()))
+    }
+    pub fn floats(&self, name: &str) -> Result<Option<&'m [f32]>, Fail> {
+        Ok(self.attr(name, FLOATS)?.map(|a| a.floats.as_slice()))
+    }
+    pub fn strings(&self, name: &str) -> Result<Option<&'m [Bytes]>, Fail> {
+        Ok(self.attr(name, STRINGS)?.map(|a| a.strings.as_slice()))
+    }
+    pub fn string(&self, name: &str, default: &'static str) -> Result<&'m str, Fail> {
+        match self.attr(name, STRING)? {
+            None => Ok(default),
+            Some(a) => std::str::from_utf8(&a.s)
+                .map_err(|_| invalid(format!("attribute '{name}' is not UTF-8"))),
+        }
+    }
+    pub fn tensor(&self, name: &str) -> Result<Option<TensorData>, Fail> {
+        match self.attr(name, TENSOR)?.and_then(|a| a.t.as_ref()) {
+            Some(t) => tensor_data(self.model, t).map(Some),
+            None => Ok(None),
+        }
+    }
+    /// The type attribute `name` names, or the default.
+    pub fn dtype_attr(&self, name: &str, default: DType) -> Result<DType, Fail> {
+        match self.attr(name, INT)? {
+            None => Ok(default),
+            Some(a) => dtype(a.i as i32),
+        }
+    }
+    /// One of several names; the error lists them.
+    pub fn choice(
+        &self,
+        name: &str,
+        default: &'static str,
+        of: &[&'static str],
+    ) -> Result<usize, Fail> {
+        let s = self.string(name, default)?;
+        of.iter().position(|o| *o == s).ok_or_else(|| {
+            invalid(format!(
+                "attribute '{name}' is '{s}', expected one of {}",
+                of.join(", ")
+            ))
+        })
+    }
+    /// The axis attribute, counted from the front.
+    pub fn axis_attr(&self, name: &str, default: i64, rank: usize) -> Result<usize, Fail> {
+        axis(self.int(name, default)?, rank)
+    }
+    /// A list that is an attribute in old opsets and input `i` in new ones: `None` when absent,
+    /// `Some(None)` when it is only known at run time.
+    pub fn list(&mut self, name: &str, i: usize) -> Result<Option<Option<Vec<Dim>>>, Fail> {
+        if let Some(v) = self.opt(i) {
+            return Ok(Some(self.known(v).map(|k| k.to_vec())));
+        }
+        Ok(self
+            .ints(name)?
+            .map(|a| Some(a.iter().map(|v| Dim::Const(*v)).collect())))
+    }
+    /// The same where the elements must be plain numbers.
+    pub fn int_list(&mut self, name: &str, i: usize) -> Result<Option<Option<Vec<i64>>>, Fail> {
+        Ok(self
+            .list(name, i)?
+            .map(|l| l.and_then(|l| l.iter().map(Dim::as_const).collect())))
+    }
+}
+
+/// An axis counted from the front.
+pub(crate) fn axis(a: i64, rank: usize) -> Result<usize, Fail> {
+    let r = rank as i64;
+    let n = if a < 0 { a.saturating_add(r) } else { a };
+    if n < 0 || n >= r {
+        return Err(invalid(format!("axis {a} is out of range for rank {rank}")));
+    }
+    Ok(n as usize)
+}
+
+/// Several axes, counted from the front, without repetition.
+pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Fail> {
+    let mut out = Vec::new();
+    for a in list {
+        let a = axis(*a, rank)?;
+        if out.contains(&a) {
+            return Err(invalid(format!("axis {a} occurs twice")));
+        }
+        out.push(a);
+    }
+    Ok(out)
+}
+
+/// An element type by ONNX number.
+pub(crate) fn dtype(code: i32) -> Result<DType, Fail> {
+    DType::from_onnx(code).ok_or_else(|| match lapidary_onnx::DataType::from_wire(code) {
+        Some(t) => unsupported(format!("element type {t}"))
+            .hint("types below a byte, 8-bit floats and complex numbers are not handled"),
+        None => invalid(format!("element type {code} is not defined by ONNX")),
+    })
+}
+
+/// The elements of a tensor; bytes are shared with the file.
+pub(crate) fn tensor_data(model: &ModelFile, t: &TensorProto) -> Result<TensorData, Fail> {
+    let dtype = dtype(t.data_type)?;
+    let TensorView {
+        dims,
+        bytes,
+        strings,
+        ..
+    } = model.tensor_data(t).map_err(|e| invalid(e.to_string()))?;
+    Ok(TensorData {
+        dtype,
+        dims,
+        bytes,
+        strings: strings.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,459 @@
+//! The walk over a model: inputs, initializers, nodes, outputs.
+//!
+//! Every node is visited, also after an error: values that a failed node should have made are
+//! marked broken, and their readers are only looked up in the table, so that one run reports every
+//! unsupported operator. Model-local functions are inlined at the call, `If` at a known condition.
+
+use std::collections::{HashMap, HashSet};
+
+use lapidary_graph::{Dim, Graph, Sym, SymbolOrigin, TensorType, ValueId};
+use lapidary_onnx::ModelFile;
+use lapidary_onnx::proto::tensor_shape_proto::dimension::Value as DimValue;
+use lapidary_onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+    type_proto,
+};
+
+use crate::builder::Builder;
+use crate::context::{Ctx, dtype, tensor_data};
+use crate::error::{Fail, ImportError, ImportErrors, invalid, unsupported};
+use crate::{DimSetting, ImportOptions, known, table};
+
+/// Functions and branches nest no deeper.
+const MAX_DEPTH: usize = 64;
+
+/// A value of a scope; `None` is one that an earlier error left unmade.
+type Slot = Option<ValueId>;
+
+/// Names in force: those of a function body or of a graph and the graphs around it.
+struct Scope<'m> {
+    values: HashMap<&'m str, Slot>,
+    opsets: HashMap<&'m str, i64>,
+    /// Before the names of nodes and values.
+    prefix: String,
+    /// The call's attributes, which the body may refer to.
+    attrs: Vec<(&'m str, &'m AttributeProto)>,
+    /// A function's inputs that the call leaves out.
+    absent: HashSet<&'m str>,
+    in_function: bool,
+}
+
+struct Import<'m> {
+    model: &'m ModelFile,
+    options: &'m ImportOptions,
+    b: Builder,
+    errors: Vec<ImportError>,
+    functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
+    counts: HashMap<&'m str, usize>,
+    depth: usize,
+}
+
+pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph, ImportErrors> {
+    let proto = model.model();
+    let mut im = Import {
+        model,
+        options,
+        b: Builder::new(&model.graph().name),
+        errors: Vec::new(),
+        functions: HashMap::new(),
+        counts: HashMap::new(),
+        depth: 0,
+    };
+    for f in &proto.functions {
+        let key = (domain(&f.domain), f.name.as_str(), f.overload.as_str());
+        im.functions.insert(key, f);
+    }
+    let mut scope = Scope {
+        values: HashMap::new(),
+        opsets: opsets(&proto.opset_import),
+        prefix: String::new(),
+        attrs: Vec::new(),
+        absent: HashSet::new(),
+        in_function: false,
+    };
+    // Files older than opset imports mean version 1.
+    if scope.opsets.is_empty() {
+        scope.opsets.insert("", 1);
+    }
+    let graph = model.graph();
+    im.initializers(graph, &mut scope);
+    im.inputs(graph, &mut scope);
+    im.nodes(&graph.node, &mut scope);
+    im.outputs(graph, &scope);
+    if im.errors.is_empty() {
+        im.b.drop_dead();
+        Ok(im.b.g)
+    } else {
+        Err(ImportErrors { errors: im.errors })
+    }
+}
+
+/// `ai.onnx` is another name of the default domain.
+fn domain(d: &str) -> &str {
+    if d == "ai.onnx" { "" } else { d }
+}
+
+fn opsets(list: &[OperatorSetIdProto]) -> HashMap<&str, i64> {
+    list.iter()
+        .map(|o| (domain(&o.domain), o.version))
+        .collect()
+}
+
+impl<'m> Import<'m> {
+    fn fail_value(&mut self, name: &str, f: Fail) {
+        self.errors.push(ImportError {
+            kind: f.kind,
+            node: name.to_string(),
+            op: String::new(),
+            domain: String::new(),
+            opset: 0,
+            found: f.found,
+            hint: f.hint,
+        });
+    }
+
+    fn initializers(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) {
+        for t in &graph.initializer {
+            let slot = match tensor_data(self.model, t) {
+                Ok(data) => Some(
+                    self.b
+                        .g
+                        .add_const(format!("{}{}", scope.prefix, t.name), data),
+                ),
+                Err(f) => {
+                    self.fail_value(&t.name, f);
+                    None
+                }
+            };
+            scope.values.insert(&t.name, slot);
+        }
+        for s in &graph.sparse_initializer {
+            let name = s.values.as_ref().map_or("", |v| v.name.as_str());
+            self.fail_value(name, unsupported("a sparse initializer"));
+            scope.values.insert(name, None);
+        }
+    }
+
+    fn inputs(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) {
+        let mut symbols: HashMap<String, Sym> = HashMap::new();
+        for info in &graph.input {
+            if scope.values.contains_key(info.name.as_str()) {
+                // An initializer of the same name: a constant.
+                continue;
+            }
+            let slot = match self.input_type(info, &mut symbols) {
+                Ok(ty) => Some(self.b.g.add_input(info.name.clone(), ty)),
+                Err(f) => {
+                    self.fail_value(&info.name, f);
+                    None
+                }
+            };
+            scope.values.insert(&info.name, slot);
+        }
+    }
+
+    fn input_type(
+        &mut self,
+        info: &'m ValueInfoProto,
+        symbols: &mut HashMap<String, Sym>,
+    ) -> Result<TensorType, Fail> {
+        let tensor = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+            Some(type_proto::Value::TensorType(t)) => t,
+            Some(type_proto::Value::SequenceType(_)) => {
+                return Err(unsupported("an input that is a sequence"));
+            }
+            Some(type_proto::Value::OptionalType(_)) => {
+                return Err(unsupported("an input that is an optional"));
+            }
+            Some(type_proto::Value::MapType(_)) => {
+                return Err(unsupported("an input that is a map"));
+            }
+            Some(_) => return Err(unsupported("an input that is no dense tensor")),
+            None => return Err(invalid("an input without a type")),
+        };
+        let dtype = dtype(tensor.elem_type)?;
+        let Some(shape) = &tensor.shape else {
+            return Ok(TensorType { dtype, shape: None });
+        };
+        let input = self.b.g.inputs.len() as u32;
+        let mut dims = Vec::new();
+        for (axis, d) in shape.dim.iter().enumerate() {
+            let place = format!("{}.{axis}", info.name);
+            let (named, fixed) = match &d.value {
+                Some(DimValue::DimParam(p)) if !p.is_empty() => (Some(p.clone()), None),
+                Some(DimValue::DimValue(v)) if *v >= 0 => (None, Some(*v)),
+                _ => (None, None),
+            };
+            let name = named.unwrap_or_else(|| place.clone());
+            let setting = self.options.dims.iter().rev();
+            let setting = setting
+                .filter(|(n, _)| *n == place || *n == name)
+                .map(|(_, s)| *s)
+                .next();
+            let number = match setting {
+                Some(DimSetting::Fixed(v)) => Some(v),
+                Some(DimSetting::Free) => None,
+                None if self.options.symbolic => None,
+                None => fixed,
+            };
+            dims.push(match number {
+                Some(v) if v < 0 => return Err(invalid(format!("dimension {axis} is {v}"))),
+                Some(v) => Dim::Const(v),
+                None => {
+                    let g = &mut self.b.g;
+                    let s = *symbols.entry(name.clone()).or_insert_with(|| {
+                        let origin = SymbolOrigin::Input {
+                            input,
+                            axis: axis as u32,
+                        };
+                        g.add_symbol(name, origin)
+                    });
+                    Dim::from(s)
+                }
+            });
+        }
+        Ok(TensorType::new(dtype, dims))
+    }
+
+    fn outputs(&mut self, graph: &'m GraphProto, scope: &Scope<'m>) {
+        for info in &graph.output {
+            match scope.values.get(info.name.as_str()) {
+                Some(Some(v)) => self.b.g.outputs.push((info.name.clone(), *v)),
+                // Reported where it broke.
+                Some(None) => {}
+                None => {
+                    let f = invalid("a graph output that no node, input or initializer defines");
+                    self.fail_value(&info.name, f);
+                }
+            }
+        }
+    }
+
+    fn nodes(&mut self, nodes: &'m [NodeProto], scope: &mut Scope<'m>) {
+        for node in nodes {
+            let count = self.counts.entry(&node.op_type).or_default();
+            let name = if node.name.is_empty() {
+                format!("{}{}_{count}", scope.prefix, node.op_type)
+            } else {
+                format!("{}{}", scope.prefix, node.name)
+            };
+            *count += 1;
+            let since = self.b.g.values.len();
+            let result = self.node(node, &name, scope);
+            let outs = match result {
+                Ok(outs) => outs,
+                Err(f) => {
+                    let d = domain(&node.domain);
+                    self.errors.push(ImportError {
+                        kind: f.kind,
+                        node: name,
+                        op: node.op_type.clone(),
+                        domain: d.to_string(),
+                        opset: scope.opsets.get(d).copied().unwrap_or(0),
+                        found: f.found,
+                        hint: f.hint,
+                    });
+                    Vec::new()
+                }
+            };
+            for (i, o) in node.output.iter().enumerate() {
+                if o.is_empty() {
+                    continue;
+                }
+                let slot = outs.get(i).copied().flatten();
+                if let Some(v) = slot {
+                    self.b.rename(v, since, &format!("{}{o}", scope.prefix));
+                }
+                scope.values.insert(o, slot);
+            }
+        }
+    }
+
+    /// Imports one node. An empty result means that an input is broken already.
+    fn node(
+        &mut self,
+        node: &'m NodeProto,
+        name: &str,
+        scope: &mut Scope<'m>,
+    ) -> Result<Vec<Slot>, Fail> {
+        let d = domain(&node.domain);
+        let mut broken = false;
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for i in &node.input {
+            if i.is_empty() || scope.absent.contains(i.as_str()) {
+                inputs.push(None);
+                continue;
+            }
+            match scope.values.get(i.as_str()) {
+                Some(Some(v)) => inputs.push(Some(*v)),
+                Some(None) => broken = true,
+                None => {
+                    return Err(invalid(format!(
+                        "input '{i}' is defined by no earlier node, input or initializer"
+                    ))
+                    .hint("nodes must stand in topological order"));
+                }
+            }
+        }
+        let attrs = resolve(node, scope);
+        let key = (d, node.op_type.as_str(), node.overload.as_str());
+        if let Some(f) = self.functions.get(&key).copied() {
+            return self.call(f, node, name, inputs, attrs, broken);
+        }
+        let Some(opset) = scope.opsets.get(d).copied() else {
+            return Err(invalid(format!("the domain '{d}' is not imported")));
+        };
+        let is_if = d.is_empty() && node.op_type == "If";
+        let rule = match table::find(d, &node.op_type, opset) {
+            Err(_) if is_if => None,
+            r => Some(r?),
+        };
+        if broken {
+            return Ok(Vec::new());
+        }
+        let stem = match node.output.iter().find(|o| !o.is_empty()) {
+            Some(o) => format!("{}{o}", scope.prefix),
+            None => name.to_string(),
+        };
+        self.b.start(name.to_string(), stem);
+        let Some(rule) = rule else {
+            return self.branch(&inputs, &attrs, name, scope);
+        };
+        let mut cx = Ctx {
+            b: &mut self.b,
+            model: self.model,
+            op: &node.op_type,
+            opset,
+            inputs,
+            attrs,
+            wanted: node.output.iter().map(|o| !o.is_empty()).collect(),
+        };
+        let outs = match known::evaluate(&mut cx)? {
+            Some(outs) => outs,
+            None => {
+                let outs = rule(&mut cx)?;
+                known::attach(&mut cx, &outs);
+                outs
+            }
+        };
+        for (i, o) in node.output.iter().enumerate() {
+            if !o.is_empty() && outs.get(i).copied().flatten().is_none() {
+                return Err(unsupported(format!("output {i} ('{o}')")));
+            }
+        }
+        Ok(outs)
+    }
+
+    /// Inlines a model-local function.
+    fn call(
+        &mut self,
+        f: &'m FunctionProto,
+        node: &'m NodeProto,
+        name: &str,
+        inputs: Vec<Slot>,
+        attrs: Vec<(&'m str, &'m AttributeProto)>,
+        broken: bool,
+    ) -> Result<Vec<Slot>, Fail> {
+        if self.depth >= MAX_DEPTH {
+            return Err(invalid(format!("functions nest deeper than {MAX_DEPTH}"))
+                .hint("a function may not call itself"));
+        }
+        if node.input.len() > f.input.len() || node.output.len() > f.output.len() {
+            return Err(invalid(format!(
+                "{} inputs and {} outputs, but the function '{}' has {} and {}",
+                node.input.len(),
+                node.output.len(),
+                f.name,
+                f.input.len(),
+                f.output.len()
+            )));
+        }
+        let mut bound = attrs;
+        for a in &f.attribute_proto {
+            if !bound.iter().any(|(n, _)| *n == a.name) {
+                bound.push((&a.name, a));
+            }
+        }
+        let mut inner = Scope {
+            values: HashMap::new(),
+            opsets: opsets(&f.opset_import),
+            prefix: format!("{name}/"),
+            attrs: bound,
+            absent: HashSet::new(),
+            in_function: true,
+        };
+        let mut given = inputs.into_iter();
+        for formal in &f.input {
+            if broken {
+                inner.values.insert(formal, None);
+            } else if let Some(v) = given.next().flatten() {
+                inner.values.insert(formal, Some(v));
+            } else {
+                inner.absent.insert(formal);
+            }
+        }
+        self.depth += 1;
+        self.nodes(&f.node, &mut inner);
+        self.depth -= 1;
+        Ok(f.output
+            .iter()
+            .map(|o| inner.values.get(o.as_str()).copied().flatten())
+            .collect())
+    }
+
+    /// Inlines the branch that a known condition takes.
+    fn branch(
+        &mut self,
+        inputs: &[Slot],
+        attrs: &[(&'m str, &'m AttributeProto)],
+        name: &str,
+        scope: &mut Scope<'m>,
+    ) -> Result<Vec<Slot>, Fail> {
+        let cond = inputs.first().copied().flatten();
+        let cond = cond.ok_or_else(|| invalid("input 0 is missing"))?;
+        let Some(c) = self.b.known_scalar(cond).and_then(|d| d.as_const()) else {
+            return Err(unsupported("a condition that is known at run time only"));
+        };
+        if self.depth >= MAX_DEPTH {
+            return Err(invalid(format!("branches nest deeper than {MAX_DEPTH}")));
+        }
+        let which = if c != 0 { "then_branch" } else { "else_branch" };
+        let body = attrs.iter().find(|(n, _)| *n == which);
+        let Some(body) = body.and_then(|(_, a)| a.g.as_ref()) else {
+            return Err(invalid(format!("attribute '{which}' is missing")));
+        };
+        let mut inner = Scope {
+            values: scope.values.clone(),
+            opsets: scope.opsets.clone(),
+            prefix: format!("{name}/"),
+            attrs: scope.attrs.clone(),
+            absent: scope.absent.clone(),
+            in_function: scope.in_function,
+        };
+        self.depth += 1;
+        self.initializers(body, &mut inner);
+        self.nodes(&body.node, &mut inner);
+        self.depth -= 1;
+        Ok(body
+            .output
+            .iter()
+            .map(|o| inner.values.get(o.name.as_str()).copied().flatten())
+            .collect())
+    }
+}
+
+/// A node's attributes; references to a function's attributes are replaced by what the call gave.
+fn resolve<'m>(node: &'m NodeProto, scope: &Scope<'m>) -> Vec<(&'m str, &'m AttributeProto)> {
+    let mut out = Vec::with_capacity(node.attribute.len());
+    for a in &node.attribute {
+        if scope.in_function && !a.ref_attr_name.is_empty() {
+            let bound = scope.attrs.iter().find(|(n, _)| *n == a.ref_attr_name);
+            if let Some((_, v)) = bound {
+                out.push((a.name.as_str(), *v));
+            }
+        } else {
+            out.push((a.name.as_str(), a));
+        }
+    }
+    out
+}

@@ -1,0 +1,286 @@
+//! Convolutions: windows with explicit or automatic padding.
+
+use lapidary_graph::op::{Layout, Window};
+use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
+
+use super::activation::swish;
+use super::pointwise::in_f32;
+use crate::builder::first;
+use crate::context::{Ctx, Outs, one};
+use crate::dims::at_least_0;
+use crate::error::{Fail, invalid, unsupported};
+
+/// How the pads are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AutoPad {
+    Explicit,
+    SameUpper,
+    SameLower,
+    Valid,
+}
+
+/// The window's attributes before padding is settled.
+pub(crate) struct Shape {
+    pub kernel: Vec<i64>,
+    pub strides: Vec<i64>,
+    pub dilations: Vec<i64>,
+    pub auto: AutoPad,
+    pub pads: Vec<i64>,
+}
+
+impl Shape {
+    /// Reads strides, dilations and pads for a kernel.
+    pub fn read(cx: &Ctx, kernel: Vec<i64>) -> Result<Shape, Fail> {
+        let n = kernel.len();
+        let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, Fail> {
+            match cx.ints(name)? {
+                None => Ok(vec![default; len]),
+                Some(v) if v.is_empty() => Ok(vec![default; len]),
+                Some(v) if v.len() == len => Ok(v.to_vec()),
+                Some(v) => Err(invalid(format!(
+                    "attribute '{name}' has {} entries, expected {len}",
+                    v.len()
+                ))),
+            }
+        };
+        let names = ["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", ""];
+        let auto = match cx.choice("auto_pad", "NOTSET", &names)? {
+            1 => AutoPad::SameUpper,
+            2 => AutoPad::SameLower,
+            3 => AutoPad::Valid,
+            _ => AutoPad::Explicit,
+        };
+        let s = Shape {
+            strides: list("strides", n, 1)?,
+            dilations: list("dilations", n, 1)?,
+            pads: list("pads", 2 * n, 0)?,
+            auto,
+            kernel,
+        };
+        let bad = |v: &[i64]| v.iter().any(|x| *x < 1 || *x > i32::MAX as i64);
+        if bad(&s.kernel) || bad(&s.strides) || bad(&s.dilations) {
+            return Err(invalid(format!(
+                "kernel {:?}, strides {:?}, dilations {:?}, expected numbers of 1 and more",
+                s.kernel, s.strides, s.dilations
+            )));
+        }
+        Ok(s)
+    }
+
+    /// What the dilated kernel covers along axis `i`.
+    pub fn reach(&self, i: usize) -> i64 {
+        (self.kernel[i] - 1) * self.dilations[i] + 1
+    }
+
+    /// The window over an input of these sizes.
+    pub fn window(&self, input: &[Dim]) -> Window {
+        let n = self.kernel.len();
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        for (i, d) in input.iter().enumerate().take(n) {
+            let (b, e) = match self.auto {
+                AutoPad::Valid => (Dim::Const(0), Dim::Const(0)),
+                AutoPad::Explicit => (Dim::Const(self.pads[i]), Dim::Const(self.pads[i + n])),
+                _ => {
+                    let s = Dim::Const(self.strides[i]);
+                    let out = d.ceil_div(&s);
+                    let total = out.sub(&Dim::Const(1)).mul(&s).sub(d);
+                    let total = at_least_0(&total.add(&Dim::Const(self.reach(i))));
+                    halves(&total, self.auto == AutoPad::SameUpper)
+                }
+            };
+            begin.push(b);
+            end.push(e);
+        }
+        Window {
+            kernel: self.kernel.clone(),
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads_begin: begin,
+            pads_end: end,
+            layout: Layout::ChannelsFirst,
+        }
+    }
+}
+
+/// Two halves; the odd one goes to the end, or (not `upper`) to the beginning.
+fn halves(total: &Dim, upper: bool) -> (Dim, Dim) {
+    let half = total.floor_div(&Dim::Const(2));
+    let rest = total.sub(&half);
+    if upper { (half, rest) } else { (rest, half) }
+}
+
+/// Spatial sizes of the input, and the kernel: the attribute's or the weights' own.
+fn sizes(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<(Vec<Dim>, Vec<i64>), Fail> {
+    let dims = cx.dims(x)?;
+    if dims.len() < 2 {
+        return Err(invalid(format!(
+            "an input of rank {}, expected 3 or more",
+            dims.len()
+        )));
+    }
+    let space = dims[2..].to_vec();
+    let kernel = match cx.ints("kernel_shape")? {
+        Some(k) if !k.is_empty() => k.to_vec(),
+        _ => {
+            let k = cx.dims(w)?;
+            let k: Option<Vec<i64>> = k.iter().skip(2).map(Dim::as_const).collect();
+            k.ok_or_else(|| {
+                unsupported("the kernel's size is known at run time only")
+                    .hint("give 'kernel_shape', or fix the weights' dimensions")
+            })?
+        }
+    };
+    if kernel.len() != space.len() {
+        return Err(invalid(format!(
+            "a kernel of {} axes over an input of {} spatial axes",
+            kernel.len(),
+            space.len()
+        )));
+    }
+    Ok((space, kernel))
+}
+
+/// Emits `op` on x, w and an optional bias; 16-bit floats in f32.
+pub(crate) fn emit(
+    cx: &mut Ctx,
+    op: Op,
+    x: ValueId,
+    w: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId, Fail> {
+    let t = cx.dtype(x);
+    let mut inputs = Vec::new();
+    for v in [Some(x), Some(w), bias].into_iter().flatten() {
+        inputs.push(Some(cx.widen(v)?));
+    }
+    let v = first(&cx.emit(op, inputs)?)?;
+    cx.cast(v, t)
+}
+
+pub(crate) fn conv(cx: &mut Ctx) -> Outs {
+    let (x, w, b) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let op = conv_op(cx, x, w)?;
+    one(emit(cx, op, x, w, b)?)
+}
+
+/// The operator for an image and weights, from the node's attributes.
+pub(crate) fn conv_op(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<Op, Fail> {
+    let (space, kernel) = sizes(cx, x, w)?;
+    let shape = Shape::read(cx, kernel)?;
+    Ok(Op::Conv {
+        window: shape.window(&space),
+        groups: cx.int("group", 1)?,
+    })
+}
+
+pub(crate) fn conv_transpose(cx: &mut Ctx) -> Outs {
+    let (x, w, b) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let (space, kernel) = sizes(cx, x, w)?;
+    let n = space.len();
+    let shape = Shape::read(cx, kernel)?;
+    let extra = match cx.ints("output_padding")? {
+        Some(p) if p.len() == n => p.to_vec(),
+        Some(p) if !p.is_empty() => {
+            return Err(invalid(format!(
+                "attribute 'output_padding' has {} entries, expected {n}",
+                p.len()
+            )));
+        }
+        _ => vec![0; n],
+    };
+    // Old files state all axes, batch and channels too.
+    let stated = match cx.ints("output_shape")? {
+        Some(s) if s.len() == n => Some(s.to_vec()),
+        Some(s) if s.len() == n + 2 => Some(s[2..].to_vec()),
+        Some(s) if !s.is_empty() => {
+            return Err(invalid(format!(
+                "attribute 'output_shape' has {} entries, expected {n}",
+                s.len()
+            )));
+        }
+        _ => None,
+    };
+    let mut window = shape.window(&space);
+    for (i, d) in space.iter().enumerate() {
+        let s = Dim::Const(shape.strides[i]);
+        let target = match (&stated, shape.auto) {
+            (Some(t), _) => Dim::Const(t[i]),
+            (None, AutoPad::SameUpper | AutoPad::SameLower) => d.mul(&s),
+            _ => continue,
+        };
+        let full = d.sub(&Dim::Const(1)).mul(&s);
+        let full = full.add(&Dim::Const(extra[i] + shape.reach(i)));
+        let upper = shape.auto == AutoPad::SameUpper;
+        let (begin, end) = halves(&full.sub(&target), upper);
+        window.pads_begin[i] = begin;
+        window.pads_end[i] = end;
+    }
+    let op = Op::ConvTranspose {
+        window,
+        groups: cx.int("group", 1)?,
+        output_padding: extra,
+    };
+    one(emit(cx, op, x, w, b)?)
+}
+
+/// A depthwise convolution over the past: the state (or zeros), then the input.
+pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let (bias, state) = (cx.opt(2), cx.opt(3));
+    let act = cx.choice("activation", "none", &["none", "silu", "swish"])?;
+    let (dims, weights) = (cx.dims(x)?, cx.g.ty(w).const_dims());
+    let (Some(&[channels, _, k]), [_, _, length]) = (
+        weights.as_deref().and_then(|w| w.first_chunk::<3>()),
+        dims.as_slice(),
+    ) else {
+        return Err(unsupported("weights whose size is known at run time only"));
+    };
+    let past = Dim::Const(k - 1);
+    let all = match state {
+        Some(s) => cx.concat(&[s, x], 2)?,
+        None => {
+            let zero = Dim::Const(0);
+            let op = Op::Pad {
+                before: vec![zero.clone(), zero.clone(), past.clone()],
+                after: vec![zero.clone(), zero.clone(), zero],
+                mode: lapidary_graph::op::PadMode::Constant,
+            };
+            cx.emit1(op, &[x])?
+        }
+    };
+    let window = Window {
+        kernel: vec![k],
+        strides: vec![1],
+        dilations: vec![1],
+        pads_begin: vec![Dim::Const(0)],
+        pads_end: vec![Dim::Const(0)],
+        layout: Layout::ChannelsFirst,
+    };
+    let op = Op::Conv {
+        window,
+        groups: channels,
+    };
+    let mut y = emit(cx, op, all, w, bias)?;
+    if act != 0 {
+        y = cx.pw(&[y], |p, r| in_f32(p, r[0], |p, x| swish(p, x, 1.0)))?;
+    }
+    let length = length.clone();
+    let present = cx.slice_axis(all, 2, length, 1, past)?;
+    Ok(vec![Some(y), Some(present)])
+}
+
+/// `x - zero` as i32, where there is a zero point; its shape must broadcast to x's.
+pub(crate) fn centred(cx: &mut Ctx, x: ValueId, zero: Option<ValueId>) -> Result<ValueId, Fail> {
+    let mut inputs = vec![x];
+    inputs.extend(zero);
+    cx.pw(&inputs, |p, r| {
+        let a = p.cast(r[0], DType::I32);
+        match r.get(1) {
+            Some(z) => {
+                let z = p.cast(*z, DType::I32);
+                p.bin(PwOp::Sub, a, z)
+            }
+            None => a,
+        }
+    })
+}

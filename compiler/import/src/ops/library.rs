@@ -1,0 +1,504 @@
+//! Operators that are one call of a library kernel. The comment of each rule is the kernel's
+//! contract; `docs/library.md` has them all in one table.
+
+use lapidary_graph::{DType, Dim, ValueId};
+
+use crate::builder::{LibOut, first};
+use crate::context::{Ctx, Outs, all, axis, one};
+use crate::error::{invalid, unsupported};
+
+/// Inputs of the node as the call takes them, `n` in number.
+fn inputs(cx: &Ctx, n: usize) -> Vec<Option<ValueId>> {
+    (0..n).map(|i| cx.opt(i)).collect()
+}
+
+/// Library `non_zero`. Inputs: x. Output: i64 `[rank, count]`.
+pub(crate) fn non_zero(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x)?;
+    let out = LibOut::new(DType::I64, [Some(Dim::from(rank)), None]);
+    one(first(&cx.library(
+        "non_zero",
+        vec![],
+        vec![],
+        vec![Some(x)],
+        vec![out],
+    ))?)
+}
+
+/// Library `top_k`. Inputs: x, k (i64, one element). Ints: axis, largest, sorted. Outputs: values,
+/// indices (i64); equal values by ascending index.
+pub(crate) fn top_k(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let a = cx.axis_attr("axis", -1, dims.len())?;
+    let k = if cx.opset < 10 {
+        let k = cx.int_required("k")?;
+        cx.int_vector(&[k])
+    } else {
+        cx.input(1)?
+    };
+    let size = cx.known_scalar(k);
+    let mut out: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
+    out[a] = size;
+    let ints = vec![
+        a as i64,
+        cx.flag("largest", true)? as i64,
+        cx.flag("sorted", true)? as i64,
+    ];
+    let t = cx.dtype(x);
+    let v = cx.library(
+        "top_k",
+        ints,
+        vec![],
+        vec![Some(x), Some(k)],
+        vec![
+            LibOut::new(t, out.clone()),
+            LibOut::new(DType::I64, out.clone()),
+        ],
+    );
+    // Both outputs have one size; the second's own symbol would say less.
+    if out[a].is_none()
+        && let (Some(y), Some(i)) = (v.first(), v.get(1))
+    {
+        cx.b.g.values[*i].ty.shape = cx.b.g.values[*y].ty.shape.clone();
+    }
+    all(v)
+}
+
+/// Library `unique`. Inputs: x. Ints: sorted, axis (or -1 for the flattened input). Outputs: y,
+/// first positions, inverse positions, counts (all i64 vectors).
+pub(crate) fn unique(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let (a, y, inverse) = if cx.has("axis") {
+        let a = cx.axis_attr("axis", 0, dims.len())?;
+        let n = dims[a].clone();
+        let mut y: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
+        y[a] = None;
+        (a as i64, y, n)
+    } else {
+        (-1, vec![None], Dim::product(&dims))
+    };
+    let ints = vec![cx.flag("sorted", true)? as i64, a];
+    let outs = vec![
+        LibOut::new(cx.dtype(x), y),
+        LibOut::new(DType::I64, [None]),
+        LibOut::fixed(DType::I64, [inverse]),
+        LibOut::new(DType::I64, [None]),
+    ];
+    all(cx.library("unique", ints, vec![], vec![Some(x)], outs))
+}
+
+/// Library `non_max_suppression`. Inputs: boxes, scores, max boxes per class or none, IoU threshold
+/// or none, score threshold or none. Ints: center_point_box. Output: i64 `[count, 3]`.
+pub(crate) fn non_max_suppression(cx: &mut Ctx) -> Outs {
+    let list = inputs(cx, 5);
+    let ints = vec![cx.int("center_point_box", 0)?];
+    let out = LibOut::new(DType::I64, [None, Some(Dim::Const(3))]);
+    one(first(&cx.library(
+        "non_max_suppression",
+        ints,
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `reverse_sequence`. Inputs: x, lengths (i64). Ints: batch axis, time axis. Output as x.
+pub(crate) fn reverse_sequence(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let ints = vec![cx.int("batch_axis", 1)?, cx.int("time_axis", 0)?];
+    same_as_x(cx, "reverse_sequence", ints, vec![], x, 2)
+}
+
+/// One output of x's type and dimensions.
+fn same_as_x(
+    cx: &mut Ctx,
+    name: &str,
+    ints: Vec<i64>,
+    floats: Vec<f64>,
+    x: ValueId,
+    n: usize,
+) -> Outs {
+    let out = LibOut::fixed(cx.dtype(x), cx.dims(x)?);
+    let list = inputs(cx, n);
+    one(first(&cx.library(name, ints, floats, list, vec![out]))?)
+}
+
+/// Library `det`. Inputs: x `[.., n, n]`. Output without the last two axes.
+pub(crate) fn det(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let mut dims = cx.dims(x)?;
+    if dims.len() < 2 {
+        return Err(invalid(format!("an input of rank {}", dims.len())));
+    }
+    dims.truncate(dims.len() - 2);
+    let out = LibOut::fixed(cx.dtype(x), dims);
+    one(first(&cx.library(
+        "det",
+        vec![],
+        vec![],
+        vec![Some(x)],
+        vec![out],
+    ))?)
+}
+
+/// Library `grid_sample`. Inputs: x `[N, C, d…]`, grid `[N, o…, n]`. Ints: mode (0 linear,
+/// 1 nearest, 2 cubic), padding (0 zeros, 1 border, 2 reflection), align_corners.
+pub(crate) fn grid_sample(cx: &mut Ctx) -> Outs {
+    let (x, grid) = (cx.input(0)?, cx.input(1)?);
+    let names = ["linear", "nearest", "cubic", "bilinear", "bicubic"];
+    let default = if cx.opset < 20 { "bilinear" } else { "linear" };
+    let mode = [0, 1, 2, 0, 2][cx.choice("mode", default, &names)?];
+    let padding = cx.choice("padding_mode", "zeros", &["zeros", "border", "reflection"])?;
+    let (dx, dg) = (cx.dims(x)?, cx.dims(grid)?);
+    if dx.len() < 3 || dg.len() != dx.len() {
+        return Err(invalid(format!(
+            "an input of rank {} and a grid of rank {}",
+            dx.len(),
+            dg.len()
+        )));
+    }
+    let dims = dx[..2].iter().chain(&dg[1..dg.len() - 1]).cloned();
+    let out = LibOut::fixed(cx.dtype(x), dims.collect::<Vec<_>>());
+    let ints = vec![mode, padding as i64, cx.int("align_corners", 0)?];
+    let list = inputs(cx, 2);
+    one(first(&cx.library(
+        "grid_sample",
+        ints,
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `affine_grid`. Inputs: theta, size (i64, 4 or 5 elements). Ints: align_corners. Output
+/// `[N, d…, number of spatial axes]`.
+pub(crate) fn affine_grid(cx: &mut Ctx) -> Outs {
+    let (theta, size) = (cx.input(0)?, cx.input(1)?);
+    let known = cx.known(size);
+    let n = match known.as_ref().map(|k| k.len()).or(cx.vector_len(size)) {
+        Some(n @ (4 | 5)) => n,
+        _ => return Err(unsupported("a size whose length is known at run time only")),
+    };
+    let mut dims: Vec<Option<Dim>> = vec![None; n];
+    if let Some(k) = known {
+        dims[0] = Some(k[0].clone());
+        for i in 2..n {
+            dims[i - 1] = Some(k[i].clone());
+        }
+    }
+    dims[n - 1] = Some(Dim::from(n - 2));
+    let out = LibOut::new(cx.dtype(theta), dims);
+    let ints = vec![cx.int("align_corners", 0)?];
+    let list = inputs(cx, 2);
+    one(first(&cx.library(
+        "affine_grid",
+        ints,
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `roi_align`. Inputs: x `[N, C, H, W]`, rois `[R, 4]`, batch indices `[R]`. Ints: mode
+/// (0 avg, 1 max), output height, width, sampling ratio, half_pixel. Floats: spatial scale.
+pub(crate) fn roi_align(cx: &mut Ctx) -> Outs {
+    let (x, rois) = (cx.input(0)?, cx.input(1)?);
+    let mode = cx.choice("mode", "avg", &["avg", "max"])?;
+    let (h, w) = (cx.int("output_height", 1)?, cx.int("output_width", 1)?);
+    let default = if cx.opset < 16 {
+        "output_half_pixel"
+    } else {
+        "half_pixel"
+    };
+    let names = ["output_half_pixel", "half_pixel"];
+    let half = cx.choice("coordinate_transformation_mode", default, &names)?;
+    let ratio = cx.int("sampling_ratio", 0)?;
+    let floats = vec![cx.float("spatial_scale", 1.0)? as f64];
+    let (dx, dr) = (cx.dims(x)?, cx.dims(rois)?);
+    let (Some(c), Some(r)) = (dx.get(1), dr.first()) else {
+        return Err(invalid("an input of too low a rank"));
+    };
+    let dims = [r.clone(), c.clone(), Dim::Const(h), Dim::Const(w)];
+    let out = LibOut::fixed(cx.dtype(x), dims);
+    let ints = vec![mode as i64, h, w, ratio, half as i64];
+    let list = inputs(cx, 3);
+    one(first(&cx.library(
+        "roi_align",
+        ints,
+        floats,
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `max_roi_pool`. Inputs: x `[N, C, H, W]`, rois `[R, 5]`. Ints: height, width. Floats:
+/// spatial scale.
+pub(crate) fn max_roi_pool(cx: &mut Ctx) -> Outs {
+    let (x, rois) = (cx.input(0)?, cx.input(1)?);
+    let Some(&[h, w]) = cx.ints("pooled_shape")?.and_then(|p| p.first_chunk::<2>()) else {
+        return Err(invalid("attribute 'pooled_shape' is not two numbers"));
+    };
+    let floats = vec![cx.float("spatial_scale", 1.0)? as f64];
+    let (dx, dr) = (cx.dims(x)?, cx.dims(rois)?);
+    let (Some(c), Some(r)) = (dx.get(1), dr.first()) else {
+        return Err(invalid("an input of too low a rank"));
+    };
+    let dims = [r.clone(), c.clone(), Dim::Const(h), Dim::Const(w)];
+    let out = LibOut::fixed(cx.dtype(x), dims);
+    let list = inputs(cx, 2);
+    one(first(&cx.library(
+        "max_roi_pool",
+        vec![h, w],
+        floats,
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `col2im`. Inputs: x `[N, C * block, L]`, image shape, block shape (i64). Ints: number of
+/// spatial axes n, then n each of dilations, strides, pads before, pads after.
+pub(crate) fn col2im(cx: &mut Ctx) -> Outs {
+    let (x, image, block) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let dims = cx.dims(x)?;
+    let n = cx
+        .vector_len(image)
+        .filter(|n| *n <= 16)
+        .ok_or_else(|| unsupported("an image shape whose length is known at run time only"))?;
+    let Some(batch) = dims.first().cloned() else {
+        return Err(invalid("a scalar input"));
+    };
+    let mut out = vec![Some(batch), None];
+    match cx.known(image) {
+        Some(k) => out.extend(k.iter().cloned().map(Some)),
+        None => out.extend(vec![None; n]),
+    }
+    if let (Some(b), Some(c)) = (cx.known(block), dims.get(1)) {
+        out[1] = Some(c.floor_div(&Dim::product(&*b)));
+    }
+    let mut ints = vec![n as i64];
+    for (name, len, default) in [("dilations", n, 1), ("strides", n, 1), ("pads", 2 * n, 0)] {
+        match cx.ints(name)? {
+            Some(v) if v.len() == len => ints.extend(v),
+            None => ints.extend(vec![default; len]),
+            Some(v) => {
+                return Err(invalid(format!(
+                    "attribute '{name}' has {} entries, expected {len}",
+                    v.len()
+                )));
+            }
+        }
+    }
+    let out = LibOut::new(cx.dtype(x), out);
+    let list = inputs(cx, 3);
+    one(first(&cx.library("col2im", ints, vec![], list, vec![out]))?)
+}
+
+/// Library `deform_conv`. Inputs: x, w, offset, bias or none, mask or none. Ints: groups, offset
+/// groups, number of spatial axes n, then n each of kernel, strides, dilations, pads before, pads
+/// after.
+pub(crate) fn deform_conv(cx: &mut Ctx) -> Outs {
+    let (x, w, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let (dx, dw, off) = (cx.dims(x)?, cx.dims(w)?, cx.dims(offset)?);
+    if dx.len() < 3 || dw.len() != dx.len() || off.len() != dx.len() {
+        return Err(invalid("operands of different ranks"));
+    }
+    let kernel: Option<Vec<i64>> = dw[2..].iter().map(Dim::as_const).collect();
+    let kernel =
+        kernel.ok_or_else(|| unsupported("the kernel's size is known at run time only"))?;
+    let shape = super::conv::Shape::read(cx, kernel)?;
+    let mut ints = vec![
+        cx.int("group", 1)?,
+        cx.int("offset_group", 1)?,
+        shape.kernel.len() as i64,
+    ];
+    for l in [&shape.kernel, &shape.strides, &shape.dilations, &shape.pads] {
+        ints.extend(l);
+    }
+    let dims: Vec<Dim> = [dx[0].clone(), dw[0].clone()]
+        .into_iter()
+        .chain(off[2..].iter().cloned())
+        .collect();
+    let out = LibOut::fixed(cx.dtype(x), dims);
+    let list = inputs(cx, 5);
+    one(first(&cx.library(
+        "deform_conv",
+        ints,
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `max_unpool`. Inputs: x, positions (i64), output shape (i64) or none. Ints: number of
+/// spatial axes n, then n each of kernel, strides, pads before, pads after.
+pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let kernel = cx.ints("kernel_shape")?.unwrap_or(&[]).to_vec();
+    let n = kernel.len();
+    if dims.len() != n + 2 || n == 0 {
+        return Err(invalid(format!(
+            "a kernel of {n} axes over an input of rank {}",
+            dims.len()
+        )));
+    }
+    let shape = super::conv::Shape::read(cx, kernel)?;
+    let out: Vec<Option<Dim>> = match cx.opt(2) {
+        Some(s) => match cx.known(s) {
+            Some(k) => k.iter().cloned().map(Some).collect(),
+            None => vec![None; n + 2],
+        },
+        None => {
+            let space = dims[2..].iter().enumerate().map(|(i, d)| {
+                let d = d.sub(&Dim::Const(1)).mul(&Dim::Const(shape.strides[i]));
+                let pads = shape.pads[i] + shape.pads[i + n];
+                d.add(&Dim::Const(shape.kernel[i] - pads))
+            });
+            let all = dims[..2].iter().cloned().chain(space);
+            all.map(Some).collect()
+        }
+    };
+    let mut ints = vec![n as i64];
+    for l in [&shape.kernel, &shape.strides, &shape.pads] {
+        ints.extend(l);
+    }
+    let out = LibOut::new(cx.dtype(x), out);
+    let list = inputs(cx, 3);
+    one(first(&cx.library(
+        "max_unpool",
+        ints,
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `dft`. Inputs: x `[.., 1 or 2]`, length (one i64) or none, axis (one i64) or none.
+/// Ints: axis (used where input 2 is none), inverse, onesided. Output `[.., 2]`, or `[.., 1]` for
+/// an inverse onesided transform.
+pub(crate) fn dft(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let rank = dims.len();
+    let (inverse, onesided) = (cx.flag("inverse", false)?, cx.flag("onesided", false)?);
+    let length = cx.opt(1);
+    let axis_input = if cx.opset >= 20 { cx.opt(2) } else { None };
+    let a = match axis_input {
+        Some(v) => cx.known_scalar(v).and_then(|d| d.as_const()),
+        None if cx.opset >= 20 => Some(-2),
+        None => Some(cx.int("axis", 1)?),
+    };
+    let a = match a {
+        Some(a) => Some(axis(a, rank)?),
+        None => None,
+    };
+    let n = match length {
+        Some(l) => cx.known_scalar(l),
+        None => a.map(|a| dims[a].clone()),
+    };
+    let mut out: Vec<Option<Dim>> = match a {
+        Some(_) => dims.into_iter().map(Some).collect(),
+        None => vec![None; rank],
+    };
+    if let Some(a) = a {
+        let half = |n: Dim| n.floor_div(&Dim::Const(2)).add(&Dim::Const(1));
+        out[a] = match (n, onesided && !inverse) {
+            (Some(n), true) => Some(half(n)),
+            (n, _) => n,
+        };
+        // Without a length the inverse of half a spectrum has an even one.
+        if inverse && onesided && length.is_none() {
+            out[a] = out[a]
+                .take()
+                .map(|d| d.sub(&Dim::Const(1)).mul(&Dim::Const(2)));
+        }
+    }
+    if let Some(last) = out.last_mut() {
+        *last = Some(Dim::Const(if inverse && onesided { 1 } else { 2 }));
+    }
+    let ints = vec![a.map_or(-2, |a| a as i64), inverse as i64, onesided as i64];
+    let out = LibOut::new(cx.dtype(x), out);
+    let list = vec![Some(x), length, axis_input];
+    one(first(&cx.library("dft", ints, vec![], list, vec![out]))?)
+}
+
+/// Library `stft`. Inputs: signal `[batch, length, 1 or 2]` (or without the last axis), frame step,
+/// window or none, frame length or none. Ints: onesided. Output `[batch, frames, bins, 2]`.
+pub(crate) fn stft(cx: &mut Ctx) -> Outs {
+    let (x, step) = (cx.input(0)?, cx.input(1)?);
+    let dims = cx.dims(x)?;
+    let onesided = cx.flag("onesided", true)?;
+    let length = match (cx.opt(3), cx.opt(2)) {
+        (Some(l), _) => cx.known_scalar(l),
+        (None, Some(w)) => cx.dims(w)?.first().cloned(),
+        _ => None,
+    };
+    let step = cx.known_scalar(step);
+    let frames = match (&length, &step, dims.get(1)) {
+        (Some(l), Some(s), Some(n)) => Some(n.sub(l).floor_div(s).add(&Dim::Const(1))),
+        _ => None,
+    };
+    let bins = length.map(|l| {
+        if onesided {
+            l.floor_div(&Dim::Const(2)).add(&Dim::Const(1))
+        } else {
+            l
+        }
+    });
+    let out = [dims.first().cloned(), frames, bins, Some(Dim::Const(2))];
+    let out = LibOut::new(cx.dtype(x), out);
+    let list = inputs(cx, 4);
+    let ints = vec![onesided as i64];
+    one(first(&cx.library("stft", ints, vec![], list, vec![out]))?)
+}
+
+/// Library `mel_weight_matrix`. Inputs: number of bins, DFT length, sample rate, lower and upper
+/// edge in hertz. Ints: element type of the output. Output `[length / 2 + 1, bins]`.
+pub(crate) fn mel_weight_matrix(cx: &mut Ctx) -> Outs {
+    let t = cx.dtype_attr("output_datatype", DType::F32)?;
+    let (bins, length) = (cx.input(0)?, cx.input(1)?);
+    let rows = cx.known_scalar(length);
+    let rows = rows.map(|l| l.floor_div(&Dim::Const(2)).add(&Dim::Const(1)));
+    let out = LibOut::new(t, [rows, cx.known_scalar(bins)]);
+    let list = inputs(cx, 5);
+    one(first(&cx.library(
+        "mel_weight_matrix",
+        vec![t as i64],
+        vec![],
+        list,
+        vec![out],
+    ))?)
+}
+
+/// Library `linear_attention`. Inputs: query, key, value (`[B, T, H * D]`), past state or none,
+/// decay or none, beta or none. Ints: query heads, key heads, rule (0 linear, 1 gated, 2 delta,
+/// 3 gated_delta). Floats: scale (0: by the root of the key size). Outputs: `[B, T, Hq * Dv]`, state
+/// `[B, Hkv, Dk, Dv]`.
+pub(crate) fn linear_attention(cx: &mut Ctx) -> Outs {
+    let (q, k, v) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let (hq, hk) = (
+        cx.int_required("q_num_heads")?,
+        cx.int_required("kv_num_heads")?,
+    );
+    let rules = ["linear", "gated", "delta", "gated_delta"];
+    let rule = cx.choice("update_rule", "gated_delta", &rules)?;
+    let floats = vec![cx.float("scale", 0.0)? as f64];
+    let (dq, dk, dv) = (cx.dims(q)?, cx.dims(k)?, cx.dims(v)?);
+    let ([b, t, _], [_, _, hk_dk], [_, _, hk_dv]) = (dq.as_slice(), dk.as_slice(), dv.as_slice())
+    else {
+        return Err(invalid("operands of other ranks than 3"));
+    };
+    let heads = Dim::Const(hk);
+    let (kd, vd) = (hk_dk.floor_div(&heads), hk_dv.floor_div(&heads));
+    let y = [b.clone(), t.clone(), vd.mul(&Dim::Const(hq))];
+    let state = [b.clone(), heads, kd, vd];
+    let dtype = cx.dtype(q);
+    let state_type = cx.opt(3).map_or(dtype, |s| cx.dtype(s));
+    let outs = vec![LibOut::fixed(dtype, y), LibOut::fixed(state_type, state)];
+    let list = inputs(cx, 6);
+    let ints = vec![hq, hk, rule as i64];
+    all(cx.library("linear_attention", ints, floats, list, outs))
+}

@@ -1,0 +1,21 @@
+//! The rules, one operator family a file. A rule reads one ONNX node through [`crate::context::Ctx`]
+//! and leaves core operators behind; where versions of an operator differ, the rule says so.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod gather;
+pub(crate) mod generate;
+pub(crate) mod library;
+pub(crate) mod matmul;
+pub(crate) mod ml;
+pub(crate) mod norm;
+pub(crate) mod pointwise;
+pub(crate) mod pool;
+pub(crate) mod quant;
+pub(crate) mod recurrent;
+pub(crate) mod reduce;
+pub(crate) mod resize;
+pub(crate) mod softmax;
+pub(crate) mod trees;
+pub(crate) mod views;

@@ -1,0 +1,329 @@
+//! Operators that are one scalar operation (or a few) an element, with ONNX broadcasting.
+
+use lapidary_graph::{DType, PwBuilder, PwOp, PwRef, Scalar, ValueId};
+
+use crate::context::{Ctx, Outs, dtype, one};
+use crate::error::{Fail, invalid, unsupported};
+
+/// One operand, result of its type.
+pub(crate) fn unary(cx: &mut Ctx) -> Outs {
+    let op = match cx.op {
+        "Abs" => PwOp::Abs,
+        "Acos" => PwOp::Acos,
+        "Acosh" => PwOp::Acosh,
+        "Asin" => PwOp::Asin,
+        "Asinh" => PwOp::Asinh,
+        "Atan" => PwOp::Atan,
+        "Atanh" => PwOp::Atanh,
+        "Ceil" => PwOp::Ceil,
+        "Cos" => PwOp::Cos,
+        "Cosh" => PwOp::Cosh,
+        "Erf" => PwOp::Erf,
+        "Exp" => PwOp::Exp,
+        "Floor" => PwOp::Floor,
+        "Log" => PwOp::Log,
+        "Neg" => PwOp::Neg,
+        "Not" | "BitwiseNot" => PwOp::Not,
+        "Reciprocal" => PwOp::Reciprocal,
+        "Round" => PwOp::Round,
+        "Sigmoid" => PwOp::Sigmoid,
+        "Sign" => PwOp::Sign,
+        "Sin" => PwOp::Sin,
+        "Sinh" => PwOp::Sinh,
+        "Sqrt" => PwOp::Sqrt,
+        "Tan" => PwOp::Tan,
+        "Tanh" => PwOp::Tanh,
+        _ => return Err(unsupported("this operator is not implemented")),
+    };
+    let x = cx.input(0)?;
+    let t = cx.dtype(x);
+    // Unsigned numbers are their own absolute value.
+    if op == PwOp::Abs && t.is_int() && !t.is_signed_int() {
+        return one(x);
+    }
+    // Some evaluators take integers here; rounding them changes nothing.
+    if t.is_int() && matches!(op, PwOp::Ceil | PwOp::Floor | PwOp::Round) {
+        return one(x);
+    }
+    one(cx.un(op, x)?)
+}
+
+/// Two operands of one type; comparisons give bool.
+pub(crate) fn binary(cx: &mut Ctx) -> Outs {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let (op, test) = match cx.op {
+        "Add" => (PwOp::Add, false),
+        "Sub" => (PwOp::Sub, false),
+        "Mul" => (PwOp::Mul, false),
+        "Div" => (PwOp::Div, false),
+        "And" | "BitwiseAnd" => (PwOp::And, false),
+        "Or" | "BitwiseOr" => (PwOp::Or, false),
+        "Xor" | "BitwiseXor" => (PwOp::Xor, false),
+        "Equal" => (PwOp::Eq, true),
+        "Less" => (PwOp::Lt, true),
+        "Greater" => (PwOp::Gt, true),
+        "LessOrEqual" => (PwOp::Le, true),
+        "GreaterOrEqual" => (PwOp::Ge, true),
+        _ => return Err(unsupported("this operator is not implemented")),
+    };
+    same_type(cx, &[a, b])?;
+    one(cx.pw(&[a, b], |p, r| {
+        if test {
+            p.test(op, vec![r[0], r[1]])
+        } else {
+            p.bin(op, r[0], r[1])
+        }
+    })?)
+}
+
+fn same_type(cx: &Ctx, v: &[ValueId]) -> Result<DType, Fail> {
+    let first = v.first().ok_or_else(|| invalid("no inputs"))?;
+    let t = cx.dtype(*first);
+    for v in v {
+        if cx.dtype(*v) != t {
+            return Err(invalid(format!(
+                "'{}' is {}, expected {t} as the first operand",
+                cx.value_name(*v),
+                cx.dtype(*v)
+            )));
+        }
+    }
+    Ok(t)
+}
+
+/// Max, Min, Sum, Mean of any number of operands.
+pub(crate) fn variadic(cx: &mut Ctx) -> Outs {
+    let v = cx.all_inputs()?;
+    let t = same_type(cx, &v)?;
+    let n = v.len();
+    let (op, mean) = match cx.op {
+        "Max" => (PwOp::Max, false),
+        "Min" => (PwOp::Min, false),
+        "Sum" => (PwOp::Add, false),
+        _ => (PwOp::Add, true),
+    };
+    one(cx.pw(&v, |p, r| {
+        let mut acc = r[0];
+        for x in &r[1..] {
+            acc = p.bin(op.clone(), acc, *x);
+        }
+        if mean && n > 1 {
+            let k = p.number(n as f64, t);
+            acc = p.bin(PwOp::Div, acc, k);
+        }
+        acc
+    })?)
+}
+
+/// The remainder with the sign of the divisor, or of the dividend (`fmod`).
+pub(crate) fn modulo(cx: &mut Ctx) -> Outs {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    same_type(cx, &[a, b])?;
+    let op = if cx.flag("fmod", false)? {
+        PwOp::Fmod
+    } else {
+        PwOp::Mod
+    };
+    one(cx.bin(op, a, b)?)
+}
+
+/// Powers; base and exponent may differ in type, the result has the base's.
+pub(crate) fn pow(cx: &mut Ctx) -> Outs {
+    let (x, y) = (cx.input(0)?, cx.input(1)?);
+    let (t, u) = (cx.dtype(x), cx.dtype(y));
+    // Squares and cubes are products: exact where a power function is not.
+    let small = cx.g.ty(y).const_dims().is_some_and(|d| {
+        d.iter().all(|n| *n == 1) && cx.g.ty(x).rank().is_some_and(|r| r >= d.len())
+    });
+    let exponent = small.then(|| cx.const_f64s(y)).flatten();
+    match exponent.as_deref() {
+        Some([1.0]) => return one(x),
+        Some([2.0]) => return one(cx.pw(&[x], |p, r| p.bin(PwOp::Mul, r[0], r[0]))?),
+        Some([3.0]) => {
+            return one(cx.pw(&[x], |p, r| {
+                let s = p.bin(PwOp::Mul, r[0], r[0]);
+                p.bin(PwOp::Mul, s, r[0])
+            })?);
+        }
+        _ => {}
+    }
+    let work = match (t.is_float(), u.is_float()) {
+        _ if t == u => t,
+        (true, _) => t,
+        (false, true) if u == DType::F64 || t.bytes() > 2 => DType::F64,
+        (false, true) => DType::F32,
+        (false, false) if u.bytes() > t.bytes() => u,
+        (false, false) => t,
+    };
+    one(cx.pw(&[x, y], |p, r| {
+        let (a, b) = (p.cast(r[0], work), p.cast(r[1], work));
+        let z = p.bin(PwOp::Pow, a, b);
+        p.cast(z, t)
+    })?)
+}
+
+/// Shifts of unsigned integers.
+pub(crate) fn bit_shift(cx: &mut Ctx) -> Outs {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    same_type(cx, &[a, b])?;
+    let op = match cx.choice("direction", "", &["LEFT", "RIGHT"])? {
+        0 => PwOp::Shl,
+        _ => PwOp::Shr,
+    };
+    one(cx.bin(op, a, b)?)
+}
+
+/// Bounds: attributes before opset 11, optional inputs from then on.
+pub(crate) fn clip(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let t = cx.dtype(x);
+    let (mut lo, mut hi) = (cx.opt(1), cx.opt(2));
+    if cx.opset < 11 {
+        lo = match cx.has("min") {
+            true => {
+                let v = cx.float("min", 0.0)?;
+                Some(cx.scalar(t, v as f64))
+            }
+            false => None,
+        };
+        hi = match cx.has("max") {
+            true => {
+                let v = cx.float("max", 0.0)?;
+                Some(cx.scalar(t, v as f64))
+            }
+            false => None,
+        };
+    }
+    let mut inputs = vec![x];
+    inputs.extend(lo);
+    inputs.extend(hi);
+    same_type(cx, &inputs)?;
+    one(cx.pw(&inputs, |p, r| {
+        let mut y = r[0];
+        let mut next = 1;
+        if lo.is_some() {
+            y = p.bin(PwOp::Max, y, r[next]);
+            next += 1;
+        }
+        if hi.is_some() {
+            y = p.bin(PwOp::Min, y, r[next]);
+        }
+        y
+    })?)
+}
+
+/// A conversion by value.
+pub(crate) fn cast(cx: &mut Ctx) -> Outs {
+    let to = dtype(cx.int_required("to")? as i32)?;
+    let x = cx.input(0)?;
+    one(cx.cast(x, to)?)
+}
+
+/// A conversion to the type of input 1.
+pub(crate) fn cast_like(cx: &mut Ctx) -> Outs {
+    let (x, like) = (cx.input(0)?, cx.input(1)?);
+    let to = cx.dtype(like);
+    one(cx.cast(x, to)?)
+}
+
+/// The same bits as another type of the same width.
+pub(crate) fn bit_cast(cx: &mut Ctx) -> Outs {
+    let to = dtype(cx.int_required("to")? as i32)?;
+    let x = cx.input(0)?;
+    let from = cx.dtype(x);
+    if from == to {
+        return one(x);
+    }
+    if from.bytes() != to.bytes() || to == DType::String {
+        return Err(invalid(format!("{from} and {to} differ in width")));
+    }
+    one(cx.pw(&[x], |p, r| p.push(PwOp::Bitcast, vec![r[0]], to))?)
+}
+
+/// The input itself.
+pub(crate) fn identity(cx: &mut Ctx) -> Outs {
+    one(cx.input(0)?)
+}
+
+/// Dropout at inference: the input, and a mask of ones.
+pub(crate) fn dropout(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    if cx.opset >= 12
+        && let Some(mode) = cx.opt(2)
+    {
+        let training = cx.known_scalar(mode).and_then(|d| d.as_const());
+        let ratio = match cx.opt(1) {
+            Some(r) => cx.const_f64s(r).and_then(|v| v.first().copied()),
+            None => Some(0.5),
+        };
+        if training != Some(0) && ratio != Some(0.0) {
+            return Err(
+                unsupported("training mode (input 2 is not the constant false)")
+                    .hint("export the model for inference"),
+            );
+        }
+    }
+    let mut outs = vec![Some(x)];
+    if cx.wants(1) {
+        let t = if cx.opset < 10 {
+            cx.dtype(x)
+        } else {
+            DType::Bool
+        };
+        let dims = cx.dims(x)?;
+        outs.push(Some(cx.fill(dims, Scalar::of(t, 1.0))?));
+    }
+    Ok(outs)
+}
+
+/// Tests for NaN.
+pub(crate) fn is_nan(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    one(cx.pw(&[x], |p, r| p.test(PwOp::IsNan, vec![r[0]]))?)
+}
+
+/// Tests for infinity, of one sign or both.
+pub(crate) fn is_inf(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let (neg, pos) = (
+        cx.flag("detect_negative", true)?,
+        cx.flag("detect_positive", true)?,
+    );
+    let t = cx.dtype(x);
+    if !neg && !pos {
+        let dims = cx.dims(x)?;
+        return one(cx.fill(dims, Scalar::bool(false))?);
+    }
+    one(cx.pw(&[x], |p, r| {
+        if neg && pos {
+            return p.test(PwOp::IsInf, vec![r[0]]);
+        }
+        let inf = if pos {
+            f64::INFINITY
+        } else {
+            f64::NEG_INFINITY
+        };
+        let inf = p.number(inf, t);
+        p.test(PwOp::Eq, vec![r[0], inf])
+    })?)
+}
+
+/// A choice an element.
+pub(crate) fn where_(cx: &mut Ctx) -> Outs {
+    let (c, x, y) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    same_type(cx, &[x, y])?;
+    one(cx.pw(&[c, x, y], |p, r| p.select(r[0], r[1], r[2]))?)
+}
+
+/// `f` in f32 for 16-bit floats (and integers), rounded once at the end.
+pub(crate) fn in_f32(
+    p: &mut PwBuilder,
+    x: PwRef,
+    f: impl FnOnce(&mut PwBuilder, PwRef) -> PwRef,
+) -> PwRef {
+    let t = p.dtype(x);
+    let wide = if t == DType::F64 { t } else { DType::F32 };
+    let x = p.cast(x, wide);
+    let y = f(p, x);
+    p.cast(y, t)
+}

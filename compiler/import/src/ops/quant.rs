@@ -1,0 +1,266 @@
+//! Quantized operators, decomposed: integers are centred, multiplied as i32, scaled, rounded.
+
+use lapidary_graph::op::ReduceKind;
+use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, ValueId};
+
+use super::conv::{centred, conv_op, emit as emit_conv};
+use super::matmul::product;
+use crate::context::{Ctx, Outs, axis, one};
+use crate::error::{Fail, invalid, unsupported};
+
+/// Least and greatest value of a quantized type.
+fn range(t: DType) -> Result<(f64, f64), Fail> {
+    Ok(match t {
+        DType::U8 => (0.0, 255.0),
+        DType::I8 => (-128.0, 127.0),
+        DType::U16 => (0.0, 65535.0),
+        DType::I16 => (-32768.0, 32767.0),
+        _ => return Err(unsupported(format!("quantized type {t}"))),
+    })
+}
+
+/// Scale or zero point in a shape that broadcasts to x: one number, one a position of `axis`, or
+/// one a block along it.
+fn spread(cx: &mut Ctx, x: ValueId, p: ValueId) -> Result<ValueId, Fail> {
+    let block = cx.int("block_size", 0)?;
+    let (dims, own) = (cx.dims(x)?, cx.dims(p)?);
+    if own.iter().all(|d| d.is_const(1)) && block == 0 {
+        return cx.reshape(p, vec![]);
+    }
+    let a = axis(cx.int("axis", 1)?, dims.len())?;
+    if block == 0 {
+        let [n] = own.as_slice() else {
+            return Err(invalid(format!("a scale of rank {}", own.len())));
+        };
+        let mut shape = vec![Dim::Const(1); dims.len()];
+        shape[a] = n.clone();
+        return cx.reshape(p, shape);
+    }
+    if own.len() != dims.len() {
+        return Err(invalid(format!("a scale of rank {} for blocks", own.len())));
+    }
+    let size = Dim::Const(block);
+    let v = cx.unsqueeze(p, &[a + 1])?;
+    let mut wide = cx.dims(v)?;
+    wide[a + 1] = size.clone();
+    let v = cx.broadcast(v, wide)?;
+    let mut flat = own.clone();
+    flat[a] = own[a].mul(&size);
+    let v = cx.reshape(v, flat)?;
+    cx.slice_axis(v, a, Dim::Const(0), 1, dims[a].clone())
+}
+
+/// `saturate(round(y) + zero)`, as type `t`.
+fn saturate(
+    p: &mut PwBuilder,
+    y: PwRef,
+    zero: Option<PwRef>,
+    t: DType,
+    range: (f64, f64),
+) -> PwRef {
+    let w = p.dtype(y);
+    let mut y = p.un(PwOp::Round, y);
+    if let Some(z) = zero {
+        let z = p.cast(z, w);
+        y = p.bin(PwOp::Add, y, z);
+    }
+    let (lo, hi) = (p.number(range.0, w), p.number(range.1, w));
+    let y = p.bin(PwOp::Max, y, lo);
+    let y = p.bin(PwOp::Min, y, hi);
+    p.cast(y, t)
+}
+
+pub(crate) fn quantize(cx: &mut Ctx) -> Outs {
+    let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let to = match zero {
+        Some(z) => cx.dtype(z),
+        None if cx.int("output_dtype", 0)? != 0 => cx.dtype_attr("output_dtype", DType::U8)?,
+        None => DType::U8,
+    };
+    let limits = range(to)?;
+    let s = spread(cx, x, scale)?;
+    let mut inputs = vec![x, s];
+    if let Some(z) = zero {
+        inputs.push(spread(cx, x, z)?);
+    }
+    one(cx.pw(&inputs, |p, r| {
+        let w = match p.dtype(r[1]) {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let (x, s) = (p.cast(r[0], w), p.cast(r[1], w));
+        let y = p.bin(PwOp::Div, x, s);
+        saturate(p, y, r.get(2).copied(), to, limits)
+    })?)
+}
+
+pub(crate) fn dequantize(cx: &mut Ctx) -> Outs {
+    let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let to = match cx.int("output_dtype", 0)? {
+        0 => cx.dtype(scale),
+        _ => cx.dtype_attr("output_dtype", DType::F32)?,
+    };
+    let s = spread(cx, x, scale)?;
+    let mut inputs = vec![x, s];
+    if let Some(z) = zero {
+        inputs.push(spread(cx, x, z)?);
+    }
+    one(cx.pw(&inputs, |p, r| {
+        let mut y = p.cast(r[0], DType::I32);
+        if let Some(z) = r.get(2) {
+            let z = p.cast(*z, DType::I32);
+            y = p.bin(PwOp::Sub, y, z);
+        }
+        let w = match p.dtype(r[1]) {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let (y, s) = (p.cast(y, w), p.cast(r[1], w));
+        let y = p.bin(PwOp::Mul, y, s);
+        p.cast(y, to)
+    })?)
+}
+
+/// Scale and zero point from the range of the values, then u8.
+pub(crate) fn dynamic_quantize(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x)?;
+    let axes: Vec<usize> = (0..rank).collect();
+    let low = cx.reduce(ReduceKind::Min, x, axes.clone(), false)?;
+    let high = cx.reduce(ReduceKind::Max, x, axes, false)?;
+    let t = DType::F32;
+    let scale = cx.pw(&[low, high], |p, r| {
+        let (zero, n) = (p.number(0.0, t), p.number(255.0, t));
+        let lo = p.bin(PwOp::Min, r[0], zero);
+        let hi = p.bin(PwOp::Max, r[1], zero);
+        let d = p.bin(PwOp::Sub, hi, lo);
+        p.bin(PwOp::Div, d, n)
+    })?;
+    let zero = cx.pw(&[low, scale], |p, r| {
+        let z = p.number(0.0, t);
+        let lo = p.bin(PwOp::Min, r[0], z);
+        let y = p.bin(PwOp::Div, lo, r[1]);
+        let y = p.bin(PwOp::Sub, z, y);
+        // Clipped first, then rounded.
+        let (a, b) = (p.number(0.0, t), p.number(255.0, t));
+        let y = p.bin(PwOp::Max, y, a);
+        let y = p.bin(PwOp::Min, y, b);
+        let y = p.un(PwOp::Round, y);
+        p.cast(y, DType::U8)
+    })?;
+    let y = cx.pw(&[x, scale, zero], |p, r| {
+        let y = p.bin(PwOp::Div, r[0], r[1]);
+        saturate(p, y, Some(r[2]), DType::U8, (0.0, 255.0))
+    })?;
+    Ok(vec![Some(y), Some(scale), Some(zero)])
+}
+
+/// A parameter of the left operand of a product (one number, or one a row) as it broadcasts.
+fn rows(cx: &mut Ctx, v: ValueId) -> Result<ValueId, Fail> {
+    let dims = cx.dims(v)?;
+    match dims.as_slice() {
+        [d] if !d.is_const(1) => cx.reshape(v, vec![d.clone(), Dim::Const(1)]),
+        [_] => cx.reshape(v, vec![]),
+        _ => Ok(v),
+    }
+}
+
+fn maybe_rows(cx: &mut Ctx, v: Option<ValueId>) -> Result<Option<ValueId>, Fail> {
+    v.map(|v| rows(cx, v)).transpose()
+}
+
+pub(crate) fn matmul_integer(cx: &mut Ctx) -> Outs {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let za = maybe_rows(cx, cx.opt(2))?;
+    let zb = cx.opt(3);
+    let (a, b) = (centred(cx, a, za)?, centred(cx, b, zb)?);
+    one(product(cx, a, b)?)
+}
+
+pub(crate) fn conv_integer(cx: &mut Ctx) -> Outs {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let zw = channel(cx, cx.opt(3), cx.rank(w)?, 0)?;
+    let (zx, zw) = (cx.opt(2), zw);
+    let zx = channel(cx, zx, 1, 0)?;
+    let (x, w) = (centred(cx, x, zx)?, centred(cx, w, zw)?);
+    let op = conv_op(cx, x, w)?;
+    one(emit_conv(cx, op, x, w, None)?)
+}
+
+/// A parameter (one number, or one a channel) along `axis` of a tensor of this rank.
+fn channel(
+    cx: &mut Ctx,
+    v: Option<ValueId>,
+    rank: usize,
+    axis: usize,
+) -> Result<Option<ValueId>, Fail> {
+    let Some(v) = v else { return Ok(None) };
+    let dims = cx.dims(v)?;
+    let shape = match dims.as_slice() {
+        [d] if !d.is_const(1) => {
+            let mut s = vec![Dim::Const(1); rank];
+            s[axis] = d.clone();
+            s
+        }
+        _ => vec![],
+    };
+    cx.reshape(v, shape).map(Some)
+}
+
+/// `acc * (sa * sb / sy)`, rounded and saturated around the result's zero point.
+fn requantize(
+    cx: &mut Ctx,
+    acc: ValueId,
+    sa: ValueId,
+    sb: ValueId,
+    sy: ValueId,
+    zy: ValueId,
+) -> Result<ValueId, Fail> {
+    let to = cx.dtype(zy);
+    let limits = range(to)?;
+    let f = DType::F32;
+    cx.pw(&[acc, sa, sb, sy, zy], |p, r| {
+        let s: Vec<PwRef> = r[1..4].iter().map(|s| p.cast(*s, f)).collect();
+        let m = p.bin(PwOp::Mul, s[0], s[1]);
+        let m = p.bin(PwOp::Div, m, s[2]);
+        let a = p.cast(r[0], f);
+        let y = p.bin(PwOp::Mul, a, m);
+        saturate(p, y, Some(r[4]), to, limits)
+    })
+}
+
+pub(crate) fn qlinear_matmul(cx: &mut Ctx) -> Outs {
+    let mut v = Vec::new();
+    for i in 0..8 {
+        v.push(cx.input(i)?);
+    }
+    let (sa, za) = (rows(cx, v[1])?, rows(cx, v[2])?);
+    let a = centred(cx, v[0], Some(za))?;
+    let b = centred(cx, v[3], Some(v[5]))?;
+    let acc = product(cx, a, b)?;
+    one(requantize(cx, acc, sa, v[4], v[6], v[7])?)
+}
+
+pub(crate) fn qlinear_conv(cx: &mut Ctx) -> Outs {
+    let mut v = Vec::new();
+    for i in 0..8 {
+        v.push(cx.input(i)?);
+    }
+    let (bias, rank) = (cx.opt(8), cx.rank(v[0])?);
+    let zx = channel(cx, Some(v[2]), 1, 0)?;
+    let zw = channel(cx, Some(v[5]), rank, 0)?;
+    let (x, w) = (centred(cx, v[0], zx)?, centred(cx, v[3], zw)?);
+    let op = conv_op(cx, x, w)?;
+    let acc = emit_conv(cx, op, x, w, bias)?;
+    // Scales of the weights are one a channel of the result.
+    let per = |cx: &mut Ctx, v| channel(cx, Some(v), rank, 1);
+    let (Some(sx), Some(sw), Some(sy), Some(zy)) = (
+        per(cx, v[1])?,
+        per(cx, v[4])?,
+        per(cx, v[6])?,
+        per(cx, v[7])?,
+    ) else {
+        return Err(invalid("a parameter is missing"));
+    };
+    one(requantize(cx, acc, sx, sw, sy, zy)?)
+}

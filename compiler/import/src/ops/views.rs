@@ -1,0 +1,589 @@
+//! Operators that move or repeat elements: reshapes, slices, splits, pads.
+//!
+//! Sizes come as dimension expressions where the shape arithmetic is known. Where it is not, a
+//! library kernel reads the tensors of parameters at run time; each such call states its attribute
+//! record here.
+
+use lapidary_graph::op::PadMode;
+use lapidary_graph::{Dim, Op, ValueId};
+
+use crate::builder::{LibOut, first};
+use crate::context::{Ctx, Outs, all, axes, axis, one};
+use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
+use crate::error::{Fail, invalid};
+
+/// The shape comes from input 1: 0 copies (unless `allowzero`), -1 takes the rest.
+///
+/// Library `reshape`. Inputs: x, shape (i64). Ints: allowzero.
+pub(crate) fn reshape(cx: &mut Ctx) -> Outs {
+    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    let allow_zero = cx.flag("allowzero", false)?;
+    let known = cx.known(shape).map(|k| k.to_vec());
+    let from = cx.g.ty(x).shape.clone();
+    if let Some(to) = known {
+        let needs_input = to
+            .iter()
+            .any(|d| d.is_const(-1) || (d.is_const(0) && !allow_zero));
+        if let Some(from) = from.or((!needs_input).then(Vec::new)) {
+            let dims = resolve_shape(&from, &to, allow_zero)?;
+            return one(cx.reshape(x, dims)?);
+        }
+    }
+    let out = match cx.vector_len(shape) {
+        Some(n) => LibOut::new(cx.dtype(x), vec![None; n]),
+        None => LibOut::unranked(cx.dtype(x)),
+    };
+    let inputs = vec![Some(x), Some(shape)];
+    one(first(&cx.library(
+        "reshape",
+        vec![allow_zero as i64],
+        vec![],
+        inputs,
+        vec![out],
+    ))?)
+}
+
+fn resolve_shape(from: &[Dim], to: &[Dim], allow_zero: bool) -> Result<Vec<Dim>, Fail> {
+    let mut out = Vec::with_capacity(to.len());
+    let mut rest = None;
+    for (i, d) in to.iter().enumerate() {
+        if d.is_const(0) && !allow_zero {
+            let d = from.get(i).ok_or_else(|| {
+                invalid(format!(
+                    "shape entry {i} is 0 (copy), but the input has rank {}",
+                    from.len()
+                ))
+            })?;
+            out.push(d.clone());
+        } else if d.is_const(-1) {
+            if rest.replace(i).is_some() {
+                return Err(invalid("the shape has more than one -1"));
+            }
+            out.push(Dim::Const(1));
+        } else if d.as_const().is_some_and(|c| c < 0) {
+            return Err(invalid(format!("shape entry {i} is {d}")));
+        } else {
+            out.push(d.clone());
+        }
+    }
+    if let Some(i) = rest {
+        // Dimensions that stand on both sides cancel; also symbolic ones that a product hides.
+        let (total, others) = (Dim::product(from), Dim::product(&out));
+        let d = match (total.exact_div(&others), others.as_const()) {
+            (Some(d), _) => d,
+            (None, Some(0)) => Dim::Const(0),
+            _ => cancel(from, &out).unwrap_or_else(|| total.floor_div(&others)),
+        };
+        if let Some(o) = out.get_mut(i) {
+            *o = d;
+        }
+    }
+    Ok(out)
+}
+
+/// The quotient of two products after equal factors are struck out.
+fn cancel(from: &[Dim], to: &[Dim]) -> Option<Dim> {
+    let mut top: Vec<&Dim> = from.iter().collect();
+    let mut bottom = Vec::new();
+    for d in to {
+        match top.iter().position(|t| *t == d) {
+            Some(i) => drop(top.remove(i)),
+            None => bottom.push(d),
+        }
+    }
+    Dim::product(top).exact_div(&Dim::product(bottom))
+}
+
+/// Permutes axes; by default reverses them.
+pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let perm = match cx.ints("perm")? {
+        Some(p) => p
+            .iter()
+            .map(|a| axis(*a, p.len()))
+            .collect::<Result<_, _>>()?,
+        None => (0..cx.rank(x)?).rev().collect(),
+    };
+    one(cx.transpose(x, perm)?)
+}
+
+/// Two axes: the product of those before `axis`, the product of the rest.
+pub(crate) fn flatten(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let a = cx.int("axis", 1)?;
+    let at = if a == dims.len() as i64 {
+        dims.len()
+    } else {
+        axis(a, dims.len())?
+    };
+    let (rows, columns) = dims.split_at(at);
+    let shape = vec![Dim::product(rows), Dim::product(columns)];
+    one(cx.reshape(x, shape)?)
+}
+
+/// Drops axes of size 1: those listed, or (without a list) those that are 1 for certain.
+///
+/// Library `squeeze`. Inputs: x, axes (i64).
+pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    match cx.int_list("axes", 1)? {
+        Some(Some(list)) => {
+            let rank = cx.rank(x)?;
+            let list = axes(&list, rank)?;
+            one(cx.squeeze(x, &list)?)
+        }
+        None => {
+            let dims = cx.dims(x)?;
+            let ones = (0..dims.len()).filter(|i| dims.get(*i).is_some_and(|d| d.is_const(1)));
+            let ones: Vec<usize> = ones.collect();
+            one(cx.squeeze(x, &ones)?)
+        }
+        Some(None) => {
+            let list = cx.input(1)?;
+            let rank = cx.g.ty(x).rank();
+            let out = match (rank, cx.vector_len(list)) {
+                (Some(r), Some(n)) if n <= r => LibOut::new(cx.dtype(x), vec![None; r - n]),
+                _ => LibOut::unranked(cx.dtype(x)),
+            };
+            let inputs = vec![Some(x), Some(list)];
+            one(first(&cx.library(
+                "squeeze",
+                vec![],
+                vec![],
+                inputs,
+                vec![out],
+            ))?)
+        }
+    }
+}
+
+/// Inserts axes of size 1.
+///
+/// Library `unsqueeze`. Inputs: x, axes (i64).
+pub(crate) fn unsqueeze(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    match cx.int_list("axes", 1)? {
+        Some(Some(list)) => {
+            let rank = cx.rank(x)?;
+            let list = axes(&list, rank + list.len())?;
+            one(cx.unsqueeze(x, &list)?)
+        }
+        None => Err(invalid("the axes are missing")),
+        Some(None) => {
+            let list = cx.input(1)?;
+            let rank = cx.g.ty(x).rank();
+            let out = match (rank, cx.vector_len(list)) {
+                (Some(r), Some(n)) => LibOut::new(cx.dtype(x), vec![None; r + n]),
+                _ => LibOut::unranked(cx.dtype(x)),
+            };
+            let inputs = vec![Some(x), Some(list)];
+            one(first(&cx.library(
+                "unsqueeze",
+                vec![],
+                vec![],
+                inputs,
+                vec![out],
+            ))?)
+        }
+    }
+}
+
+/// Broadcasts to the common shape of the input's and the one given.
+///
+/// Library `expand`. Inputs: x, shape (i64).
+pub(crate) fn expand(cx: &mut Ctx) -> Outs {
+    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    if let Some(to) = cx.known(shape) {
+        let from = cx.dims(x)?;
+        let dims = broadcast(&[&from, &to])
+            .ok_or_else(|| invalid("the input cannot be broadcast to the shape"))?;
+        return one(cx.broadcast(x, dims)?);
+    }
+    let out = match (cx.g.ty(x).rank(), cx.vector_len(shape)) {
+        (Some(r), Some(n)) => LibOut::new(cx.dtype(x), vec![None; r.max(n)]),
+        _ => LibOut::unranked(cx.dtype(x)),
+    };
+    let inputs = vec![Some(x), Some(shape)];
+    one(first(&cx.library(
+        "expand",
+        vec![],
+        vec![],
+        inputs,
+        vec![out],
+    ))?)
+}
+
+/// Repeats whole axes: a broadcast between two reshapes.
+///
+/// Library `tile`. Inputs: x, repeats (i64).
+pub(crate) fn tile(cx: &mut Ctx) -> Outs {
+    let (x, repeats) = (cx.input(0)?, cx.input(1)?);
+    let dims = cx.dims(x)?;
+    let Some(times) = cx.known(repeats) else {
+        let out = LibOut::new(cx.dtype(x), vec![None; dims.len()]);
+        let inputs = vec![Some(x), Some(repeats)];
+        return one(first(&cx.library(
+            "tile",
+            vec![],
+            vec![],
+            inputs,
+            vec![out],
+        ))?);
+    };
+    if times.len() != dims.len() {
+        return Err(invalid(format!(
+            "{} repeats for an input of rank {}",
+            times.len(),
+            dims.len()
+        )));
+    }
+    let (mut apart, mut wide, mut merged) = (Vec::new(), Vec::new(), Vec::new());
+    for (d, n) in dims.iter().zip(times.iter()) {
+        if n.is_const(1) {
+            apart.push(d.clone());
+            wide.push(d.clone());
+        } else {
+            apart.extend([Dim::Const(1), d.clone()]);
+            wide.extend([n.clone(), d.clone()]);
+        }
+        merged.push(d.mul(n));
+    }
+    let v = cx.reshape(x, apart)?;
+    let v = cx.broadcast(v, wide)?;
+    one(cx.reshape(v, merged)?)
+}
+
+/// Joins along an axis.
+pub(crate) fn concat(cx: &mut Ctx) -> Outs {
+    let v = cx.all_inputs()?;
+    let x = cx.input(0)?;
+    let rank = cx.rank(x)?;
+    let a = cx.axis_attr("axis", 1, rank)?;
+    one(cx.concat(&v, a)?)
+}
+
+/// Bounds: attributes before opset 10, inputs from then on.
+///
+/// Library `slice`. Inputs: x, starts, ends, axes or none, steps or none (i32 or i64).
+pub(crate) fn slice(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let old = cx.opset < 10;
+    let mut lists = Vec::new();
+    for (i, name) in ["starts", "ends", "axes", "steps"].iter().enumerate() {
+        let at = if old { usize::MAX } else { i + 1 };
+        lists.push(cx.list(name, at)?);
+    }
+    let dims = cx.dims(x)?;
+    if let Some((s, t, n)) = slice_params(&dims, &lists)? {
+        return one(cx.slice(x, s, t, n)?);
+    }
+    if old {
+        return Err(invalid("attributes 'starts' and 'ends' are missing"));
+    }
+    // Axes that are not sliced keep their size.
+    let mut out = vec![None; dims.len()];
+    if let Some(Some(list)) = cx.int_list("axes", 3)? {
+        let list = axes(&list, dims.len())?;
+        for (i, d) in dims.iter().enumerate() {
+            if let Some(o) = out.get_mut(i)
+                && !list.contains(&i)
+            {
+                *o = Some(d.clone());
+            }
+        }
+    }
+    let inputs = (0..5).map(|i| cx.opt(i)).collect();
+    let out = LibOut::new(cx.dtype(x), out);
+    one(first(&cx.library(
+        "slice",
+        vec![],
+        vec![],
+        inputs,
+        vec![out],
+    ))?)
+}
+
+type SliceParams = (Vec<Dim>, Vec<i64>, Vec<Dim>);
+
+/// Start, step and size of each axis, if known.
+fn slice_params(
+    dims: &[Dim],
+    lists: &[Option<Option<Vec<Dim>>>],
+) -> Result<Option<SliceParams>, Fail> {
+    let get = |i: usize| lists.get(i).cloned().flatten();
+    let (Some(Some(starts)), Some(Some(ends))) = (get(0), get(1)) else {
+        return Ok(None);
+    };
+    let number = |l: Vec<Dim>| l.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>();
+    let which = match get(2) {
+        None => (0..starts.len() as i64).collect(),
+        Some(l) => match l.and_then(number) {
+            Some(l) => l,
+            None => return Ok(None),
+        },
+    };
+    let steps = match get(3) {
+        None => vec![1; starts.len()],
+        Some(l) => match l.and_then(number) {
+            Some(l) => l,
+            None => return Ok(None),
+        },
+    };
+    if ends.len() != starts.len() || which.len() != starts.len() || steps.len() != starts.len() {
+        return Err(invalid(format!(
+            "{} starts, {} ends, {} axes, {} steps, expected equal numbers",
+            starts.len(),
+            ends.len(),
+            which.len(),
+            steps.len()
+        )));
+    }
+    let mut start = vec![Dim::Const(0); dims.len()];
+    let mut step = vec![1; dims.len()];
+    let mut size = dims.to_vec();
+    for (k, a) in axes(&which, dims.len())?.into_iter().enumerate() {
+        if steps[k] == 0 {
+            return Err(invalid("a step is 0"));
+        }
+        let Some((s, n)) = slice_dims(&dims[a], &starts[k], &ends[k], steps[k]) else {
+            return Ok(None);
+        };
+        (start[a], step[a], size[a]) = (s, steps[k], n);
+    }
+    Ok(Some((start, step, size)))
+}
+
+/// Cuts an axis into parts: of the sizes given, or equal (the last may be smaller).
+///
+/// Library `split`. Inputs: x, sizes (i64). Ints: axis. One output a part.
+pub(crate) fn split(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let a = cx.axis_attr("axis", 0, dims.len())?;
+    let n = cx.wanted.len();
+    let d = dims[a].clone();
+    let sizes = match cx.list("split", 1)? {
+        Some(Some(s)) => s,
+        Some(None) => {
+            let sizes = cx.input(1)?;
+            let mut part: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
+            part[a] = None;
+            let t = cx.dtype(x);
+            let outs = (0..n).map(|_| LibOut::new(t, part.clone())).collect();
+            let inputs = vec![Some(x), Some(sizes)];
+            return all(cx.library("split", vec![a as i64], vec![], inputs, outs));
+        }
+        None => {
+            let parts = cx.int("num_outputs", n as i64)?;
+            if parts != n as i64 || n == 0 {
+                return Err(invalid(format!(
+                    "'num_outputs' is {parts}, but {n} outputs are named"
+                )));
+            }
+            let size = d.ceil_div(&Dim::Const(parts));
+            let last = d.sub(&size.mul(&Dim::Const(parts - 1)));
+            let mut sizes = vec![size; parts as usize - 1];
+            sizes.push(last);
+            sizes
+        }
+    };
+    if sizes.len() != n {
+        return Err(invalid(format!("{} sizes for {n} outputs", sizes.len())));
+    }
+    let mut at = Dim::Const(0);
+    let mut out = Vec::new();
+    for s in sizes {
+        out.push(cx.slice_axis(x, a, at.clone(), 1, s.clone())?);
+        at = at.add(&s);
+    }
+    all(out)
+}
+
+/// Pads: attributes before opset 11, inputs from then on; axes from opset 18 on.
+///
+/// Library `pad`. Inputs: x, pads (i64), value or none, axes or none. Ints: mode (0 constant,
+/// 1 edge, 2 reflect, 3 wrap).
+pub(crate) fn pad(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    let dims = cx.dims(x)?;
+    let modes = ["constant", "edge", "reflect", "wrap"];
+    let mode = cx.choice("mode", "constant", &modes)?;
+    let old = cx.opset < 11;
+    let pads = cx.list("pads", if old { usize::MAX } else { 1 })?;
+    let value = if old {
+        let v = cx.float("value", 0.0)?;
+        let t = cx.dtype(x);
+        (v != 0.0).then(|| cx.scalar(t, v as f64))
+    } else {
+        cx.opt(2)
+    };
+    let which = cx.int_list("axes", 3)?;
+    let list = match (pads, which) {
+        (None, _) => return Err(invalid("the pads are missing")),
+        (Some(Some(p)), None) => Some((p, (0..dims.len()).collect())),
+        (Some(Some(p)), Some(Some(w))) => Some((p, axes(&w, dims.len())?)),
+        _ => None,
+    };
+    let Some((pads, which)) = list else {
+        let inputs = vec![Some(x), cx.opt(1), cx.opt(2), cx.opt(3)];
+        let out = LibOut::new(cx.dtype(x), vec![None; dims.len()]);
+        let v = cx.library("pad", vec![mode as i64], vec![], inputs, vec![out]);
+        return one(first(&v)?);
+    };
+    if pads.len() != 2 * which.len() {
+        return Err(invalid(format!(
+            "{} pads for {} axes",
+            pads.len(),
+            which.len()
+        )));
+    }
+    let mut before = vec![Dim::Const(0); dims.len()];
+    let mut after = before.clone();
+    for (k, a) in which.iter().enumerate() {
+        before[*a] = pads[k].clone();
+        after[*a] = pads[k + which.len()].clone();
+    }
+    if before.iter().chain(&after).all(|d| d.is_const(0)) {
+        return one(x);
+    }
+    let mode = match mode {
+        0 => PadMode::Constant,
+        1 => PadMode::Edge,
+        2 => PadMode::Reflect,
+        _ => PadMode::Wrap,
+    };
+    one(emit_pad(cx, x, before, after, mode, value)?)
+}
+
+fn emit_pad(
+    cx: &mut Ctx,
+    x: ValueId,
+    before: Vec<Dim>,
+    after: Vec<Dim>,
+    mode: PadMode,
+    value: Option<ValueId>,
+) -> Result<ValueId, Fail> {
+    let mut inputs = vec![x];
+    if mode == PadMode::Constant {
+        inputs.extend(value);
+    }
+    let op = Op::Pad {
+        before,
+        after,
+        mode,
+    };
+    cx.emit1(op, &inputs)
+}
+
+/// Crops or pads axes around their middle to given sizes.
+///
+/// Library `center_crop_pad`. Inputs: x, shape (i64). Ints: the axes that the shape is for.
+pub(crate) fn center_crop_pad(cx: &mut Ctx) -> Outs {
+    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    let dims = cx.dims(x)?;
+    let which = match cx.ints("axes")? {
+        Some(a) => axes(a, dims.len())?,
+        None => (0..dims.len()).collect(),
+    };
+    let Some(target) = cx.known(shape) else {
+        let out = dims.iter().enumerate();
+        let out = out.map(|(i, d)| (!which.contains(&i)).then(|| d.clone()));
+        let out = LibOut::new(cx.dtype(x), out);
+        let ints = which.iter().map(|a| *a as i64).collect();
+        let inputs = vec![Some(x), Some(shape)];
+        let v = cx.library("center_crop_pad", ints, vec![], inputs, vec![out]);
+        return one(first(&v)?);
+    };
+    if target.len() != which.len() {
+        return Err(invalid(format!(
+            "{} sizes for {} axes",
+            target.len(),
+            which.len()
+        )));
+    }
+    let (two, n) = (Dim::Const(2), dims.len());
+    let (mut start, mut size) = (vec![Dim::Const(0); n], dims.clone());
+    let (mut before, mut after) = (start.clone(), start.clone());
+    for (a, t) in which.iter().zip(target.iter()) {
+        let d = &dims[*a];
+        start[*a] = at_least_0(&d.sub(t).floor_div(&two));
+        size[*a] = dmin(d, t);
+        before[*a] = at_least_0(&t.sub(d).floor_div(&two));
+        after[*a] = t.sub(&size[*a]).sub(&before[*a]);
+    }
+    let v = cx.slice(x, start, vec![1; n], size)?;
+    if before.iter().chain(&after).all(|d| d.is_const(0)) {
+        return one(v);
+    }
+    one(emit_pad(cx, v, before, after, PadMode::Constant, None)?)
+}
+
+/// `[N, C, H, W]`, checked, and the block size.
+fn blocks(cx: &mut Ctx) -> Result<(ValueId, [Dim; 4], Dim), Fail> {
+    let x = cx.input(0)?;
+    let b = cx.int_required("blocksize")?;
+    let dims = cx.dims(x)?;
+    let rank = dims.len();
+    let dims: [Dim; 4] = dims
+        .try_into()
+        .map_err(|_| invalid(format!("an input of rank {rank}, expected 4")))?;
+    if b < 1 {
+        return Err(invalid(format!("attribute 'blocksize' is {b}")));
+    }
+    Ok((x, dims, Dim::Const(b)))
+}
+
+/// Channels become blocks of pixels.
+pub(crate) fn depth_to_space(cx: &mut Ctx) -> Outs {
+    let (x, [n, c, h, w], b) = blocks(cx)?;
+    let crd = cx.choice("mode", "DCR", &["DCR", "CRD"])? == 1;
+    let rest = c.floor_div(&b.mul(&b));
+    let (apart, perm) = if crd {
+        let s = vec![
+            n.clone(),
+            rest.clone(),
+            b.clone(),
+            b.clone(),
+            h.clone(),
+            w.clone(),
+        ];
+        (s, vec![0, 1, 4, 2, 5, 3])
+    } else {
+        let s = vec![
+            n.clone(),
+            b.clone(),
+            b.clone(),
+            rest.clone(),
+            h.clone(),
+            w.clone(),
+        ];
+        (s, vec![0, 3, 4, 1, 5, 2])
+    };
+    let v = cx.reshape(x, apart)?;
+    let v = cx.transpose(v, perm)?;
+    one(cx.reshape(v, vec![n, rest, h.mul(&b), w.mul(&b)])?)
+}
+
+/// Blocks of pixels become channels.
+pub(crate) fn space_to_depth(cx: &mut Ctx) -> Outs {
+    let (x, [n, c, h, w], b) = blocks(cx)?;
+    let crd = cx.choice("mode", "DCR", &["DCR", "CRD"])? == 1;
+    let (hb, wb) = (h.floor_div(&b), w.floor_div(&b));
+    let apart = vec![
+        n.clone(),
+        c.clone(),
+        hb.clone(),
+        b.clone(),
+        wb.clone(),
+        b.clone(),
+    ];
+    let v = cx.reshape(x, apart)?;
+    let perm = if crd {
+        vec![0, 1, 3, 5, 2, 4]
+    } else {
+        vec![0, 3, 5, 1, 2, 4]
+    };
+    let v = cx.transpose(v, perm)?;
+    one(cx.reshape(v, vec![n, c.mul(&b).mul(&b), hb, wb])?)
+}

@@ -1,0 +1,331 @@
+//! The operators: which rule imports which, from which opset to which.
+//!
+//! The one list of what is handled; what ONNX defines beyond it stands in [`KNOWN`], so that the
+//! error can tell an operator that is not implemented from one that does not exist.
+
+use crate::context::Rule;
+use crate::error::{Fail, invalid, unsupported};
+use crate::ops::*;
+
+/// Oldest and newest version of the default domain.
+pub(crate) const OPSETS: (i64, i64) = (7, 28);
+/// Oldest and newest version of `ai.onnx.ml`.
+pub(crate) const ML_OPSETS: (i64, i64) = (1, 5);
+
+/// One line: domain, operator, first and last opset with this rule, rule.
+struct Entry(&'static str, &'static str, i64, i64, Rule);
+
+const END: i64 = i64::MAX;
+const ML: &str = "ai.onnx.ml";
+
+#[rustfmt::skip]
+static TABLE: &[Entry] = &[
+    // One expression an element.
+    Entry("", "Abs", 1, END, pointwise::unary),
+    Entry("", "Acos", 7, END, pointwise::unary),
+    Entry("", "Acosh", 9, END, pointwise::unary),
+    Entry("", "Add", 7, END, pointwise::binary),
+    Entry("", "And", 7, END, pointwise::binary),
+    Entry("", "Asin", 7, END, pointwise::unary),
+    Entry("", "Asinh", 9, END, pointwise::unary),
+    Entry("", "Atan", 7, END, pointwise::unary),
+    Entry("", "Atanh", 9, END, pointwise::unary),
+    Entry("", "BitCast", 26, END, pointwise::bit_cast),
+    Entry("", "BitShift", 11, END, pointwise::bit_shift),
+    Entry("", "BitwiseAnd", 18, END, pointwise::binary),
+    Entry("", "BitwiseNot", 18, END, pointwise::unary),
+    Entry("", "BitwiseOr", 18, END, pointwise::binary),
+    Entry("", "BitwiseXor", 18, END, pointwise::binary),
+    Entry("", "Cast", 6, END, pointwise::cast),
+    Entry("", "CastLike", 15, END, pointwise::cast_like),
+    Entry("", "Ceil", 6, END, pointwise::unary),
+    Entry("", "Clip", 6, END, pointwise::clip),
+    Entry("", "Cos", 7, END, pointwise::unary),
+    Entry("", "Cosh", 9, END, pointwise::unary),
+    Entry("", "Div", 7, END, pointwise::binary),
+    Entry("", "Dropout", 7, END, pointwise::dropout),
+    Entry("", "Equal", 7, END, pointwise::binary),
+    Entry("", "Erf", 9, END, pointwise::unary),
+    Entry("", "Exp", 6, END, pointwise::unary),
+    Entry("", "Floor", 6, END, pointwise::unary),
+    Entry("", "Greater", 7, END, pointwise::binary),
+    Entry("", "GreaterOrEqual", 12, END, pointwise::binary),
+    Entry("", "Identity", 1, END, pointwise::identity),
+    Entry("", "IsInf", 10, END, pointwise::is_inf),
+    Entry("", "IsNaN", 9, END, pointwise::is_nan),
+    Entry("", "Less", 7, END, pointwise::binary),
+    Entry("", "LessOrEqual", 12, END, pointwise::binary),
+    Entry("", "Log", 6, END, pointwise::unary),
+    Entry("", "Max", 6, END, pointwise::variadic),
+    Entry("", "Mean", 6, END, pointwise::variadic),
+    Entry("", "Min", 6, END, pointwise::variadic),
+    Entry("", "Mod", 10, END, pointwise::modulo),
+    Entry("", "Mul", 7, END, pointwise::binary),
+    Entry("", "Neg", 6, END, pointwise::unary),
+    Entry("", "Not", 1, END, pointwise::unary),
+    Entry("", "Or", 7, END, pointwise::binary),
+    Entry("", "Pow", 7, END, pointwise::pow),
+    Entry("", "Reciprocal", 6, END, pointwise::unary),
+    Entry("", "Round", 11, END, pointwise::unary),
+    Entry("", "Sigmoid", 6, END, pointwise::unary),
+    Entry("", "Sign", 9, END, pointwise::unary),
+    Entry("", "Sin", 7, END, pointwise::unary),
+    Entry("", "Sinh", 9, END, pointwise::unary),
+    Entry("", "Sqrt", 6, END, pointwise::unary),
+    Entry("", "Sub", 7, END, pointwise::binary),
+    Entry("", "Sum", 6, END, pointwise::variadic),
+    Entry("", "Tan", 7, END, pointwise::unary),
+    Entry("", "Tanh", 6, END, pointwise::unary),
+    Entry("", "Where", 9, END, pointwise::where_),
+    Entry("", "Xor", 7, END, pointwise::binary),
+    // Activations.
+    Entry("", "Celu", 12, END, activation::activation),
+    Entry("", "Elu", 6, END, activation::activation),
+    Entry("", "Gelu", 20, END, activation::activation),
+    Entry("", "HardSigmoid", 6, END, activation::activation),
+    Entry("", "HardSwish", 14, END, activation::activation),
+    Entry("", "LeakyRelu", 6, END, activation::activation),
+    Entry("", "Mish", 18, END, activation::activation),
+    Entry("", "PRelu", 7, END, activation::prelu),
+    Entry("", "Relu", 6, END, activation::activation),
+    Entry("", "Selu", 6, END, activation::activation),
+    Entry("", "Shrink", 9, END, activation::activation),
+    Entry("", "Softplus", 1, END, activation::activation),
+    Entry("", "Softsign", 1, END, activation::activation),
+    Entry("", "SwiGLU", 28, END, activation::swiglu),
+    Entry("", "Swish", 24, END, activation::activation),
+    Entry("", "ThresholdedRelu", 10, END, activation::activation),
+    // Tensors made from numbers and indices.
+    Entry("", "BlackmanWindow", 17, END, generate::window),
+    Entry("", "Constant", 1, END, generate::constant),
+    Entry("", "ConstantOfShape", 9, END, generate::constant_of_shape),
+    Entry("", "EyeLike", 9, END, generate::eye_like),
+    Entry("", "HammingWindow", 17, END, generate::window),
+    Entry("", "HannWindow", 17, END, generate::window),
+    Entry("", "OneHot", 9, END, generate::one_hot),
+    Entry("", "Range", 11, END, generate::range),
+    Entry("", "Shape", 1, END, generate::shape),
+    Entry("", "Size", 1, END, generate::size),
+    Entry("", "Trilu", 14, END, generate::trilu),
+    // Views and copies.
+    Entry("", "CenterCropPad", 18, END, views::center_crop_pad),
+    Entry("", "Concat", 4, END, views::concat),
+    Entry("", "DepthToSpace", 1, END, views::depth_to_space),
+    Entry("", "Expand", 8, END, views::expand),
+    Entry("", "Flatten", 1, END, views::flatten),
+    Entry("", "Pad", 2, END, views::pad),
+    Entry("", "Reshape", 5, END, views::reshape),
+    Entry("", "Slice", 1, END, views::slice),
+    Entry("", "SpaceToDepth", 1, END, views::space_to_depth),
+    Entry("", "Split", 2, END, views::split),
+    Entry("", "Squeeze", 1, END, views::squeeze),
+    Entry("", "Tile", 6, END, views::tile),
+    Entry("", "Transpose", 1, END, views::transpose),
+    Entry("", "Unsqueeze", 1, END, views::unsqueeze),
+    // Products.
+    Entry("", "Einsum", 12, END, matmul::einsum),
+    Entry("", "Gemm", 7, END, matmul::gemm),
+    Entry("", "MatMul", 1, END, matmul::matmul),
+    // Convolutions and pools.
+    Entry("", "AveragePool", 7, END, pool::pool),
+    Entry("", "CausalConvWithState", 27, END, conv::causal_conv),
+    Entry("", "Conv", 1, END, conv::conv),
+    Entry("", "ConvTranspose", 1, END, conv::conv_transpose),
+    Entry("", "GlobalAveragePool", 1, END, pool::global),
+    Entry("", "GlobalLpPool", 2, END, pool::global),
+    Entry("", "GlobalMaxPool", 1, END, pool::global),
+    Entry("", "LpPool", 2, END, pool::pool),
+    Entry("", "LRN", 1, END, pool::lrn),
+    Entry("", "MaxPool", 1, END, pool::pool),
+    // Reductions.
+    Entry("", "ArgMax", 1, END, reduce::arg),
+    Entry("", "ArgMin", 1, END, reduce::arg),
+    Entry("", "CumProd", 26, END, reduce::cumulative),
+    Entry("", "CumSum", 11, END, reduce::cumulative),
+    Entry("", "Hardmax", 1, END, reduce::hardmax),
+    Entry("", "ReduceL1", 1, END, reduce::reduce),
+    Entry("", "ReduceL2", 1, END, reduce::reduce),
+    Entry("", "ReduceLogSum", 1, END, reduce::reduce),
+    Entry("", "ReduceLogSumExp", 1, END, reduce::reduce),
+    Entry("", "ReduceMax", 1, END, reduce::reduce),
+    Entry("", "ReduceMean", 1, END, reduce::reduce),
+    Entry("", "ReduceMin", 1, END, reduce::reduce),
+    Entry("", "ReduceProd", 1, END, reduce::reduce),
+    Entry("", "ReduceSum", 1, END, reduce::reduce),
+    Entry("", "ReduceSumSquare", 1, END, reduce::reduce),
+    // Normalisation.
+    Entry("", "BatchNormalization", 7, END, norm::batch),
+    Entry("", "GroupNormalization", 18, END, norm::group),
+    Entry("", "InstanceNormalization", 6, END, norm::instance),
+    Entry("", "LayerNormalization", 17, END, norm::layer),
+    Entry("", "LpNormalization", 1, END, norm::lp),
+    Entry("", "MeanVarianceNormalization", 9, END, norm::mean_variance),
+    Entry("", "RMSNormalization", 23, END, norm::rms),
+    Entry("", "LogSoftmax", 1, END, softmax::softmax),
+    Entry("", "Softmax", 1, END, softmax::softmax),
+    Entry("", "NegativeLogLikelihoodLoss", 12, END, softmax::nll_loss),
+    Entry("", "SoftmaxCrossEntropyLoss", 12, END, softmax::cross_entropy),
+    // Attention.
+    Entry("", "Attention", 23, END, attention::attention),
+    Entry("", "RotaryEmbedding", 23, END, attention::rotary),
+    Entry("", "TensorScatter", 24, END, gather::tensor_scatter),
+    // Gather and scatter.
+    Entry("", "Compress", 9, END, gather::compress),
+    Entry("", "Gather", 1, END, gather::gather),
+    Entry("", "GatherElements", 11, END, gather::gather_elements),
+    Entry("", "GatherND", 11, END, gather::gather_nd),
+    Entry("", "Scatter", 9, END, gather::scatter_elements),
+    Entry("", "ScatterElements", 11, END, gather::scatter_elements),
+    Entry("", "ScatterND", 11, END, gather::scatter_nd),
+    // Quantized.
+    Entry("", "ConvInteger", 10, END, quant::conv_integer),
+    Entry("", "DequantizeLinear", 10, END, quant::dequantize),
+    Entry("", "DynamicQuantizeLinear", 11, END, quant::dynamic_quantize),
+    Entry("", "MatMulInteger", 10, END, quant::matmul_integer),
+    Entry("", "QLinearConv", 10, END, quant::qlinear_conv),
+    Entry("", "QLinearMatMul", 10, END, quant::qlinear_matmul),
+    Entry("", "QuantizeLinear", 10, END, quant::quantize),
+    // Recurrent.
+    Entry("", "GRU", 7, END, recurrent::recurrent),
+    Entry("", "LSTM", 7, END, recurrent::recurrent),
+    Entry("", "RNN", 7, END, recurrent::recurrent),
+    // Images.
+    Entry("", "AffineGrid", 20, END, library::affine_grid),
+    Entry("", "GridSample", 16, END, library::grid_sample),
+    Entry("", "MaxRoiPool", 1, END, library::max_roi_pool),
+    Entry("", "Resize", 10, END, resize::resize),
+    Entry("", "RoiAlign", 10, END, library::roi_align),
+    Entry("", "Upsample", 7, 9, resize::upsample),
+    Entry("", "Col2Im", 18, END, library::col2im),
+    Entry("", "DeformConv", 19, END, library::deform_conv),
+    Entry("", "MaxUnpool", 9, END, library::max_unpool),
+    // Kernels of the library.
+    Entry("", "DFT", 17, END, library::dft),
+    Entry("", "Det", 11, END, library::det),
+    Entry("", "LinearAttention", 27, END, library::linear_attention),
+    Entry("", "MelWeightMatrix", 17, END, library::mel_weight_matrix),
+    Entry("", "NonMaxSuppression", 10, END, library::non_max_suppression),
+    Entry("", "NonZero", 9, END, library::non_zero),
+    Entry("", "ReverseSequence", 10, END, library::reverse_sequence),
+    Entry("", "STFT", 17, END, library::stft),
+    Entry("", "TopK", 1, END, library::top_k),
+    Entry("", "Unique", 11, END, library::unique),
+    // Classical models.
+    Entry(ML, "ArrayFeatureExtractor", 1, END, ml::array_feature_extractor),
+    Entry(ML, "Binarizer", 1, END, ml::binarizer),
+    Entry(ML, "FeatureVectorizer", 1, END, ml::feature_vectorizer),
+    Entry(ML, "Imputer", 1, END, ml::imputer),
+    Entry(ML, "LabelEncoder", 1, END, ml::label_encoder),
+    Entry(ML, "LinearClassifier", 1, END, ml::linear_classifier),
+    Entry(ML, "LinearRegressor", 1, END, ml::linear_regressor),
+    Entry(ML, "Normalizer", 1, END, ml::normalizer),
+    Entry(ML, "OneHotEncoder", 1, END, ml::one_hot_encoder),
+    Entry(ML, "Scaler", 1, END, ml::scaler),
+    Entry(ML, "TreeEnsemble", 5, END, trees::ensemble),
+    Entry(ML, "TreeEnsembleClassifier", 1, END, trees::classifier),
+    Entry(ML, "TreeEnsembleRegressor", 1, END, trees::regressor),
+];
+
+/// Operators of ONNX that have no rule.
+static KNOWN: &[(&str, &str)] = &[
+    ("", "Bernoulli"),
+    ("", "ConcatFromSequence"),
+    ("", "If"),
+    ("", "ImageDecoder"),
+    ("", "Loop"),
+    ("", "Multinomial"),
+    ("", "Optional"),
+    ("", "OptionalGetElement"),
+    ("", "OptionalHasElement"),
+    ("", "RandomNormal"),
+    ("", "RandomNormalLike"),
+    ("", "RandomUniform"),
+    ("", "RandomUniformLike"),
+    ("", "RegexFullMatch"),
+    ("", "Scan"),
+    ("", "SequenceAt"),
+    ("", "SequenceConstruct"),
+    ("", "SequenceEmpty"),
+    ("", "SequenceErase"),
+    ("", "SequenceInsert"),
+    ("", "SequenceLength"),
+    ("", "SequenceMap"),
+    ("", "SplitToSequence"),
+    ("", "StringConcat"),
+    ("", "StringNormalizer"),
+    ("", "StringSplit"),
+    ("", "TfIdfVectorizer"),
+    (ML, "CastMap"),
+    (ML, "CategoryMapper"),
+    (ML, "DictVectorizer"),
+    (ML, "SVMClassifier"),
+    (ML, "SVMRegressor"),
+    (ML, "ZipMap"),
+];
+
+/// The rule for an operator at an opset.
+pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
+    let range = match domain {
+        "" => OPSETS,
+        ML => ML_OPSETS,
+        _ => {
+            return Err(unsupported(format!("operators of the domain '{domain}'"))
+                .hint("only ai.onnx, ai.onnx.ml and functions inside the model are handled"));
+        }
+    };
+    if opset < range.0 || opset > range.1 {
+        return Err(unsupported(format!(
+            "opset {opset} (expected {} to {})",
+            range.0, range.1
+        ))
+        .hint("convert the model with onnx.version_converter"));
+    }
+    let mut seen = false;
+    for e in TABLE {
+        if e.0 == domain && e.1 == op {
+            seen = true;
+            if (e.2..=e.3).contains(&opset) {
+                return Ok(e.4);
+            }
+        }
+    }
+    if seen {
+        return Err(invalid(format!("{op} is not defined at opset {opset}")));
+    }
+    if KNOWN.contains(&(domain, op)) {
+        return Err(unsupported("this operator is not implemented"));
+    }
+    Err(invalid(format!("ONNX defines no operator '{op}'"))
+        .hint("is it a custom operator without a domain?"))
+}
+
+/// Every operator that has a rule, for documentation and tests.
+#[cfg(test)]
+pub(crate) fn implemented() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLE.iter().map(|e| (e.0, e.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operator_stands_once() {
+        let mut all: Vec<_> = implemented().chain(KNOWN.iter().copied()).collect();
+        let n = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), n);
+    }
+
+    #[test]
+    fn errors_tell_unknown_from_unimplemented_operators() {
+        let kind = |d, o, v| find(d, o, v).err().map(|f| f.found);
+        assert_eq!(kind("", "Add", 13), None);
+        assert!(kind("", "Loop", 13).is_some_and(|f| f.contains("not implemented")));
+        assert!(kind("", "Frobnicate", 13).is_some_and(|f| f.contains("no operator")));
+        assert!(kind("", "Add", 6).is_some_and(|f| f.contains("opset 6")));
+        assert!(kind("", "Gelu", 19).is_some_and(|f| f.contains("not defined")));
+        assert!(kind("com.example", "Add", 1).is_some_and(|f| f.contains("domain")));
+    }
+}
