@@ -94,7 +94,10 @@ fn inputs(m: usize, n: usize) -> Memory {
         bytes_of_f32(&v)
     };
     let depth = K as usize;
-    Memory::new(vec![row(depth * m), row(depth * n), vec![0; m * n * 4]], &[K])
+    Memory::new(
+        vec![row(depth * m), row(depth * n), vec![0; m * n * 4]],
+        &[K],
+    )
 }
 
 /// Each emitter with its lanes and the tile that fills its registers.

@@ -49,7 +49,7 @@ impl Emitter<'_, '_> {
         }
     }
 
-    pub fn from_gpr(&mut self, elem: Elem, v: Value) -> Value {
+    pub fn spread_gpr(&mut self, elem: Elem, v: Value) -> Value {
         let v = if elem.bytes() == 4 {
             self.b.ins().ireduce(types::I32, v)
         } else {
@@ -61,7 +61,7 @@ impl Emitter<'_, '_> {
     pub fn iota(&mut self, dst: Reg, base: Reg, step: i64) {
         let elem = self.elem(dst);
         let v = self.get(base);
-        let mut v = self.from_gpr(elem, v);
+        let mut v = self.spread_gpr(elem, v);
         if self.wide() {
             let mut row = self.constant(elem, 0);
             for lane in 1..self.kernel.lanes as u8 {
@@ -337,7 +337,7 @@ impl Emitter<'_, '_> {
             let (zero, most) = (self.imm(0), self.imm(i64::from(self.kernel.lanes)));
             let n = self.b.ins().smax(n, zero);
             let n = self.b.ins().smin(n, most);
-            let n = self.from_gpr(Elem::I32, n);
+            let n = self.spread_gpr(Elem::I32, n);
             let mut row = self.constant(Elem::I32, 0);
             for lane in 1..self.kernel.lanes as u8 {
                 let x = self.scalar_constant(Elem::I32, u64::from(lane));

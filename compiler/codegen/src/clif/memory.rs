@@ -38,7 +38,7 @@ impl Emitter<'_, '_> {
             Mem::U32 => ins.uload32(flags(), at, disp),
             Mem::F16 => {
                 let h = ins.uload16(types::I32, flags(), at, disp);
-                self.from_half(h)
+                self.half_to_single(h)
             }
             Mem::BF16 => {
                 let h = ins.uload16(types::I32, flags(), at, disp);
@@ -63,11 +63,11 @@ impl Emitter<'_, '_> {
                 self.b.ins().istore32(flags(), v, at, disp);
             }
             Mem::F16 => {
-                let h = self.to_half(v);
+                let h = self.single_to_half(v);
                 self.b.ins().istore16(flags(), h, at, disp);
             }
             Mem::BF16 => {
-                let h = self.to_bfloat(v);
+                let h = self.single_to_bfloat(v);
                 self.b.ins().istore16(flags(), h, at, disp);
             }
         }
@@ -100,7 +100,7 @@ impl Emitter<'_, '_> {
     }
 
     /// IEEE half in the low bits of an `i32`, to `f32`.
-    fn from_half(&mut self, h: Value) -> Value {
+    fn half_to_single(&mut self, h: Value) -> Value {
         let sign = self.and(h, 0x8000);
         let sign = self.shl(sign, 16);
         let mag = self.and(h, 0x7fff);
@@ -131,7 +131,7 @@ impl Emitter<'_, '_> {
     }
 
     /// `f32` to IEEE half in the low bits of an `i32`, to nearest even.
-    fn to_half(&mut self, v: Value) -> Value {
+    fn single_to_half(&mut self, v: Value) -> Value {
         let bits = self.bits(v);
         let sign = self.shr(bits, 16);
         let sign = self.and(sign, 0x8000);
@@ -171,7 +171,7 @@ impl Emitter<'_, '_> {
     }
 
     /// `f32` to bfloat16 in the low bits of an `i32`, to nearest even.
-    fn to_bfloat(&mut self, v: Value) -> Value {
+    fn single_to_bfloat(&mut self, v: Value) -> Value {
         let bits = self.bits(v);
         let odd = self.shr(bits, 16);
         let odd = self.and(odd, 1);

@@ -324,7 +324,7 @@ impl Emitter<'_, '_> {
             } => self.vstore(src, mem, addr, mask),
             Inst::VFromGpr { dst, src } => {
                 let v = self.get(src);
-                let v = self.from_gpr(self.elem(dst), v);
+                let v = self.spread_gpr(self.elem(dst), v);
                 self.def(dst, v);
             }
             Inst::VIota { dst, base, step } => self.iota(dst, base, step),

@@ -598,7 +598,9 @@ impl Machine<'_> {
                 .collect();
             half /= 2;
         }
-        self.vecs[dst.0 as usize] = x;
+        // Minimum and maximum of floats do not commute: the first lane speaks for all.
+        let first = x.first().copied().unwrap_or(0);
+        self.vecs[dst.0 as usize] = vec![first; x.len()];
     }
 
     unsafe fn math(&mut self, func: MathFn, dst: Reg, a: Reg, b: Option<Reg>) {

@@ -10,6 +10,9 @@ use super::EmitError;
 use super::table::Op;
 use iced_x86::{Code, Encoder, Instruction, OpKind, Register};
 
+/// What stands between code and constants: a breakpoint, should it ever be run.
+pub(super) const PADDING: u8 = 0xcc;
+
 /// Width of a vector operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub(super) enum Width {
@@ -573,7 +576,7 @@ impl Asm {
         for &(at, next, c) in &self.addresses {
             patch(at, offsets[c.0] as i64 - next as i64)?;
         }
-        bytes.resize(self.pos.next_multiple_of(64), 0);
+        bytes.resize(self.pos.next_multiple_of(64), PADDING);
         for &i in &order {
             bytes.extend_from_slice(&self.pool[i]);
         }

@@ -305,15 +305,15 @@ impl Emitter<'_> {
                 self.op(&t::MINPD, fw, &[vr, vr, most]);
                 self.op(&t::CVTTPD2DQ, fw, &[vd, vr]);
             }
-            (F64 | F32, I64, _) => self.to_i64(near, d, s, from),
-            (I64, F64 | F32, _) => self.from_i64(d, s, to),
+            (F64 | F32, I64, _) => self.floats_to_i64(near, d, s, from),
+            (I64, F64 | F32, _) => self.i64_to_floats(d, s, to),
             _ => self.unsupported(format!("{from:?} to {to:?}")),
         }
         self.vdone(dst, d);
     }
 
     /// Four floats to 64-bit integers, a lane at a time.
-    fn to_i64(&mut self, near: bool, d: u8, s: u8, from: Elem) {
+    fn floats_to_i64(&mut self, near: bool, d: u8, s: u8, from: Elem) {
         let mut x = s;
         if from == Elem::F32 {
             x = self.vtemp();
@@ -346,7 +346,7 @@ impl Emitter<'_> {
         self.op(&t::ANDPD, Y, &[Arg::V(d, Y), vo, vk]);
     }
 
-    fn from_i64(&mut self, d: u8, s: u8, to: Elem) {
+    fn i64_to_floats(&mut self, d: u8, s: u8, to: Elem) {
         self.op(&t::MOVUPD_ST, Y, &[Arg::M(BUFFER), Arg::V(s, Y)]);
         let x = self.vtemp();
         let vx = Arg::V(x, X);

@@ -230,7 +230,7 @@ impl<'k> Emitter<'k> {
             Inst::GSet { dst, src } => self.gset(dst, src),
             Inst::GBin { op, dst, a, b } => self.gbin(op, dst, a, b),
             Inst::GLoad { dst, mem, addr } => self.gload(dst, mem, addr),
-            Inst::GFromLane { dst, src } => self.from_lane(dst, src),
+            Inst::GFromLane { dst, src } => self.first_lane(dst, src),
             Inst::VConst { dst, bits } => {
                 let Class::Vec(elem) = self.kernel.class(dst) else {
                     return;
@@ -260,7 +260,7 @@ impl<'k> Emitter<'k> {
                 addr,
                 mask,
             } => self.vstore(src, mem, addr, mask),
-            Inst::VFromGpr { dst, src } => self.from_gpr(dst, src),
+            Inst::VFromGpr { dst, src } => self.spread_gpr(dst, src),
             Inst::VIota { dst, base, step } => self.iota(dst, base, step),
             Inst::VUn { op, dst, a } => self.vun(op, dst, a),
             Inst::VBin { op, dst, a, b } => self.vbin(op, dst, a, b),

@@ -83,7 +83,7 @@ impl<'k> Emitter<'k> {
         self.asm.raw(code, &[arg, m], None, None);
     }
 
-    pub fn from_lane(&mut self, dst: Reg, src: Reg) {
+    pub fn first_lane(&mut self, dst: Reg, src: Reg) {
         let v = Arg::V(self.vreg(src), Width::X);
         let d = self.gdst(dst);
         if self.elem(src).bytes() == 4 {

@@ -6,7 +6,7 @@
 //! sequences. What a kernel needs and an instruction set lacks is [`EmitError::Unsupported`]; the
 //! caller then takes the Cranelift emitter.
 //!
-//! The phases, a file each: [`live`] (intervals), [`alloc`] (places), [`emit`] (the walk over the
+//! The phases, a file each: [`webs`] (temporaries), [`live`] (intervals), [`alloc`] (places), [`emit`] (the walk over the
 //! structure), [`gpr`] (integers and control), [`vector`] (what both instruction sets share),
 //! [`avx512`] and [`avx2`] (what they do not), [`table`] and [`select`] (codes), [`asm`] (bytes).
 
@@ -20,6 +20,7 @@ mod live;
 mod select;
 mod table;
 mod vector;
+mod webs;
 
 use crate::kernel::{Class, Kernel};
 use alloc::Reserve;
@@ -73,6 +74,7 @@ pub enum EmitError {
 /// Emits a kernel, which the caller has verified.
 pub fn emit(kernel: &Kernel, isa: Isa) -> Result<Code, EmitError> {
     supported(kernel, isa)?;
+    let kernel = &webs::split(kernel);
     let live = live::analyse(kernel, isa);
     let mut reserve = Reserve {
         vec: 1,
@@ -144,6 +146,10 @@ pub fn disassemble(bytes: &[u8]) -> String {
     let mut lowest_constant = bytes.len() as u64;
     while decoder.can_decode() && decoder.ip() < lowest_constant {
         let ip = decoder.ip();
+        let rest = bytes.get(ip as usize..lowest_constant as usize);
+        if rest.is_some_and(|r| r.iter().all(|b| *b == asm::PADDING)) {
+            break;
+        }
         let i = decoder.decode();
         if i.is_invalid() {
             break;

@@ -141,7 +141,7 @@ impl Emitter<'_> {
         }
     }
 
-    pub fn from_gpr(&mut self, dst: Reg, src: Reg) {
+    pub fn spread_gpr(&mut self, dst: Reg, src: Reg) {
         let g = self.greg(src);
         let d = self.vdst(dst);
         self.spread(d, self.elem(dst), g);
@@ -267,7 +267,8 @@ impl Emitter<'_> {
         let at = |e: &Self, r: Reg| e.place(r) == Place::Vec(d);
         let (a_there, b_there, c_there) = (at(self, a), at(self, b), at(self, c));
         let memories = [a, b, c].map(|r| self.in_memory(r));
-        if c_there || !(a_there || b_there) && !(memories[0] || memories[1]) && !memories[2] {
+        let in_registers = !memories.contains(&true);
+        if c_there || (in_registers && !a_there && !b_there) {
             if !c_there {
                 self.vcopy_to(d, c);
             }
@@ -390,6 +391,11 @@ impl Emitter<'_> {
             }
             self.lanes_op(op, elem, d, x, y);
             x = d;
+        }
+        if elem.is_float() && matches!(op, VBin::Min | VBin::Max) {
+            // These do not commute (NaN, zeros): the first lane speaks for all.
+            let row = wide(elem, &t::PBROADCASTD, &t::PBROADCASTQ);
+            self.op(row, w, &[Arg::V(d, w), Arg::V(d, Width::X)]);
         }
         self.vdone(dst, d);
     }
