@@ -1,1 +1,36 @@
-//! Lapidary.
+//! Lapidary compiles ONNX models to native code.
+//!
+//! ```no_run
+//! use lapidary::{Model, Options};
+//! use ndarray::Array4;
+//!
+//! let model = Model::load("resnet50.onnx")?.compile(&Options::default())?;
+//! let image = Array4::<f32>::zeros((1, 3, 224, 224));
+//! let outputs = model.run([("input", &image)])?;
+//! let scores = outputs[0].view::<f32>()?;
+//! # Ok::<(), lapidary::Error>(())
+//! ```
+//!
+//! This crate is the face of the others: it carries a model through the stages ([`pipeline`]), and holds what the
+//! command and the tests need beside that: value files ([`files`]), comparison ([`compare`]), test cases ([`case`]).
+//! What a stage does is known to its crate alone.
+
+pub mod bisect;
+pub mod case;
+pub mod compare;
+mod compiled;
+mod error;
+pub mod files;
+mod model;
+mod options;
+pub mod pipeline;
+pub mod random;
+mod value;
+
+pub use compiled::{Compiled, Context};
+pub use error::{Class, Error, Faults};
+pub use lapidary_codegen::Level;
+pub use lapidary_runtime::{Dim, DType, Element, Tensor, TensorView, ValueInfo};
+pub use model::Model;
+pub use options::{Cpu, DimSetting, Options};
+pub use value::{Output, Value};

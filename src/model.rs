@@ -1,0 +1,186 @@
+//! A loaded ONNX model: described, checked, compiled.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use bytes::Bytes;
+use lapidary_onnx::ModelFile;
+use lapidary_onnx::checker;
+use lapidary_onnx::proto::tensor_shape_proto::dimension;
+use lapidary_onnx::proto::{ValueInfoProto, type_proto};
+use lapidary_runtime::{DType, Dim, ValueInfo};
+
+use crate::{Compiled, Error, Faults, Options, pipeline};
+
+/// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
+type Declared = (String, Result<ValueInfo, String>);
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    file: ModelFile,
+    inputs: Vec<Declared>,
+    outputs: Vec<Declared>,
+}
+
+impl Model {
+    /// Loads a file; its weights are mapped, not read.
+    pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
+        Ok(Model::from_file(ModelFile::open(path)?))
+    }
+
+    /// Decodes a model from memory; external data is looked for in `base_dir`.
+    pub fn from_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>) -> Result<Model, Error> {
+        let file = ModelFile::from_bytes(bytes.into(), base_dir)?;
+        Ok(Model::from_file(file))
+    }
+
+    fn from_file(file: ModelFile) -> Model {
+        let graph = file.graph();
+        let constants: HashSet<&str> = graph
+            .initializer
+            .iter()
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        let inputs = graph
+            .input
+            .iter()
+            .filter(|info| !constants.contains(info.name.as_str()))
+            .map(declared)
+            .collect();
+        let outputs = graph.output.iter().map(declared).collect();
+        Model {
+            file,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// The file's stem, made fit for a symbol; `model` for one from memory.
+    pub fn name(&self) -> String {
+        let stem = self.file.path().and_then(Path::file_stem);
+        let stem = stem.and_then(|s| s.to_str()).unwrap_or("model");
+        symbol_name(stem)
+    }
+
+    /// The inputs that a run takes, as declared (sequences and other kinds left out).
+    pub fn inputs(&self) -> Vec<ValueInfo> {
+        tensors(&self.inputs)
+    }
+
+    /// The outputs, as declared; their dims are hints, never constraints.
+    pub fn outputs(&self) -> Vec<ValueInfo> {
+        tensors(&self.outputs)
+    }
+
+    /// The names of all inputs that a run takes.
+    pub fn input_names(&self) -> Vec<&str> {
+        self.inputs.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The names of all outputs.
+    pub fn output_names(&self) -> Vec<String> {
+        self.outputs.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Fails if an input or output is no tensor that can cross the interface.
+    pub fn require_tensors(&self) -> Result<(), Error> {
+        for (role, list) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for (name, value) in list {
+                if let Err(kind) = value {
+                    return Err(Error::Unsupported(format!(
+                        "{role} '{name}' is {kind}, which is not supported (hint: split the model before it)"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The decoded file.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// Everything that stands in the way of compiling: all faults of the file, or all nodes that cannot be imported.
+    pub fn check(&self, options: &Options) -> Result<(), Error> {
+        checker::check(&self.file).map_err(Faults)?;
+        self.require_tensors()?;
+        pipeline::import(self, options)?;
+        Ok(())
+    }
+
+    /// Compiles into memory.
+    pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
+        let program = pipeline::program(self, options)?;
+        let code = pipeline::jit(program, options)?;
+        Compiled::from_code(code, options)
+    }
+
+    /// TODO placeholder
+    pub fn compile_library(&self, _: &Path, _: Option<&Path>, _: &Options) -> Result<(), Error> {
+        Err(Error::Other("not linked yet".into()))
+    }
+    /// TODO placeholder
+    pub fn compile_to(&self, _: &Path, _: Option<&Path>, _: Option<&Path>, _: &Options) -> Result<Vec<std::path::PathBuf>, Error> {
+        Err(Error::Other("not linked yet".into()))
+    }
+}
+
+/// A name that C takes as part of an identifier.
+pub fn symbol_name(text: &str) -> String {
+    let mut name: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert_str(0, "model_");
+    }
+    name
+}
+
+fn tensors(list: &[Declared]) -> Vec<ValueInfo> {
+    list.iter().filter_map(|(_, value)| value.as_ref().ok().cloned()).collect()
+}
+
+fn declared(info: &ValueInfoProto) -> Declared {
+    (info.name.clone(), value_info(info))
+}
+
+fn value_info(info: &ValueInfoProto) -> Result<ValueInfo, String> {
+    let kind = |kind: &str| Err(kind.to_string());
+    let tensor = match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => tensor,
+        Some(type_proto::Value::SequenceType(_)) => return kind("a sequence"),
+        Some(type_proto::Value::OptionalType(_)) => return kind("an optional"),
+        Some(type_proto::Value::MapType(_)) => return kind("a map"),
+        Some(type_proto::Value::SparseTensorType(_)) => return kind("a sparse tensor"),
+        Some(type_proto::Value::OpaqueType(_)) => return kind("opaque"),
+        None => return kind("of no type"),
+    };
+    let Some(dtype) = DType::from_onnx(tensor.elem_type) else {
+        return Err(format!("a tensor of element type {}", tensor.elem_type));
+    };
+    let dims = tensor.shape.as_ref().map(|shape| {
+        let dims = shape.dim.iter().map(|dim| match &dim.value {
+            Some(dimension::Value::DimValue(value)) => Dim {
+                name: None,
+                value: usize::try_from(*value).ok(),
+            },
+            Some(dimension::Value::DimParam(name)) => Dim {
+                name: Some(name.clone()).filter(|name| !name.is_empty()),
+                value: None,
+            },
+            None => Dim {
+                name: None,
+                value: None,
+            },
+        });
+        dims.collect()
+    });
+    Ok(ValueInfo {
+        name: info.name.clone(),
+        dtype,
+        dims,
+    })
+}

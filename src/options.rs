@@ -1,0 +1,103 @@
+//! How a model is compiled and run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lapidary_codegen::Level;
+use lapidary_runtime::abi;
+
+pub use lapidary_import::DimSetting;
+
+use crate::Error;
+
+/// The instructions that code may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Cpu {
+    /// What this machine has.
+    #[default]
+    Native,
+    /// What every processor of the architecture has.
+    Baseline,
+    /// x86-64-v3: AVX2 and FMA.
+    V3,
+    /// x86-64-v4: AVX-512.
+    V4,
+}
+
+impl Cpu {
+    /// The level of code; for `Native`, the greatest that this machine runs.
+    pub fn level(self) -> Level {
+        match self {
+            Cpu::Baseline => Level::Baseline,
+            Cpu::V3 => Level::V3,
+            Cpu::V4 => Level::V4,
+            Cpu::Native => {
+                let levels = [Cpu::V4, Cpu::V3];
+                let best = levels.into_iter().find(|cpu| cpu.runs_here());
+                best.map_or(Level::Baseline, Cpu::level)
+            }
+        }
+    }
+
+    /// Whether this machine runs such code.
+    pub fn runs_here(self) -> bool {
+        let needed = match self {
+            Cpu::Native | Cpu::Baseline => 0,
+            Cpu::V3 => abi::cpu::AVX2,
+            Cpu::V4 => abi::cpu::AVX2 | abi::cpu::AVX512,
+        };
+        abi::cpu_features() & needed == needed
+    }
+}
+
+/// How a model is compiled and run. The default: any shape, the best code for this machine, all its threads.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Threads of a context with the caller's; 0: one for each processor available.
+    pub threads: usize,
+    /// The instructions that code may use.
+    pub cpu: Cpu,
+    /// Settings for dims of inputs, by the model's name of a dim or by `input.axis`; the last that fits wins.
+    pub dims: Vec<(String, DimSetting)>,
+    /// Frees every dim of every input, whatever the model declares.
+    pub symbolic: bool,
+    /// Bytes that a context may hold, beside weights.
+    pub memory_limit: Option<u64>,
+    /// The time that a run may take.
+    pub timeout: Option<Duration>,
+    /// The weights file of a compiled library, if it is not beside it.
+    pub weights: Option<PathBuf>,
+    /// Passes of the optimiser to leave out, to find the one that is wrong.
+    pub skip_passes: Vec<String>,
+}
+
+impl Options {
+    /// Adds a setting in the command's words: `NAME=VALUE`, or `NAME=?` for a free dim.
+    pub fn set_dim(&mut self, text: &str) -> Result<(), Error> {
+        let bad = || {
+            Error::Usage(format!(
+                "'{text}' is no setting of a dim (hint: NAME=VALUE, or NAME=? for a free one; NAME is the model's name or INPUT.AXIS)"
+            ))
+        };
+        let (name, value) = text.rsplit_once('=').ok_or_else(bad)?;
+        let setting = match value {
+            "?" => DimSetting::Free,
+            value => DimSetting::Fixed(value.parse().ok().filter(|v| *v >= 0).ok_or_else(bad)?),
+        };
+        if name.is_empty() {
+            return Err(bad());
+        }
+        self.dims.push((name.to_string(), setting));
+        Ok(())
+    }
+
+    pub(crate) fn runtime(&self) -> lapidary_runtime::Options {
+        lapidary_runtime::Options {
+            threads: self.threads,
+            memory_limit: self.memory_limit,
+            timeout: self.timeout,
+            weights_path: self.weights.clone(),
+            ..lapidary_runtime::Options::default()
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The stages from a model to code, one function each, so that a caller can stop after any.
+//!
+//! `import` → `optimize` → `lower` (with fusion groups) → `jit`. [`Work`] tells what a lowered program computes, for
+//! reports.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lapidary_graph::{Dim, Graph, Group, Sym, SymbolOrigin};
+use lapidary_import::ImportOptions;
+use lapidary_link::{CodeOptions, JitModel};
+use lapidary_lower::{Program, Step};
+use lapidary_onnx::checker;
+use lapidary_passes::{Remark, Report};
+use lapidary_runtime::ModelCode;
+
+use crate::{Error, Faults, Model, Options};
+
+/// The graph as the importer makes it.
+pub fn import(model: &Model, options: &Options) -> Result<Graph, Error> {
+    let import = ImportOptions {
+        symbolic: options.symbolic,
+        dims: options.dims.clone(),
+    };
+    let mut graph = lapidary_import::import(model.file(), &import)?;
+    graph.name = model.name();
+    Ok(graph)
+}
+
+/// Runs the passes over a graph.
+pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, Error> {
+    let passes = lapidary_passes::Options {
+        skip: options.skip_passes.clone(),
+        ..Default::default()
+    };
+    lapidary_passes::optimize(graph, &passes).map_err(|e| Error::stage("passes", &e))
+}
+
+/// The fusion groups of an optimised graph, and why others were not formed.
+pub fn groups(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
+    lapidary_passes::fuse(graph)
+}
+
+/// The kernels and calls of an optimised graph.
+pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, Error> {
+    Ok(lapidary_lower::lower(graph, groups)?)
+}
+
+/// All stages up to a lowered program, the checker first.
+pub fn program(model: &Model, options: &Options) -> Result<Program, Error> {
+    checker::check(model.file()).map_err(Faults)?;
+    model.require_tensors()?;
+    model.file().verify_unchanged()?;
+    let mut graph = import(model, options)?;
+    optimize(&mut graph, options)?;
+    let (groups, _) = groups(&graph);
+    lower(graph, &groups)
+}
+
+/// Code in memory.
+pub fn jit(program: Program, options: &Options) -> Result<Arc<dyn ModelCode>, Error> {
+    let code: JitModel = lapidary_link::jit(program, &code_options(options))?;
+    Ok(code.code())
+}
+
+/// The options of code, with all processors at work.
+pub(crate) fn code_options(options: &Options) -> CodeOptions<'static> {
+    CodeOptions {
+        level: options.cpu.level(),
+        ..CodeOptions::host()
+    }
+}
+
+/// What a program computes: the operations of each step, over the dims of the inputs.
+pub struct Work {
+    /// Multiplications and additions of contractions, a step each; `None` for library calls.
+    steps: Vec<Option<Dim>>,
+    /// Where a symbol's value is read: input and axis.
+    symbols: HashMap<Sym, (usize, usize)>,
+}
+
+impl Work {
+    /// The work of a program.
+    pub fn of(program: &Program) -> Work {
+        let steps = program.steps.iter().map(|step| match step {
+            Step::Kernel { flops, .. } => Some(flops.clone()),
+            Step::Library(_) => None,
+        });
+        let symbols = program.graph.symbols.iter().filter_map(|(symbol, data)| {
+            match data.origin {
+                SymbolOrigin::Input { input, axis } => {
+                    Some((symbol, (input as usize, axis as usize)))
+                }
+                SymbolOrigin::Node { .. } => None,
+            }
+        });
+        Work {
+            steps: steps.collect(),
+            symbols: symbols.collect(),
+        }
+    }
+
+    /// The operations of each step for inputs of these shapes; `None` where they depend on data.
+    pub fn step_flops(&self, shapes: &[&[usize]]) -> Vec<Option<f64>> {
+        let value = |symbol: Sym| {
+            let (input, axis) = self.symbols.get(&symbol)?;
+            shapes.get(*input)?.get(*axis).map(|dim| *dim as i64)
+        };
+        let step = |flops: &Option<Dim>| flops.as_ref()?.eval(&value).map(|n| n as f64);
+        self.steps.iter().map(step).collect()
+    }
+
+    /// The sum over all steps that are known; `None` if it is 0.
+    pub fn flops(&self, shapes: &[&[usize]]) -> Option<f64> {
+        let sum: f64 = self.step_flops(shapes).into_iter().flatten().sum();
+        (sum > 0.0).then_some(sum)
+    }
+}
