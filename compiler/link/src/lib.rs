@@ -3,6 +3,8 @@
 //! * [`plan`]: steps in order, buffers with lifetimes, segments, the weights blob.
 //! * driver: the Cranelift functions that compute dimensions and make the calls.
 //! * [`jit`]: a model in memory.
+//! * [`file`]: objects, archives, shared libraries.
+//! * [`header`]: the C header of a compiled model.
 //!
 //! The same driver and the same machine code go into memory and into object files.
 
@@ -10,10 +12,14 @@ mod blob;
 mod code;
 mod driver;
 mod error;
+pub mod file;
+pub mod header;
 pub mod jit;
 pub mod plan;
 
 pub use error::LinkError;
+pub use file::{Artifact, FileOptions, WeightsIn, Written, write};
+pub use header::header;
 pub use jit::{JitModel, jit};
 pub use lapidary_codegen::Level;
 

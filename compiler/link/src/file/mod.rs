@@ -1,0 +1,270 @@
+//! A program compiled into files: an object, an archive, a shared library.
+//!
+//! In: a lowered program and a path. Out: the file, whole or not at all: everything is written under
+//! temporary names in a folder beside the target, which is removed whatever happens, and renamed at
+//! the end. The weights are a section of their own (streamed, never held), or a file beside the
+//! library. A library exports its model's symbol alone.
+
+mod elf;
+mod tools;
+mod weights;
+
+use crate::code::{self, Addresses, Isas};
+use crate::driver::WeightsAt;
+use crate::error::LinkError;
+use crate::plan::{Plan, PlanOptions, plan};
+use crate::{CodeOptions, blob, jit};
+use cranelift_module::{DataDescription, Linkage, Module, default_libcall_names};
+use cranelift_object::object::SectionKind;
+use cranelift_object::{ObjectBuilder, ObjectModule};
+use lapidary_codegen::Level;
+use lapidary_lower::program::Program;
+use std::path::{Path, PathBuf};
+use target_lexicon::{Architecture, BinaryFormat, Triple};
+use tools::Workplace;
+
+/// Weights above this many bytes are not put into a library: code must reach past them.
+const INSIDE_LIMIT: u64 = 3 << 29;
+/// The same for an object, which is held in memory.
+const OBJECT_LIMIT: u64 = 256 << 20;
+/// The section of the weights.
+const SECTION: &str = ".lapidary.weights";
+
+/// What is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Artifact {
+    /// One relocatable object; to be linked with the runtime's archive.
+    Object,
+    /// The objects of the model and of the runtime.
+    Archive,
+    /// A shared library with the runtime inside.
+    Shared,
+}
+
+impl Artifact {
+    /// By the ending of a file's name: `.o`, `.a`, `.so`.
+    pub fn of(path: &Path) -> Option<Artifact> {
+        match path.extension()?.to_str()? {
+            "o" => Some(Artifact::Object),
+            "a" => Some(Artifact::Archive),
+            "so" => Some(Artifact::Shared),
+            _ => None,
+        }
+    }
+}
+
+/// Where the weights go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WeightsIn {
+    /// Inside, unless they are too big for it.
+    #[default]
+    Auto,
+    Inside,
+    /// A file beside: the same name, ending in `.weights`.
+    Beside,
+}
+
+/// How files are made.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// A C identifier: the library exports `lapidary_model_<name>`.
+    pub name: String,
+    pub target: Triple,
+    pub weights: WeightsIn,
+    /// Leave out symbols that only debuggers and profilers read.
+    pub strip: bool,
+    /// The C compiler that drives the linker.
+    pub linker: PathBuf,
+    /// The archiver.
+    pub archiver: PathBuf,
+}
+
+impl FileOptions {
+    /// For this machine, with the tools that are found by their usual names.
+    pub fn new(name: impl Into<String>) -> Self {
+        FileOptions {
+            name: name.into(),
+            target: Triple::host(),
+            weights: WeightsIn::Auto,
+            strip: false,
+            linker: "cc".into(),
+            archiver: "ar".into(),
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub path: PathBuf,
+    /// The weights file, when there is one.
+    pub weights: Option<PathBuf>,
+    /// Bytes of machine code of the model.
+    pub code_bytes: usize,
+    pub weight_bytes: u64,
+}
+
+/// Compiles a program into a file.
+pub fn write(
+    program: &Program,
+    artifact: Artifact,
+    path: &Path,
+    options: &FileOptions,
+    code_options: &CodeOptions<'_>,
+) -> Result<Written, LinkError> {
+    check(artifact, options, code_options)?;
+    let plan = plan(program, PlanOptions { pin_from: None })?;
+    jit::check_library(program, &plan, None)?;
+    let place = Workplace::new(path)?;
+    let limit = match artifact {
+        Artifact::Object => OBJECT_LIMIT,
+        _ => INSIDE_LIMIT,
+    };
+    let bytes = plan.weights.bytes;
+    let inside = match options.weights {
+        WeightsIn::Auto => bytes <= limit,
+        WeightsIn::Beside => false,
+        WeightsIn::Inside if bytes > INSIDE_LIMIT => {
+            return Err(LinkError::Unsupported {
+                what: format!("{bytes} bytes of weights inside of a library"),
+                hint: "put them into a file beside it".into(),
+            });
+        }
+        WeightsIn::Inside => true,
+    };
+    let symbol = format!("lapidary_weights_{}", options.name);
+    let mut objects = vec![place.file("model.o")];
+    let mut weights_file = None;
+    let at = if bytes == 0 {
+        WeightsAt::None
+    } else if !inside {
+        let file = path.with_extension("weights");
+        let name = file_name(&file);
+        let hash = weights::write_file(program, &plan, code_options, &place.file("weights"))?;
+        weights_file = Some(file);
+        WeightsAt::File { name, hash }
+    } else {
+        if artifact != Artifact::Object {
+            let object = place.file("weights.o");
+            let target = &options.target;
+            elf::write_weights(program, &plan, code_options, target, &symbol, &object)?;
+            objects.push(object);
+        }
+        WeightsAt::Symbol(symbol.clone())
+    };
+    let own_weights = (inside && bytes > 0 && artifact == Artifact::Object).then_some(symbol);
+    let (object, code_bytes) = object(program, &plan, options, code_options, at, own_weights)?;
+    let first = place.file("model.o");
+    std::fs::write(&first, object).map_err(|e| LinkError::file("write", &first, e))?;
+    let made = match artifact {
+        Artifact::Object => first,
+        Artifact::Archive => tools::archive(&place, &objects, options)?,
+        Artifact::Shared => tools::shared(&place, &objects, options, &file_name(path))?,
+    };
+    if let Some(file) = &weights_file {
+        place.publish(&place.file("weights"), file)?;
+    }
+    place.publish(&made, path)?;
+    Ok(Written {
+        path: path.to_path_buf(),
+        weights: weights_file,
+        code_bytes,
+        weight_bytes: bytes,
+    })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or(String::new(), |n| n.to_string_lossy().into_owned())
+}
+
+fn check(
+    artifact: Artifact,
+    options: &FileOptions,
+    code_options: &CodeOptions<'_>,
+) -> Result<(), LinkError> {
+    let name = &options.name;
+    if name.is_empty() || code::identifier(name) != *name {
+        return Err(LinkError::Name(name.clone()));
+    }
+    let target = &options.target;
+    let unsupported = |what: String, hint: &str| {
+        Err(LinkError::Unsupported {
+            what,
+            hint: hint.into(),
+        })
+    };
+    if target.binary_format != BinaryFormat::Elf {
+        return unsupported(
+            format!("the target `{target}`"),
+            "object files are written for Linux only",
+        );
+    }
+    if target.architecture != Architecture::X86_64 && code_options.level != Level::Baseline {
+        return unsupported(
+            format!("level {:?} for `{target}`", code_options.level),
+            "it is a level of x86-64; use the baseline",
+        );
+    }
+    if artifact != Artifact::Object && target.architecture != Triple::host().architecture {
+        return unsupported(
+            format!("a library for `{target}`"),
+            "write an object (.o), and link it there with the runtime's sources",
+        );
+    }
+    Ok(())
+}
+
+/// The object with code and table; also the weights, if a symbol for them is given.
+fn object(
+    program: &Program,
+    plan: &Plan,
+    options: &FileOptions,
+    code_options: &CodeOptions<'_>,
+    weights: WeightsAt,
+    own_weights: Option<String>,
+) -> Result<(Vec<u8>, usize), LinkError> {
+    let name = &options.name;
+    let failed = |e: &dyn std::fmt::Display| LinkError::code(name, e);
+    let isas = Isas::new(&options.target, code_options.level, true)?;
+    let builder = ObjectBuilder::new(
+        isas.kernels.clone(),
+        name.as_bytes(),
+        default_libcall_names(),
+    )
+    .map_err(|e| failed(&e))?;
+    let mut module = ObjectModule::new(builder);
+    if let Some(symbol) = own_weights {
+        let id = module
+            .declare_data(&symbol, Linkage::Hidden, false, false)
+            .map_err(|e| failed(&e))?;
+        let mut description = DataDescription::new();
+        description.set_align(64);
+        description.set_custom_section(SECTION);
+        let bytes = blob::in_memory(program, plan, code_options)?;
+        description.define(bytes.map_or_else(Box::default, |m| m.to_vec().into_boxed_slice()));
+        module
+            .define_data(id, &description)
+            .map_err(|e| failed(&e))?;
+    }
+    let (driver, codes) = code::compile(
+        &mut module,
+        &isas,
+        code_options,
+        program,
+        plan,
+        name,
+        Addresses {
+            pinned: &[],
+            weights,
+        },
+    )?;
+    code::define(&mut module, &driver, &codes)?;
+    let mut product = module.finish();
+    // Without it some linkers make the stack executable.
+    product
+        .object
+        .add_section(Vec::new(), b".note.GNU-stack".to_vec(), SectionKind::Other);
+    let bytes = product.emit().map_err(|e| failed(&e))?;
+    Ok((bytes, codes.iter().map(|c| c.bytes.len()).sum()))
+}

@@ -1,0 +1,135 @@
+//! The tools of the system, and the folder in which they work.
+
+use super::FileOptions;
+use crate::error::LinkError;
+use lapidary_runtime::abi;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The runtime and the kernels in C.
+const RUNTIME: &[u8] = include_bytes!(env!("LAPIDARY_ARCHIVE"));
+
+/// A temporary folder beside the target, removed when dropped.
+pub(super) struct Workplace {
+    folder: PathBuf,
+}
+
+impl Workplace {
+    pub fn new(target: &Path) -> Result<Self, LinkError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let parent = match target.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let mut name = OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        name.push(format!(".{}-{number}.tmp", std::process::id()));
+        let folder = parent.join(name);
+        std::fs::create_dir(&folder).map_err(|e| LinkError::file("write", target, e))?;
+        // Tools run elsewhere need the whole path.
+        let folder = std::fs::canonicalize(&folder).unwrap_or(folder);
+        Ok(Workplace { folder })
+    }
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, LinkError> {
+        let path = self.file(name);
+        std::fs::write(&path, bytes).map_err(|e| LinkError::file("write", &path, e))?;
+        Ok(path)
+    }
+    /// Gives a finished file its name.
+    pub fn publish(&self, from: &Path, to: &Path) -> Result<(), LinkError> {
+        std::fs::rename(from, to).map_err(|e| LinkError::file("write", to, e))
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The runtime's archive with the model's objects added.
+pub(super) fn archive(
+    place: &Workplace,
+    objects: &[PathBuf],
+    options: &FileOptions,
+) -> Result<PathBuf, LinkError> {
+    let out = place.write("out.a", RUNTIME)?;
+    let mut command = Command::new(&options.archiver);
+    command.arg("rcs").arg(&out).args(objects);
+    run(
+        command,
+        "give another archiver, or write a shared library (.so)",
+    )?;
+    Ok(out)
+}
+
+/// A shared library of the objects and what they need of the runtime.
+pub(super) fn shared(
+    place: &Workplace,
+    objects: &[PathBuf],
+    options: &FileOptions,
+    file_name: &str,
+) -> Result<PathBuf, LinkError> {
+    let runtime = place.write("runtime.a", RUNTIME)?;
+    let script = format!(
+        "{{ global: {}{}; local: *; }};\n",
+        abi::symbol::MODEL_PREFIX,
+        options.name
+    );
+    let script = place.write("exports", script.as_bytes())?;
+    let out = place.file("out.so");
+    let mut command = Command::new(&options.linker);
+    let mut version = OsString::from("-Wl,--version-script=");
+    version.push(script);
+    let mut soname = OsString::from("-Wl,-soname,");
+    soname.push(file_name);
+    command
+        .args(["-shared", "-nostartfiles", "-o"])
+        .arg(&out)
+        .args(objects)
+        .arg(runtime)
+        .arg(version)
+        .args([
+            "-Wl,--gc-sections",
+            "-Wl,--exclude-libs,ALL",
+            "-Wl,--build-id=none",
+            "-Wl,--no-undefined",
+            "-Wl,-z,noexecstack,-z,relro",
+        ]);
+    // A comma would be read as the end of the name.
+    if !file_name.contains(',') {
+        command.arg(soname);
+    }
+    if options.strip {
+        command.arg("-Wl,-s");
+    }
+    command.args(["-lm", "-lpthread"]);
+    run(command, "install a C compiler, or name one as the linker")?;
+    Ok(out)
+}
+
+fn run(mut command: Command, hint: &'static str) -> Result<(), LinkError> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => LinkError::ToolMissing {
+            tool: tool.clone(),
+            hint,
+        },
+        _ => LinkError::file("run", Path::new(&tool), e),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LinkError::ToolFailed {
+        tool,
+        status: output.status.to_string(),
+        stderr: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+    })
+}

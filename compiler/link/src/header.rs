@@ -1,0 +1,365 @@
+//! The C header of a compiled model.
+//!
+//! One file is enough to use a library: the runtime's public header stands in it, then the model's
+//! symbol, numbers for its inputs and outputs, and one typed function that sets the inputs, runs, and
+//! hands out pointers to the outputs. All functions are inline over the model's own table.
+
+use lapidary_graph::{DType, Dim, Graph, ValueId};
+use std::collections::HashSet;
+use std::fmt::Write;
+
+/// The public header of the runtime.
+pub const LAPIDARY_H: &str = include_str!(env!("LAPIDARY_HEADER"));
+
+/// The header of a model; `name` is that of the exported symbol.
+pub fn header(graph: &Graph, name: &str) -> String {
+    let guard = format!("LAPIDARY_MODEL_{}_H", name.to_uppercase());
+    let mut out = format!(
+        "/* The model `{name}`, compiled by Lapidary.\n *\n{} */\n#ifndef {guard}\n#define {guard}\n\n{LAPIDARY_H}\n",
+        summary(graph)
+    );
+    let _ = write!(
+        out,
+        "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n/* What the library exports. */\nextern const lapidary_model lapidary_model_{name};\n\n"
+    );
+    let mut taken = Names::default();
+    let inputs: Vec<Port> = graph
+        .inputs
+        .iter()
+        .map(|v| Port::new(graph, &graph.values[*v].name, *v, &mut taken))
+        .collect();
+    let outputs: Vec<Port> = graph
+        .outputs
+        .iter()
+        .map(|(text, v)| Port::new(graph, text, *v, &mut taken))
+        .collect();
+    numbers(&mut out, name, "INPUT", &inputs);
+    numbers(&mut out, name, "OUTPUT", &outputs);
+    let _ = write!(
+        out,
+        "/* Makes a context; destroy it with lapidary_context_destroy. `options` may be NULL. */\n\
+         static inline int32_t {name}_create(const lapidary_options *options, lapidary_context **context) {{\n    \
+         return lapidary_context_create(&lapidary_model_{name}, options, context);\n}}\n\n"
+    );
+    run_function(&mut out, graph, name, &inputs, &outputs, &mut taken);
+    out.push_str("#ifdef __cplusplus\n}\n#endif\n#endif\n");
+    out
+}
+
+/// An input or output as C sees it.
+struct Port {
+    /// The ONNX name.
+    text: String,
+    /// A C identifier.
+    id: String,
+    dtype: DType,
+    dims: Option<Vec<Dim>>,
+    shape: String,
+}
+
+impl Port {
+    fn new(graph: &Graph, text: &str, v: ValueId, taken: &mut Names) -> Port {
+        let ty = graph.ty(v);
+        Port {
+            text: comment(text),
+            id: taken.fresh(text),
+            dtype: ty.dtype,
+            dims: ty.shape.clone(),
+            shape: comment(&shape(graph, v)),
+        }
+    }
+    /// The element type of its data; `None` where only a descriptor will do.
+    fn c_type(&self) -> Option<&'static str> {
+        self.dims.as_ref()?;
+        Some(match self.dtype {
+            DType::F32 => "float",
+            DType::F64 => "double",
+            DType::U8 | DType::Bool => "uint8_t",
+            DType::I8 => "int8_t",
+            DType::U16 | DType::F16 | DType::BF16 => "uint16_t",
+            DType::I16 => "int16_t",
+            DType::I32 => "int32_t",
+            DType::U32 => "uint32_t",
+            DType::I64 => "int64_t",
+            DType::U64 => "uint64_t",
+            DType::String => return None,
+        })
+    }
+    /// Code and bits of a DLPack type.
+    fn dlpack(&self) -> (u8, usize) {
+        let code = match self.dtype {
+            DType::F32 | DType::F64 | DType::F16 => 2,
+            DType::BF16 => 4,
+            DType::Bool => 6,
+            DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0,
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 => 1,
+            DType::String => 3,
+        };
+        (code, 8 * self.dtype.bytes())
+    }
+}
+
+fn shape(graph: &Graph, v: ValueId) -> String {
+    let ty = graph.ty(v);
+    match &ty.shape {
+        None => format!("{}, any rank", ty.dtype),
+        Some(dims) => {
+            let dims: Vec<String> = dims.iter().map(|d| graph.dim_text(d)).collect();
+            format!("{}[{}]", ty.dtype, dims.join(", "))
+        }
+    }
+}
+
+fn summary(graph: &Graph) -> String {
+    let mut out = String::new();
+    for v in &graph.inputs {
+        let name = comment(&graph.values[*v].name);
+        let _ = writeln!(out, " * input  {name}: {}", comment(&shape(graph, *v)));
+    }
+    for (name, v) in &graph.outputs {
+        let _ = writeln!(
+            out,
+            " * output {}: {}",
+            comment(name),
+            comment(&shape(graph, *v))
+        );
+    }
+    out
+}
+
+/// Text that cannot end a comment.
+fn comment(text: &str) -> String {
+    text.replace("*/", "*_")
+        .replace("/*", "_*")
+        .replace(|c: char| c.is_control() || c == '\\', "_")
+}
+
+fn numbers(out: &mut String, name: &str, role: &str, ports: &[Port]) {
+    if ports.is_empty() {
+        return;
+    }
+    let name = name.to_uppercase();
+    let _ = writeln!(out, "enum {{");
+    for (i, p) in ports.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "    {name}_{role}_{} = {i}, /* `{}`: {} */",
+            p.id.to_uppercase(),
+            p.text,
+            p.shape
+        );
+    }
+    let _ = writeln!(out, "    {name}_{role}_COUNT = {}\n}};\n", ports.len());
+}
+
+/// The typed run.
+fn run_function(
+    out: &mut String,
+    graph: &Graph,
+    name: &str,
+    inputs: &[Port],
+    outputs: &[Port],
+    taken: &mut Names,
+) {
+    // Sizes that the caller gives: each symbol of the inputs once.
+    let mut symbols: Vec<(Dim, String, String)> = Vec::new();
+    for p in inputs.iter().filter(|p| p.c_type().is_some()) {
+        for d in p.dims.iter().flatten() {
+            if d.as_const().is_none() && !symbols.iter().any(|(s, _, _)| s == d) {
+                let text = graph.dim_text(d);
+                symbols.push((d.clone(), taken.fresh(&text), comment(&text)));
+            }
+        }
+    }
+    let mut params = vec!["lapidary_context *context".to_string()];
+    params.extend(symbols.iter().map(|(_, id, text)| {
+        if id == text {
+            format!("int64_t {id}")
+        } else {
+            format!("int64_t {id} /* {text} */")
+        }
+    }));
+    for p in inputs {
+        params.push(match p.c_type() {
+            Some(t) => format!("const {t} *{} /* {} */", p.id, p.shape),
+            None => format!("const lapidary_tensor *{} /* {} */", p.id, p.shape),
+        });
+    }
+    for p in outputs {
+        params.push(match p.c_type() {
+            Some(t) => format!("const {t} **{} /* {} */", p.id, p.shape),
+            None => format!("const lapidary_tensor **{} /* {} */", p.id, p.shape),
+        });
+    }
+    let upper = name.to_uppercase();
+    let _ = write!(
+        out,
+        "/* Runs the model on contiguous inputs. A pointer to an output that is not NULL is set to the output's\n \
+         * data, which is the context's until its next run (its shape: lapidary_output). */\n\
+         static inline int32_t {name}_run(\n    {}) {{\n    int32_t code;\n",
+        params.join(",\n    ")
+    );
+    for p in inputs {
+        let Some(dims) = p.dims.as_ref().filter(|_| p.c_type().is_some()) else {
+            let _ = writeln!(
+                out,
+                "    code = lapidary_set_input(context, {upper}_INPUT_{}, {});\n    if (code) return code;",
+                p.id.to_uppercase(),
+                p.id
+            );
+            continue;
+        };
+        let values: Vec<String> = dims
+            .iter()
+            .map(|d| match d.as_const() {
+                Some(c) => c.to_string(),
+                None => symbols
+                    .iter()
+                    .find(|(s, _, _)| s == d)
+                    .map_or("0".into(), |(_, id, _)| id.clone()),
+            })
+            .collect();
+        let (code, bits) = p.dlpack();
+        let initial = if values.is_empty() {
+            "0".to_string()
+        } else {
+            values.join(", ")
+        };
+        let _ = write!(
+            out,
+            "    {{\n        int64_t shape_[] = {{{initial}}};\n        lapidary_tensor tensor_;\n        \
+             tensor_.data = (void *)(uintptr_t){};\n        tensor_.device.device_type = 1;\n        \
+             tensor_.device.device_id = 0;\n        tensor_.strides = NULL;\n        tensor_.byte_offset = 0;\n        \
+             tensor_.ndim = {};\n        tensor_.dtype.code = {code};\n        tensor_.dtype.bits = {bits};\n        \
+             tensor_.dtype.lanes = 1;\n        tensor_.shape = shape_;\n        \
+             code = lapidary_set_input(context, {upper}_INPUT_{}, &tensor_);\n        if (code) return code;\n    }}\n",
+            p.id,
+            dims.len(),
+            p.id.to_uppercase()
+        );
+    }
+    let _ = writeln!(
+        out,
+        "    code = lapidary_run(context);\n    if (code) return code;"
+    );
+    for p in outputs {
+        let number = format!("{upper}_OUTPUT_{}", p.id.to_uppercase());
+        let _ = match p.c_type() {
+            Some(t) => writeln!(
+                out,
+                "    if ({0}) *{0} = (const {t} *)lapidary_output(context, {number})->data;",
+                p.id
+            ),
+            None => writeln!(
+                out,
+                "    if ({0}) *{0} = lapidary_output(context, {number});",
+                p.id
+            ),
+        };
+    }
+    let _ = write!(out, "    return LAPIDARY_OK;\n}}\n\n");
+}
+
+/// C identifiers that are all different, also in capitals.
+#[derive(Default)]
+struct Names(HashSet<String>);
+
+impl Names {
+    fn fresh(&mut self, text: &str) -> String {
+        let mut base: String = text
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
+        if base.is_empty() || base.starts_with(|c: char| c.is_ascii_digit() || c == '_') {
+            base.insert(0, 'v');
+        }
+        if RESERVED.contains(&base.as_str()) {
+            base.push('_');
+        }
+        let mut name = base.clone();
+        let mut n = 2;
+        while !self.0.insert(name.to_uppercase()) {
+            name = format!("{base}_{n}");
+            n += 1;
+        }
+        name
+    }
+}
+
+/// Words that C, C++ or the function itself use, and the last number of each list.
+const RESERVED: &[&str] = &[
+    "alignas",
+    "alignof",
+    "and",
+    "asm",
+    "auto",
+    "bool",
+    "break",
+    "case",
+    "catch",
+    "char",
+    "class",
+    "code",
+    "const",
+    "context",
+    "continue",
+    "count",
+    "COUNT",
+    "default",
+    "delete",
+    "do",
+    "double",
+    "else",
+    "enum",
+    "explicit",
+    "export",
+    "extern",
+    "false",
+    "float",
+    "for",
+    "friend",
+    "goto",
+    "if",
+    "inline",
+    "int",
+    "linux",
+    "long",
+    "mutable",
+    "namespace",
+    "new",
+    "not",
+    "NULL",
+    "nullptr",
+    "operator",
+    "or",
+    "private",
+    "protected",
+    "public",
+    "register",
+    "restrict",
+    "return",
+    "short",
+    "signed",
+    "sizeof",
+    "static",
+    "struct",
+    "switch",
+    "template",
+    "this",
+    "throw",
+    "true",
+    "try",
+    "typedef",
+    "typeid",
+    "typename",
+    "typeof",
+    "union",
+    "unix",
+    "unsigned",
+    "using",
+    "virtual",
+    "void",
+    "volatile",
+    "while",
+    "xor",
+];

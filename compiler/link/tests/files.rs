@@ -1,0 +1,311 @@
+//! Programs in files: linked, loaded from Rust and from C, and cleaned up after.
+
+mod common;
+
+use common::*;
+use lapidary_link::{
+    Artifact, CodeOptions, FileOptions, Level, LinkError, WeightsIn, Written, header, write,
+};
+use lapidary_runtime::{CompiledLibrary, Context, Options};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// A folder of one test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lapidary-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether the test can run; says so if not.
+fn has(tool: &str) -> bool {
+    let there = Command::new(tool).arg("--version").output().is_ok();
+    if !there {
+        println!("skipped: no {tool}");
+    }
+    there
+}
+
+fn make(folder: &Folder, file: &str, options: &FileOptions) -> Written {
+    let path = folder.file(file);
+    let artifact = Artifact::of(&path).unwrap();
+    let code = CodeOptions::host();
+    write(&every_kind_of_output(), artifact, &path, options, &code).unwrap()
+}
+
+fn check_library(path: &Path) {
+    let library = CompiledLibrary::open(path).unwrap();
+    let mut context = Context::new(Arc::new(library), &Options::default()).unwrap();
+    for batch in [1, 5, 0, 300] {
+        let (x, expected) = kinds_example(batch);
+        assert_eq!(run(&mut context, &x), expected, "batch {batch}");
+    }
+}
+
+#[test]
+fn a_shared_library_runs_and_exports_its_model_alone() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("shared");
+    for strip in [false, true] {
+        let options = FileOptions {
+            strip,
+            ..FileOptions::new("kinds")
+        };
+        let written = make(&folder, "libkinds.so", &options);
+        assert_eq!(folder.names(), ["libkinds.so"]);
+        assert!(written.weights.is_none());
+        check_library(&written.path);
+        if has("nm") {
+            let nm = Command::new("nm")
+                .args(["-D", "--defined-only"])
+                .arg(&written.path)
+                .output()
+                .unwrap();
+            let text = String::from_utf8(nm.stdout).unwrap();
+            let names: Vec<&str> = text.lines().filter_map(|l| l.split(' ').nth(2)).collect();
+            assert_eq!(names, ["lapidary_model_kinds"], "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_baseline_has_no_instructions_of_newer_processors() {
+    if !has("cc") || !has("objdump") {
+        return;
+    }
+    let folder = Folder::new("baseline");
+    let path = folder.file("libkinds.so");
+    let code = CodeOptions {
+        level: Level::Baseline,
+        ..CodeOptions::host()
+    };
+    let options = FileOptions::new("kinds");
+    write(
+        &every_kind_of_output(),
+        Artifact::Shared,
+        &path,
+        &options,
+        &code,
+    )
+    .unwrap();
+    check_library(&path);
+    let dump = Command::new("objdump")
+        .arg("-d")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&dump.stdout).into_owned();
+    for register in ["%ymm", "%zmm", "vfmadd", "vmulps"] {
+        assert!(!text.contains(register), "{register} in the baseline");
+    }
+}
+
+#[test]
+fn weights_beside_a_library_are_found_and_checked() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("beside");
+    let options = FileOptions {
+        weights: WeightsIn::Beside,
+        ..FileOptions::new("kinds")
+    };
+    let written = make(&folder, "libkinds.so", &options);
+    assert_eq!(folder.names(), ["libkinds.so", "libkinds.weights"]);
+    check_library(&written.path);
+    let weights = written.weights.unwrap();
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes[24] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let library = CompiledLibrary::open(&written.path).unwrap();
+    let error = Context::new(Arc::new(library), &Options::default())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("another build"), "{error}");
+}
+
+const MAIN: &str = r#"
+#include "kinds.h"
+#include <stdio.h>
+int main(void) {
+    lapidary_context *context;
+    float x[16];
+    const float *h, *flat, *y, *same, *c, *y2;
+    for (int i = 0; i < 16; i++) x[i] = (float)i;
+    if (kinds_create(NULL, &context)) return 1;
+    int32_t code = kinds_run(context, 2, x, &h, &flat, &y, &same, &c, &y2);
+    if (code) {
+        lapidary_error error;
+        lapidary_last_error(context, &error);
+        printf("%s\n", error.message);
+        return 2;
+    }
+    if (lapidary_output(context, KINDS_OUTPUT_Y)->shape[0] != 16) return 3;
+    for (int i = 0; i < 16; i++) {
+        float w = (float)(i % 8), e = x[i] * w + w;
+        if (h[i] != e || flat[i] != e || y[i] != e * e || y2[i] != e * e || same[i] != x[i]) return 4;
+    }
+    if (c[0] != 10 || c[1] != 20) return 5;
+    lapidary_context_destroy(context);
+    printf("ok\n");
+    return 0;
+}
+"#;
+
+/// Compiles the C program against something and runs it.
+fn c_program(folder: &Folder, compiler: &str, arguments: &[&Path], libraries: &[&str]) {
+    let exe = folder.file("main");
+    let source = folder.file(if compiler == "c++" {
+        "main.cc"
+    } else {
+        "main.c"
+    });
+    fs::write(&source, MAIN).unwrap();
+    fs::write(
+        folder.file("kinds.h"),
+        header(&every_kind_of_output().graph, "kinds"),
+    )
+    .unwrap();
+    let built = Command::new(compiler)
+        .args(["-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&exe)
+        .arg(&source)
+        .args(arguments)
+        .args(libraries)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success(), "{errors}");
+    let ran = Command::new(&exe).output().unwrap();
+    assert_eq!(
+        (
+            ran.status.code(),
+            String::from_utf8_lossy(&ran.stdout).as_ref()
+        ),
+        (Some(0), "ok\n")
+    );
+}
+
+#[test]
+fn a_c_program_uses_a_shared_library_through_its_header() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("c-shared");
+    let written = make(&folder, "libkinds.so", &FileOptions::new("kinds"));
+    let rpath = format!("-Wl,-rpath,{}", folder.0.display());
+    c_program(&folder, "cc", &[&written.path], &[&rpath]);
+    if has("c++") {
+        c_program(&folder, "c++", &[&written.path], &[&rpath]);
+    }
+}
+
+#[test]
+fn a_c_program_links_an_archive() {
+    if !has("cc") || !has("ar") {
+        return;
+    }
+    let folder = Folder::new("c-archive");
+    let written = make(&folder, "libkinds.a", &FileOptions::new("kinds"));
+    assert_eq!(folder.names(), ["libkinds.a"]);
+    c_program(&folder, "cc", &[&written.path], &["-lm", "-lpthread"]);
+}
+
+#[test]
+fn an_object_links_with_the_runtimes_archive() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("c-object");
+    let written = make(&folder, "kinds.o", &FileOptions::new("kinds"));
+    let archive = Path::new(env!("LAPIDARY_ARCHIVE"));
+    c_program(
+        &folder,
+        "cc",
+        &[&written.path, archive],
+        &["-lm", "-lpthread"],
+    );
+}
+
+#[test]
+fn an_object_for_another_architecture_can_be_written() {
+    let folder = Folder::new("cross");
+    let options = FileOptions {
+        target: "aarch64-unknown-linux-gnu".parse().unwrap(),
+        ..FileOptions::new("kinds")
+    };
+    let code = CodeOptions {
+        level: Level::Baseline,
+        ..CodeOptions::host()
+    };
+    let path = folder.file("kinds.o");
+    match write(
+        &every_kind_of_output(),
+        Artifact::Object,
+        &path,
+        &options,
+        &code,
+    ) {
+        Err(LinkError::Unsupported { hint, .. }) => return println!("skipped: {hint}"),
+        other => other.unwrap(),
+    };
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!((&bytes[..4], bytes[18]), (&b"\x7fELF"[..], 183));
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_leaves_nothing() {
+    let folder = Folder::new("errors");
+    let code = CodeOptions::host();
+    let program = every_kind_of_output();
+    let so = folder.file("libkinds.so");
+    let options = FileOptions {
+        linker: folder.file("no-such-linker"),
+        ..FileOptions::new("kinds")
+    };
+    let error = write(&program, Artifact::Shared, &so, &options, &code).unwrap_err();
+    assert!(matches!(error, LinkError::ToolMissing { .. }), "{error}");
+    if has("false") {
+        let options = FileOptions {
+            linker: "false".into(),
+            ..FileOptions::new("kinds")
+        };
+        let error = write(&program, Artifact::Shared, &so, &options, &code).unwrap_err();
+        assert!(matches!(error, LinkError::ToolFailed { .. }), "{error}");
+    }
+    let options = FileOptions::new("kinds");
+    let nowhere = folder.file("no/such/folder/kinds.o");
+    let error = write(&program, Artifact::Object, &nowhere, &options, &code).unwrap_err();
+    assert!(matches!(error, LinkError::File { .. }), "{error}");
+    for name in ["", "1x", "a-b", "é"] {
+        let options = FileOptions::new(name);
+        let error = write(&program, Artifact::Object, &so, &options, &code).unwrap_err();
+        assert!(matches!(error, LinkError::Name(_)), "{error}");
+    }
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
