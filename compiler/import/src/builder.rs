@@ -172,6 +172,18 @@ impl Builder {
         self.g.nodes[n].outputs.clone()
     }
 
+    /// A symbol born at an output axis of the next node.
+    pub fn symbol(&mut self, output: usize, axis: usize) -> Dim {
+        let node = NodeId::new(self.g.nodes.len());
+        let origin = SymbolOrigin::Node {
+            node,
+            output: output as u32,
+            axis: axis as u32,
+        };
+        let name = format!("{}.{output}.{axis}", self.origin);
+        Dim::from(self.g.add_symbol(name, origin))
+    }
+
     /// Appends a library call; unknown dimensions become symbols born at this node.
     pub fn library(
         &mut self,
@@ -181,23 +193,16 @@ impl Builder {
         inputs: Vec<Option<ValueId>>,
         outs: Vec<LibOut>,
     ) -> Vec<ValueId> {
-        let node = NodeId::new(self.g.nodes.len());
         let mut types = Vec::new();
         for (o, out) in outs.into_iter().enumerate() {
             let mut shape = None;
             if let Some(dims) = out.dims {
                 let mut all = Vec::new();
                 for (axis, d) in dims.into_iter().enumerate() {
-                    all.push(d.unwrap_or_else(|| {
-                        Dim::from(self.g.add_symbol(
-                            format!("{}.{o}.{axis}", self.origin),
-                            SymbolOrigin::Node {
-                                node,
-                                output: o as u32,
-                                axis: axis as u32,
-                            },
-                        ))
-                    }));
+                    all.push(match d {
+                        Some(d) => d,
+                        None => self.symbol(o, axis),
+                    });
                 }
                 shape = Some(all);
             }

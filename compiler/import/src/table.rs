@@ -8,7 +8,7 @@ use crate::error::{Fail, invalid, unsupported};
 use crate::ops::*;
 
 /// Oldest and newest version of the default domain.
-pub(crate) const OPSETS: (i64, i64) = (7, 28);
+pub(crate) const OPSETS: (i64, i64) = (1, 28);
 /// Oldest and newest version of `ai.onnx.ml`.
 pub(crate) const ML_OPSETS: (i64, i64) = (1, 5);
 
@@ -24,8 +24,8 @@ static TABLE: &[Entry] = &[
     Entry("", "Abs", 1, END, pointwise::unary),
     Entry("", "Acos", 7, END, pointwise::unary),
     Entry("", "Acosh", 9, END, pointwise::unary),
-    Entry("", "Add", 7, END, pointwise::binary),
-    Entry("", "And", 7, END, pointwise::binary),
+    Entry("", "Add", 6, END, pointwise::binary),
+    Entry("", "And", 1, END, pointwise::binary),
     Entry("", "Asin", 7, END, pointwise::unary),
     Entry("", "Asinh", 9, END, pointwise::unary),
     Entry("", "Atan", 7, END, pointwise::unary),
@@ -42,29 +42,29 @@ static TABLE: &[Entry] = &[
     Entry("", "Clip", 6, END, pointwise::clip),
     Entry("", "Cos", 7, END, pointwise::unary),
     Entry("", "Cosh", 9, END, pointwise::unary),
-    Entry("", "Div", 7, END, pointwise::binary),
-    Entry("", "Dropout", 7, END, pointwise::dropout),
-    Entry("", "Equal", 7, END, pointwise::binary),
+    Entry("", "Div", 6, END, pointwise::binary),
+    Entry("", "Dropout", 6, END, pointwise::dropout),
+    Entry("", "Equal", 1, END, pointwise::binary),
     Entry("", "Erf", 9, END, pointwise::unary),
     Entry("", "Exp", 6, END, pointwise::unary),
     Entry("", "Floor", 6, END, pointwise::unary),
-    Entry("", "Greater", 7, END, pointwise::binary),
+    Entry("", "Greater", 1, END, pointwise::binary),
     Entry("", "GreaterOrEqual", 12, END, pointwise::binary),
     Entry("", "Identity", 1, END, pointwise::identity),
     Entry("", "IsInf", 10, END, pointwise::is_inf),
     Entry("", "IsNaN", 9, END, pointwise::is_nan),
-    Entry("", "Less", 7, END, pointwise::binary),
+    Entry("", "Less", 1, END, pointwise::binary),
     Entry("", "LessOrEqual", 12, END, pointwise::binary),
     Entry("", "Log", 6, END, pointwise::unary),
     Entry("", "Max", 6, END, pointwise::variadic),
     Entry("", "Mean", 6, END, pointwise::variadic),
     Entry("", "Min", 6, END, pointwise::variadic),
     Entry("", "Mod", 10, END, pointwise::modulo),
-    Entry("", "Mul", 7, END, pointwise::binary),
+    Entry("", "Mul", 6, END, pointwise::binary),
     Entry("", "Neg", 6, END, pointwise::unary),
     Entry("", "Not", 1, END, pointwise::unary),
-    Entry("", "Or", 7, END, pointwise::binary),
-    Entry("", "Pow", 7, END, pointwise::pow),
+    Entry("", "Or", 1, END, pointwise::binary),
+    Entry("", "Pow", 1, END, pointwise::pow),
     Entry("", "Reciprocal", 6, END, pointwise::unary),
     Entry("", "Round", 11, END, pointwise::unary),
     Entry("", "Sigmoid", 6, END, pointwise::unary),
@@ -72,12 +72,12 @@ static TABLE: &[Entry] = &[
     Entry("", "Sin", 7, END, pointwise::unary),
     Entry("", "Sinh", 9, END, pointwise::unary),
     Entry("", "Sqrt", 6, END, pointwise::unary),
-    Entry("", "Sub", 7, END, pointwise::binary),
+    Entry("", "Sub", 6, END, pointwise::binary),
     Entry("", "Sum", 6, END, pointwise::variadic),
     Entry("", "Tan", 7, END, pointwise::unary),
     Entry("", "Tanh", 6, END, pointwise::unary),
     Entry("", "Where", 9, END, pointwise::where_),
-    Entry("", "Xor", 7, END, pointwise::binary),
+    Entry("", "Xor", 1, END, pointwise::binary),
     // Activations.
     Entry("", "Celu", 12, END, activation::activation),
     Entry("", "Elu", 6, END, activation::activation),
@@ -86,7 +86,7 @@ static TABLE: &[Entry] = &[
     Entry("", "HardSwish", 14, END, activation::activation),
     Entry("", "LeakyRelu", 6, END, activation::activation),
     Entry("", "Mish", 18, END, activation::activation),
-    Entry("", "PRelu", 7, END, activation::prelu),
+    Entry("", "PRelu", 6, END, activation::prelu),
     Entry("", "Relu", 6, END, activation::activation),
     Entry("", "Selu", 6, END, activation::activation),
     Entry("", "Shrink", 9, END, activation::activation),
@@ -124,10 +124,10 @@ static TABLE: &[Entry] = &[
     Entry("", "Unsqueeze", 1, END, views::unsqueeze),
     // Products.
     Entry("", "Einsum", 12, END, matmul::einsum),
-    Entry("", "Gemm", 7, END, matmul::gemm),
+    Entry("", "Gemm", 6, END, matmul::gemm),
     Entry("", "MatMul", 1, END, matmul::matmul),
     // Convolutions and pools.
-    Entry("", "AveragePool", 7, END, pool::pool),
+    Entry("", "AveragePool", 1, END, pool::pool),
     Entry("", "CausalConvWithState", 27, END, conv::causal_conv),
     Entry("", "Conv", 1, END, conv::conv),
     Entry("", "ConvTranspose", 1, END, conv::conv_transpose),
@@ -154,7 +154,7 @@ static TABLE: &[Entry] = &[
     Entry("", "ReduceSum", 1, END, reduce::reduce),
     Entry("", "ReduceSumSquare", 1, END, reduce::reduce),
     // Normalisation.
-    Entry("", "BatchNormalization", 7, END, norm::batch),
+    Entry("", "BatchNormalization", 6, END, norm::batch),
     Entry("", "GroupNormalization", 18, END, norm::group),
     Entry("", "InstanceNormalization", 6, END, norm::instance),
     Entry("", "LayerNormalization", 17, END, norm::layer),
@@ -280,17 +280,25 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
         ))
         .hint("convert the model with onnx.version_converter"));
     }
-    let mut seen = false;
+    let mut since = None;
     for e in TABLE {
         if e.0 == domain && e.1 == op {
-            seen = true;
             if (e.2..=e.3).contains(&opset) {
                 return Ok(e.4);
             }
+            since = Some(e.2);
         }
     }
-    if seen {
-        return Err(invalid(format!("{op} is not defined at opset {opset}")));
+    match since {
+        // Rules reach back to opset 7 at least; what is younger did not exist before.
+        Some(s) if s <= 7 && opset < s => {
+            return Err(
+                unsupported(format!("{op} of opset {opset} (expected {s} or later)"))
+                    .hint("convert the model with onnx.version_converter"),
+            );
+        }
+        Some(_) => return Err(invalid(format!("{op} is not defined at opset {opset}"))),
+        None => {}
     }
     if KNOWN.contains(&(domain, op)) {
         return Err(unsupported("this operator is not implemented"));
@@ -324,7 +332,8 @@ mod tests {
         assert_eq!(kind("", "Add", 13), None);
         assert!(kind("", "Loop", 13).is_some_and(|f| f.contains("not implemented")));
         assert!(kind("", "Frobnicate", 13).is_some_and(|f| f.contains("no operator")));
-        assert!(kind("", "Add", 6).is_some_and(|f| f.contains("opset 6")));
+        assert!(kind("", "Add", 5).is_some_and(|f| f.contains("opset 5")));
+        assert!(kind("", "Add", 29).is_some_and(|f| f.contains("opset 29")));
         assert!(kind("", "Gelu", 19).is_some_and(|f| f.contains("not defined")));
         assert!(kind("com.example", "Add", 1).is_some_and(|f| f.contains("domain")));
     }

@@ -1,7 +1,7 @@
 //! Activation functions, each written as its formula. 16-bit floats are computed in f32 and
 //! rounded once.
 
-use lapidary_graph::{PwBuilder, PwOp, PwRef};
+use lapidary_graph::{Dim, PwBuilder, PwOp, PwRef};
 
 use super::pointwise::in_f32;
 use crate::context::{Ctx, Outs, one};
@@ -199,6 +199,14 @@ pub(crate) fn swish(p: &mut PwBuilder, x: PwRef, alpha: f64) -> PwRef {
 pub(crate) fn prelu(cx: &mut Ctx) -> Outs {
     let (x, slope) = (cx.input(0)?, cx.input(1)?);
     let t = cx.dtype(x);
+    // Before opset 7 a vector of slopes is one a channel.
+    let (rank, mut dims) = (cx.rank(x)?, cx.dims(slope)?);
+    let slope = if cx.opset < 7 && dims.len() == 1 && rank > 2 {
+        dims.resize(rank - 1, Dim::Const(1));
+        cx.reshape(slope, dims)?
+    } else {
+        slope
+    };
     one(cx.pw(&[x, slope], |p, r| {
         let zero = p.number(0.0, t);
         let s = p.bin(PwOp::Mul, r[1], r[0]);

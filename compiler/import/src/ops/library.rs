@@ -40,30 +40,24 @@ pub(crate) fn top_k(cx: &mut Ctx) -> Outs {
     };
     let size = cx.known_scalar(k);
     let mut out: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
-    out[a] = size;
+    // Both outputs have one size, born at the first.
+    out[a] = Some(match size {
+        Some(d) => d,
+        None => cx.symbol(0, a),
+    });
     let ints = vec![
         a as i64,
         cx.flag("largest", true)? as i64,
         cx.flag("sorted", true)? as i64,
     ];
     let t = cx.dtype(x);
-    let v = cx.library(
+    all(cx.library(
         "top_k",
         ints,
         vec![],
         vec![Some(x), Some(k)],
-        vec![
-            LibOut::new(t, out.clone()),
-            LibOut::new(DType::I64, out.clone()),
-        ],
-    );
-    // Both outputs have one size; the second's own symbol would say less.
-    if out[a].is_none()
-        && let (Some(y), Some(i)) = (v.first(), v.get(1))
-    {
-        cx.b.g.values[*i].ty.shape = cx.b.g.values[*y].ty.shape.clone();
-    }
-    all(v)
+        vec![LibOut::new(t, out.clone()), LibOut::new(DType::I64, out)],
+    ))
 }
 
 /// Library `unique`. Inputs: x. Ints: sorted, axis (or -1 for the flattened input). Outputs: y,

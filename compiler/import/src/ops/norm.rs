@@ -48,6 +48,9 @@ pub(crate) fn batch(cx: &mut Ctx) -> Outs {
     if cx.opset < 9 && !cx.flag("spatial", true)? {
         return Err(unsupported("attribute 'spatial' is 0"));
     }
+    if cx.opset < 7 && !cx.flag("is_test", false)? {
+        return Err(unsupported("attribute 'is_test' is 0 (training)"));
+    }
     if (1..cx.wanted.len()).any(|i| cx.wants(i)) {
         return Err(unsupported("outputs beyond the first (training)")
             .hint("export the model for inference"));

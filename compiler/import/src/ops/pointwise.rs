@@ -1,6 +1,6 @@
 //! Operators that are one scalar operation (or a few) an element, with ONNX broadcasting.
 
-use lapidary_graph::{DType, PwBuilder, PwOp, PwRef, Scalar, ValueId};
+use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, Scalar, ValueId};
 
 use crate::context::{Ctx, Outs, dtype, one};
 use crate::error::{Fail, invalid, unsupported};
@@ -67,6 +67,7 @@ pub(crate) fn binary(cx: &mut Ctx) -> Outs {
         _ => return Err(unsupported("this operator is not implemented")),
     };
     same_type(cx, &[a, b])?;
+    let b = old_broadcast(cx, a, b)?;
     one(cx.pw(&[a, b], |p, r| {
         if test {
             p.test(op, vec![r[0], r[1]])
@@ -74,6 +75,20 @@ pub(crate) fn binary(cx: &mut Ctx) -> Outs {
             p.bin(op, r[0], r[1])
         }
     })?)
+}
+
+/// Before opset 7 the second operand is broadcast where `broadcast` says so, its axes placed from
+/// `axis` on (at the end by default).
+fn old_broadcast(cx: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId, Fail> {
+    if cx.opset >= 7 || !cx.flag("broadcast", false)? || !cx.has("axis") {
+        return Ok(b);
+    }
+    let (rank, mut dims) = (cx.rank(a)?, cx.dims(b)?);
+    let axis = cx.axis_attr("axis", 0, rank)?;
+    while dims.len() + axis < rank {
+        dims.push(Dim::Const(1));
+    }
+    cx.reshape(b, dims)
 }
 
 fn same_type(cx: &Ctx, v: &[ValueId]) -> Result<DType, Fail> {
@@ -130,6 +145,7 @@ pub(crate) fn modulo(cx: &mut Ctx) -> Outs {
 /// Powers; base and exponent may differ in type, the result has the base's.
 pub(crate) fn pow(cx: &mut Ctx) -> Outs {
     let (x, y) = (cx.input(0)?, cx.input(1)?);
+    let y = old_broadcast(cx, x, y)?;
     let (t, u) = (cx.dtype(x), cx.dtype(y));
     // Squares and cubes are products: exact where a power function is not.
     let small = cx.g.ty(y).const_dims().is_some_and(|d| {
@@ -170,6 +186,19 @@ pub(crate) fn bit_shift(cx: &mut Ctx) -> Outs {
         0 => PwOp::Shl,
         _ => PwOp::Shr,
     };
+    let t = cx.dtype(a);
+    if op == PwOp::Shr && t.is_signed_int() {
+        // The sign fills: shifting by the width or more (a negative amount is a great one) leaves
+        // the sign alone.
+        let last = 8.0 * t.bytes() as f64 - 1.0;
+        return one(cx.pw(&[a, b], |p, r| {
+            let (zero, last) = (p.number(0.0, t), p.number(last, t));
+            let n = p.bin(PwOp::Min, r[1], last);
+            let negative = p.test(PwOp::Lt, vec![r[1], zero]);
+            let n = p.select(negative, last, n);
+            p.bin(PwOp::Shr, r[0], n)
+        })?);
+    }
     one(cx.bin(op, a, b)?)
 }
 
@@ -248,6 +277,9 @@ pub(crate) fn identity(cx: &mut Ctx) -> Outs {
 /// Dropout at inference: the input, and a mask of ones.
 pub(crate) fn dropout(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
+    if cx.opset < 7 && !cx.flag("is_test", false)? && cx.float("ratio", 0.5)? != 0.0 {
+        return Err(unsupported("attribute 'is_test' is 0 (training)"));
+    }
     if cx.opset >= 12
         && let Some(mode) = cx.opt(2)
     {

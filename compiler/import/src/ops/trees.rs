@@ -100,10 +100,11 @@ impl Forest {
     }
 }
 
-/// `t` as f32, so that comparing an f32 with it gives what comparing with `t` gives.
-fn threshold(t: f64, test: TreeTest) -> f32 {
+/// `t` as f32, so that comparing an f32 with it gives what comparing with `t` gives. Features that
+/// were f64 are rounded to f32 themselves; then the nearest keeps equal what was equal.
+fn threshold(t: f64, test: TreeTest, exact: bool) -> f32 {
     let near = t as f32;
-    if near as f64 == t || t.is_nan() {
+    if near as f64 == t || t.is_nan() || !exact {
         return near;
     }
     let above = near as f64 > t;
@@ -164,6 +165,7 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
             )));
         }
     }
+    let exact = cx.dtype(cx.input(0)?) != DType::F64;
     let votes = |s: &str| format!("{prefix}_{s}");
     let (vote_trees, vote_nodes) = (list(cx, &votes("treeids"))?, list(cx, &votes("nodeids"))?);
     let vote_ids = list(cx, &votes("ids"))?;
@@ -228,7 +230,7 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
                 narrow(features[i], "a feature")?
             },
             test,
-            thresholds: vec![threshold(values[i], test)],
+            thresholds: vec![threshold(values[i], test, exact)],
             yes,
             no,
             missing_yes: missing.get(i).is_some_and(|m| *m != 0),
@@ -395,6 +397,7 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             Child::Branch(i)
         })
     };
+    let exact = cx.dtype(cx.input(0)?) != DType::F64;
     let mut branches = Vec::with_capacity(n);
     for i in 0..n {
         let mut thresholds = Vec::new();
@@ -407,7 +410,7 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             5 => TreeTest::Ne,
             6 => {
                 let set = sets.next().unwrap_or(&[]);
-                thresholds.extend(set.iter().map(|v| threshold(*v, TreeTest::Eq)));
+                thresholds.extend(set.iter().map(|v| threshold(*v, TreeTest::Eq, exact)));
                 TreeTest::Eq
             }
             m => return Err(invalid(format!("node mode {m}"))),
@@ -419,7 +422,7 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             } else {
                 splits[i]
             };
-            thresholds.push(threshold(t, test));
+            thresholds.push(threshold(t, test, exact));
         }
         branches.push(Branch {
             feature: narrow(features[i], "a feature")?,
