@@ -9,7 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let quiet = args.iter().any(|a| a == "-q");
     let only_graph = args.iter().any(|a| a == "--graph");
-    let path = args.iter().find(|a| !a.starts_with('-')).ok_or("usage: groups model.onnx [-q]")?;
+    let path = args
+        .iter()
+        .find(|a| !a.starts_with('-'))
+        .ok_or("usage: groups model.onnx [-q]")?;
     let model = lapidary_onnx::ModelFile::open(Path::new(path))?;
     let start = std::time::Instant::now();
     let mut graph = lapidary_import::import(&model, &Default::default())?;
@@ -64,7 +67,11 @@ fn line(graph: &Graph, n: NodeId) -> String {
     let ty = |v: &lapidary_graph::ValueId| {
         let t = graph.ty(*v);
         let dims: Vec<String> = t.dims().iter().map(|d| graph.dim_text(d)).collect();
-        let c = if graph.constant(*v).is_some() { "const " } else { "" };
+        let c = if graph.constant(*v).is_some() {
+            "const "
+        } else {
+            ""
+        };
         format!("{v}:{c}{}[{}]", t.dtype, dims.join(", "))
     };
     let inputs: Vec<String> = node.inputs.iter().flatten().map(ty).collect();

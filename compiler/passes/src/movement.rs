@@ -34,49 +34,65 @@ fn strides(dims: &[i64]) -> Vec<usize> {
 
 /// Copies the elements at `offset + sum index * stride` in row-major order of `dims`.
 fn gather(t: &TensorData, offset: usize, dims: &[i64], stride: &[isize]) -> Option<TensorData> {
-    if t.dtype == DType::String {
-        return None;
-    }
-    let size = t.dtype.bytes();
+    let bytes = match t.dtype {
+        DType::String => return None,
+        d => match d.bytes() {
+            1 => gather_sized::<1>(&t.bytes, offset, dims, stride)?,
+            2 => gather_sized::<2>(&t.bytes, offset, dims, stride)?,
+            4 => gather_sized::<4>(&t.bytes, offset, dims, stride)?,
+            _ => gather_sized::<8>(&t.bytes, offset, dims, stride)?,
+        },
+    };
+    Some(with(t, dims.to_vec(), bytes))
+}
+
+/// [`gather`] for elements of `N` bytes.
+fn gather_sized<const N: usize>(
+    bytes: &[u8],
+    offset: usize,
+    dims: &[i64],
+    stride: &[isize],
+) -> Option<Vec<u8>> {
+    let (from, _) = bytes.as_chunks::<N>();
     let count: usize = dims.iter().map(|d| *d as usize).product();
-    let mut out = Vec::with_capacity(count * size);
-    if count > 0 {
-        let rank = dims.len();
-        let (inner, step) = match rank {
-            0 => (1, 1),
-            _ => (dims[rank - 1] as usize, stride[rank - 1]),
-        };
-        let mut index = vec![0; rank.saturating_sub(1)];
-        let mut at = offset as isize;
-        'rows: loop {
-            if step == 1 {
-                let from = at as usize * size;
-                out.extend_from_slice(t.bytes.get(from..from + inner * size)?);
-            } else {
-                let mut p = at;
-                for _ in 0..inner {
-                    let from = p as usize * size;
-                    out.extend_from_slice(t.bytes.get(from..from + size)?);
-                    p += step;
-                }
-            }
-            let mut axis = index.len();
-            loop {
-                if axis == 0 {
-                    break 'rows;
-                }
-                axis -= 1;
-                index[axis] += 1;
-                at += stride[axis];
-                if index[axis] < dims[axis] {
-                    break;
-                }
-                at -= stride[axis] * dims[axis] as isize;
-                index[axis] = 0;
+    let mut out: Vec<[u8; N]> = Vec::with_capacity(count);
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    let outer = dims.len().saturating_sub(1);
+    let (inner, step) = match dims.last() {
+        None => (1, 1),
+        Some(d) => (*d as usize, stride[outer]),
+    };
+    let mut index = vec![0; outer];
+    let mut at = offset as isize;
+    loop {
+        let first = at as usize;
+        if step == 1 {
+            out.extend_from_slice(from.get(first..first + inner)?);
+        } else if step > 1 {
+            let row = from.get(first..=first + (inner - 1) * step as usize)?;
+            out.extend(row.iter().step_by(step as usize));
+        } else {
+            for i in 0..inner as isize {
+                out.push(*from.get((at + i * step) as usize)?);
             }
         }
+        let mut axis = outer;
+        loop {
+            if axis == 0 {
+                return Some(out.into_flattened());
+            }
+            axis -= 1;
+            index[axis] += 1;
+            at += stride[axis];
+            if index[axis] < dims[axis] {
+                break;
+            }
+            at -= stride[axis] * dims[axis] as isize;
+            index[axis] = 0;
+        }
     }
-    Some(with(t, dims.to_vec(), out))
 }
 
 /// Axis `i` of the result is axis `perm[i]` of `t`.

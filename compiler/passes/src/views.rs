@@ -12,7 +12,7 @@
 use crate::pointwise::scalar;
 use crate::remark::Remarks;
 use crate::rewrite::Rewriter;
-use lapidary_graph::op::{Layout, PadMode};
+use lapidary_graph::op::{Layout, PadMode, PoolKind};
 use lapidary_graph::{Dim, Graph, NodeId, Op, PwOp, ValueId};
 
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
@@ -48,6 +48,15 @@ fn identity(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         }
         Op::Pad { before, after, .. } => before.iter().chain(after).all(zero),
         Op::Concat { .. } => rw.graph.nodes[n].inputs.len() == 1,
+        Op::Pool { kind, window, .. } => {
+            let unit = |v: &[i64]| v.iter().all(|k| *k == 1);
+            let mut pads = window.pads_begin.iter().chain(&window.pads_end);
+            !matches!(kind, PoolKind::Lp { .. })
+                && unit(&window.kernel)
+                && unit(&window.strides)
+                && pads.all(zero)
+                && rw.dims(x) == rw.dims(rw.output(n))
+        }
         _ => false,
     };
     if nothing {
