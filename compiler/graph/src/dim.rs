@@ -310,6 +310,9 @@ impl Dim {
             (Some(1), _) => Some(o.clone()),
             (_, Some(1)) => Some(self.clone()),
             _ if self == o => Some(self.clone()),
+            // `x[:1]` has min(1, x) rows: 1, or like x none.
+            _ if *o == self.minimum(&Dim::Const(1)) => Some(self.clone()),
+            _ if *self == o.minimum(&Dim::Const(1)) => Some(o.clone()),
             (Some(_), Some(_)) => None,
             // A constant other than 1 decides the size; that the other is 1 or equal is checked at run time.
             (Some(_), None) => Some(self.clone()),
@@ -598,6 +601,10 @@ mod tests {
         assert_eq!(with(1, 5), Some(5));
         assert_eq!(with(3, 5), None);
         assert_eq!(Dim::Const(2).broadcast(&Dim::Const(3)), None);
+        let x = Dim::from(Sym(0));
+        let first = Dim::Const(1).minimum(&x);
+        assert_eq!(first.broadcast(&x), Some(x.clone()));
+        assert_eq!(x.broadcast(&first), Some(x));
     }
 
     #[test]
