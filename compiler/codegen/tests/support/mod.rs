@@ -7,8 +7,21 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use lapidary_codegen::clif;
 use lapidary_codegen::kernel::eval::{self, Args};
-use lapidary_codegen::kernel::{Kernel, verify};
+use lapidary_codegen::kernel::{Elem, Kernel, Mem, verify};
 use lapidary_codegen::x64::{self, Isa};
+
+pub const LANES: [u32; 4] = [1, 4, 8, 16];
+pub const ELEMS: [Elem; 4] = [Elem::F32, Elem::F64, Elem::I32, Elem::I64];
+
+/// The memory type that holds an element type as it is.
+pub fn whole(elem: Elem) -> Mem {
+    match elem {
+        Elem::F32 => Mem::F32,
+        Elem::F64 => Mem::F64,
+        Elem::I32 => Mem::I32,
+        Elem::I64 => Mem::I64,
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Emitter {
