@@ -1,7 +1,8 @@
 //! A loaded ONNX model: described, checked, compiled.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lapidary_onnx::ModelFile;
@@ -10,6 +11,7 @@ use lapidary_onnx::proto::tensor_shape_proto::dimension;
 use lapidary_onnx::proto::{ValueInfoProto, type_proto};
 use lapidary_runtime::{DType, Dim, ValueInfo};
 
+use crate::files::write_file;
 use crate::{Compiled, Error, Faults, Options, pipeline};
 
 /// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
@@ -117,14 +119,43 @@ impl Model {
         Compiled::from_code(code, options)
     }
 
-    /// TODO placeholder
-    pub fn compile_library(&self, _: &Path, _: Option<&Path>, _: &Options) -> Result<(), Error> {
-        Err(Error::Other("not linked yet".into()))
+    /// Compiles into a shared library, with its weights inside or in a file.
+    pub fn compile_library(
+        &self,
+        library: &Path,
+        weights: Option<&Path>,
+        options: &Options,
+    ) -> Result<(), Error> {
+        let program = pipeline::program(self, options)?;
+        let name = artifact_name(library);
+        pipeline::write(&program, &name, library, weights, options)?;
+        Ok(())
     }
-    /// TODO placeholder
-    pub fn compile_to(&self, _: &Path, _: Option<&Path>, _: Option<&Path>, _: &Options) -> Result<Vec<std::path::PathBuf>, Error> {
-        Err(Error::Other("not linked yet".into()))
+
+    /// Compiles into a file (`.so`, `.a`, `.o`) and writes its C header, beside it if no other place is given. The
+    /// model's name is the file's. Gives the paths of all that was written.
+    pub fn compile_to(
+        &self,
+        output: &Path,
+        weights: Option<&Path>,
+        header: Option<&Path>,
+        options: &Options,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let program = pipeline::program(self, options)?;
+        let name = artifact_name(output);
+        let mut made = pipeline::write(&program, &name, output, weights, options)?;
+        let header = header.map_or_else(|| output.with_extension("h"), Path::to_path_buf);
+        let text = lapidary_link::header(&program.graph, &name);
+        write_file(&header, |file| file.write_all(text.as_bytes()))?;
+        made.push(header);
+        Ok(made)
     }
+}
+
+/// `libresnet.so` holds the model `resnet`.
+fn artifact_name(path: &Path) -> String {
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("model");
+    symbol_name(stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(stem))
 }
 
 /// A name that C takes as part of an identifier.

@@ -4,11 +4,12 @@
 //! reports.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapidary_graph::{Dim, Graph, Group, Sym, SymbolOrigin};
 use lapidary_import::ImportOptions;
-use lapidary_link::{CodeOptions, JitModel};
+use lapidary_link::{Artifact, CodeOptions, FileOptions, JitModel, WeightsIn};
 use lapidary_lower::{Program, Step};
 use lapidary_onnx::checker;
 use lapidary_passes::{Remark, Report};
@@ -61,6 +62,35 @@ pub fn program(model: &Model, options: &Options) -> Result<Program, Error> {
 pub fn jit(program: Program, options: &Options) -> Result<Arc<dyn ModelCode>, Error> {
     let code: JitModel = lapidary_link::jit(program, &code_options(options))?;
     Ok(code.code())
+}
+
+/// Code in a file, by the ending of its name. Gives the paths of what was written.
+pub fn write(
+    program: &Program,
+    name: &str,
+    output: &Path,
+    weights: Option<&Path>,
+    options: &Options,
+) -> Result<Vec<PathBuf>, Error> {
+    let artifact = Artifact::of(output).ok_or_else(|| {
+        Error::Usage(format!(
+            "'{}' is of no known kind (hint: .so, .a or .o)",
+            output.display()
+        ))
+    })?;
+    let mut file = FileOptions::new(name);
+    if let Some(weights) = weights {
+        file.weights = WeightsIn::Beside;
+        if weights != output.with_extension("weights") {
+            return Err(Error::Usage(format!(
+                "the weights of '{0}' go to '{1}' (hint: --weights {1})",
+                output.display(),
+                output.with_extension("weights").display()
+            )));
+        }
+    }
+    let written = lapidary_link::write(program, artifact, output, &file, &code_options(options))?;
+    Ok([Some(written.path), written.weights].into_iter().flatten().collect())
 }
 
 /// The options of code, with all processors at work.
