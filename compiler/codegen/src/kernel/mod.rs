@@ -55,11 +55,30 @@ pub const WORKER_FAULT_VALUE: i32 = 24;
 /// `i64`: the limit that it broke.
 pub const WORKER_FAULT_LIMIT: i32 = 32;
 /// Pointer to the table of run-time functions.
-pub const WORKER_RT: i32 = 40;
+pub const WORKER_RT: i32 = 48;
 
 /// Byte offset of a function in the run-time table: `double f(double)`, or of two for `Pow`, `Fmod`.
 pub fn math_fn_offset(func: MathFn) -> i32 {
-    256 + 8 * func as i32
+    let index = match func {
+        MathFn::Exp => 0,
+        MathFn::Log => 1,
+        MathFn::Sin => 2,
+        MathFn::Cos => 3,
+        MathFn::Tan => 4,
+        MathFn::Asin => 5,
+        MathFn::Acos => 6,
+        MathFn::Atan => 7,
+        MathFn::Sinh => 8,
+        MathFn::Cosh => 9,
+        MathFn::Tanh => 10,
+        MathFn::Asinh => 11,
+        MathFn::Acosh => 12,
+        MathFn::Atanh => 13,
+        MathFn::Erf => 14,
+        MathFn::Pow => 26,
+        MathFn::Fmod => 27,
+    };
+    128 + 8 * index
 }
 
 /// Element type of a vector register's lanes: what arithmetic is done in.
