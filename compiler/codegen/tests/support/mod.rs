@@ -7,7 +7,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use lapidary_codegen::clif;
 use lapidary_codegen::kernel::eval::{self, Args};
-use lapidary_codegen::kernel::{Elem, Kernel, Mem, verify};
+use lapidary_codegen::kernel::{Elem, Kernel, MathFn, Mem, WORKER_RT, math_fn_offset, verify};
 use lapidary_codegen::x64::{self, Isa};
 
 pub const LANES: [u32; 4] = [1, 4, 8, 16];
@@ -146,9 +146,9 @@ impl Memory {
     pub fn run(&self, f: impl FnOnce(Args)) -> Memory {
         let mut m = self.clone();
         let mut table = vec![0usize; 64];
-        table[32] = exp as *const () as usize;
-        table[34] = pow as *const () as usize;
-        m.worker[5] = table.as_ptr() as u64;
+        table[math_fn_offset(MathFn::Exp) as usize / 8] = exp as *const () as usize;
+        table[math_fn_offset(MathFn::Pow) as usize / 8] = pow as *const () as usize;
+        m.worker[WORKER_RT as usize / 8] = table.as_ptr() as u64;
         let pointers: Vec<*mut u8> = m.buffers.iter_mut().map(|b| b.as_mut_ptr()).collect();
         f(Args {
             buffers: pointers.as_ptr(),
@@ -157,7 +157,7 @@ impl Memory {
             task_end: m.tasks.1,
             worker: m.worker.as_mut_ptr().cast(),
         });
-        m.worker[5] = 0;
+        m.worker[WORKER_RT as usize / 8] = 0;
         m
     }
 }
