@@ -130,7 +130,8 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
     let pads: Vec<Dim> = win.pads_begin.iter().map(|d| b.dim(d)).collect();
     let ends: Vec<Dim> = win.pads_end.iter().map(|d| b.dim(d)).collect();
     let unpadded = pads.iter().chain(&ends).all(|p| p.is_const(0));
-    let direct = kh * kw == 1 && win.strides == [1, 1] && unpadded;
+    // Rows a multiple of 2 KiB apart share too few sets of a first level cache for a tile of them.
+    let direct = kh * kw == 1 && win.strides == [1, 1] && unpadded && channels % 512 != 0;
 
     let block = if direct {
         168

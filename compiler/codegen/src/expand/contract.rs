@@ -374,6 +374,9 @@ impl Expander<'_> {
             }
         }
 
+        // What the epilogue reads is loaded here and not further out: a register held across the loop
+        // over k would be one sum less.
+        let guarded = std::mem::replace(&mut self.scopes[scope].guarded, true);
         for r in 0..rows {
             for v in 0..vectors {
                 let acc = sum(0, r, v);
@@ -393,6 +396,7 @@ impl Expander<'_> {
                 done?;
             }
         }
+        self.scopes[scope].guarded = guarded;
         self.syms[c.row.0 as usize] = None;
         self.syms[c.col.0 as usize] = None;
         Ok(())
