@@ -314,7 +314,8 @@ fn run_case(suite: &Suite, case: &SuiteCase, mode: Mode) -> Result<(), Error> {
     let compiled = match mode {
         Mode::Jit | Mode::Symbolic => model.compile(&options)?,
         Mode::Aot => {
-            let name = format!("lapidary-conformance-{}-{}", std::process::id(), case.name);
+            let name = case.name.replace('/', "-");
+            let name = format!("lapidary-{}-{name}", std::process::id());
             let path = std::env::temp_dir().join(format!("{name}.so"));
             model.compile_library(&path, None, &options)?;
             let compiled = Compiled::open_library(&path, &options);

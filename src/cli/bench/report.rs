@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::profile::Call;
 
@@ -22,26 +22,38 @@ pub struct Entry {
     pub max_abs_error: Option<f64>,
 }
 
-/// One JSON object.
-pub fn json(model: &str, entries: &[Entry]) -> Value {
-    let entries: Vec<Value> = entries
+/// One JSON object; keys in the order of a reader's interest.
+pub fn json(model: &str, entries: &[Entry]) -> String {
+    let object = |pairs: &[(&str, Value)]| {
+        let pairs: Vec<String> = pairs
+            .iter()
+            .map(|(key, value)| format!("{}: {value}", Value::from(*key)))
+            .collect();
+        format!("{{{}}}", pairs.join(", "))
+    };
+    let entries: Vec<String> = entries
         .iter()
         .map(|e| {
-            json!({
-                "name": e.name,
-                "threads": e.threads,
-                "p50_ms": e.p50_ms,
-                "p90_ms": e.p90_ms,
-                "p99_ms": e.p99_ms,
-                "cold_ms": e.cold_ms,
-                "peak_rss_mb": e.peak_rss_mb,
-                "gflops": e.gflops,
-                "percent_of_peak": e.percent_of_peak,
-                "max_abs_error": e.max_abs_error,
-            })
+            object(&[
+                ("name", e.name.as_str().into()),
+                ("threads", e.threads.into()),
+                ("p50_ms", e.p50_ms.into()),
+                ("p90_ms", e.p90_ms.into()),
+                ("p99_ms", e.p99_ms.into()),
+                ("cold_ms", e.cold_ms.into()),
+                ("peak_rss_mb", e.peak_rss_mb.into()),
+                ("gflops", e.gflops.into()),
+                ("percent_of_peak", e.percent_of_peak.into()),
+                ("max_abs_error", e.max_abs_error.into()),
+            ])
         })
         .collect();
-    json!({ "model": model, "machine": machine(), "entries": entries })
+    format!(
+        "{{\"model\": {}, \"machine\": {}, \"entries\": [{}]}}",
+        Value::from(model),
+        Value::from(machine()),
+        entries.join(", ")
+    )
 }
 
 /// A table for people.
