@@ -1,7 +1,7 @@
 //! Runs `tests/filetests/passes/*.graph`: a graph, the passes to run on it, and what they leave.
 //!
 //! The first line is `; run: PASS…`, where `optimize` is the whole pipeline and a last `fuse` prints
-//! the groups as well. The expectation stands below a line `; expect`; `LAPIDARY_REFRESH=1`
+//! the groups as well. The expectation stands below a line `; expect`; `LAPIDARY_BLESS=1`
 //! rewrites it. Each rewritten graph must verify, and give what the input graph gives.
 
 use lapidary_graph::{DType, EntityRef, Graph, TensorData, interp, text, verify};
@@ -120,7 +120,7 @@ fn check_equal(shown: &str, before: &Graph, after: &Graph) {
 
 #[test]
 fn every_file_leaves_what_it_expects() {
-    let refresh = std::env::var_os("LAPIDARY_REFRESH").is_some();
+    let refresh = std::env::var_os("LAPIDARY_BLESS").is_some();
     let mut failed = Vec::new();
     for path in files() {
         let shown = path.file_name().unwrap().to_string_lossy().to_string();

@@ -322,7 +322,7 @@ fn check_groups(g: &Graph) {
 
 #[test]
 fn random_graphs_keep_their_meaning() {
-    let count = std::env::var("LAPIDARY_RANDOM_GRAPHS").ok();
+    let count = std::env::var("LAPIDARY_SEEDS").ok();
     let count = count.and_then(|c| c.parse().ok()).unwrap_or(300);
     for seed in 0..count {
         let (before, inputs) = graph(&mut Lcg(seed * 7919 + 1));
