@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use lapidary_graph::interp::fold_node;
 use lapidary_graph::op::{LibraryCall, ReduceKind};
 use lapidary_graph::{
     DType, Def, Dim, EntityRef, Graph, NodeId, Op, PwBuilder, PwOp, PwRef, Scalar, SymbolOrigin,
@@ -154,7 +155,41 @@ impl Builder {
         let types: Vec<Option<&TensorType>> =
             inputs.iter().map(|i| i.map(|v| self.g.ty(v))).collect();
         let out = infer::output_types(&op, &types).map_err(|e| invalid(e.to_string()))?;
-        Ok(self.push(op, inputs, out))
+        let outs = self.push(op, inputs, out);
+        self.fold(&outs);
+        Ok(outs)
+    }
+
+    /// Turns the results of the node just made into constants, where all is small and constant: so
+    /// that, say, `sqrt(64)` is a number in the expressions that read it.
+    fn fold(&mut self, outs: &[ValueId]) {
+        let Some(n) = self.g.order.last().copied() else {
+            return;
+        };
+        let node = &self.g.nodes[n];
+        let small = |v: &ValueId| small_count(self.g.ty(*v)).is_some();
+        let inputs = node.inputs.iter().flatten();
+        if !inputs
+            .clone()
+            .all(|v| self.g.constant(*v).is_some() && small(v))
+            || !outs.iter().all(small)
+        {
+            return;
+        }
+        let Some(results) = fold_node(&self.g, n) else {
+            return;
+        };
+        let agree = results.len() == outs.len()
+            && outs.iter().zip(&results).all(|(v, r)| {
+                let t = self.g.ty(*v);
+                t.dtype == r.dtype && t.const_dims().as_deref() == Some(&r.dims)
+            });
+        if agree {
+            self.g.order.pop();
+            for (v, r) in outs.iter().zip(results) {
+                self.g.values[*v].def = Def::Const(r);
+            }
+        }
     }
     pub fn emit1(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, Fail> {
         let out = self.emit(op, inputs.iter().map(|v| Some(*v)).collect())?;
@@ -343,11 +378,10 @@ impl Builder {
     }
     /// A tensor of one number.
     pub fn fill(&mut self, dims: Vec<Dim>, s: Scalar) -> Result<ValueId, Fail> {
-        let numbers: Option<Vec<i64>> = dims.iter().map(Dim::as_const).collect();
-        if let Some(n) = numbers
-            && n.iter().product::<i64>() <= 64
+        let ty = TensorType::new(s.dtype, dims.iter().cloned());
+        if let (Some(n), Some(count)) = (ty.const_dims(), small_count(&ty))
+            && count <= 64
         {
-            let count = n.iter().product::<i64>().max(0) as usize;
             let one = &s.bits.to_le_bytes()[..s.dtype.bytes().min(8)];
             return Ok(self.constant(TensorData {
                 dtype: s.dtype,
@@ -518,7 +552,8 @@ impl Builder {
             )));
         }
         let (a, b) = (self.widen(a)?, self.widen(b)?);
-        let (la, lb, lo) = labels;
+        let (mut la, mut lb, mut lo) = labels;
+        number_labels([&mut la, &mut lb, &mut lo]);
         let op = Op::Contract {
             a: la,
             b: lb,
@@ -591,7 +626,9 @@ impl Builder {
                     need(&self.g, d, &mut symbol);
                 }
             }
-            op_dims(&node.op, &mut |d| need(&self.g, d, &mut symbol));
+            for d in node.op.dims() {
+                need(&self.g, &d, &mut symbol);
+            }
         }
         live.reverse();
         self.g.order = live;
@@ -605,30 +642,24 @@ impl Builder {
     }
 }
 
-/// Calls `f` with each dimension among an operator's parameters.
-fn op_dims(op: &Op, f: &mut dyn FnMut(&Dim)) {
-    match op {
-        Op::Pointwise { body, shape } => {
-            shape.iter().flatten().for_each(&mut *f);
-            for n in &body.nodes {
-                if let PwOp::Dim(d) = &n.op {
-                    f(d);
-                }
-            }
-        }
-        Op::Shape(d) | Op::Reshape { shape: d } | Op::Broadcast { shape: d } => {
-            d.iter().for_each(f)
-        }
-        Op::Conv { window, .. } | Op::ConvTranspose { window, .. } => {
-            window.pads_begin.iter().chain(&window.pads_end).for_each(f)
-        }
-        Op::Pool { window, out, .. } => {
-            let pads = window.pads_begin.iter().chain(&window.pads_end);
-            pads.chain(out).for_each(f)
-        }
-        Op::Slice { start, size, .. } => start.iter().chain(size).for_each(f),
-        Op::Pad { before, after, .. } => before.iter().chain(after).for_each(f),
-        _ => {}
+/// Number of elements, where it is known and small (at most [`KNOWN_LIMIT`]).
+fn small_count(t: &TensorType) -> Option<usize> {
+    let n = t
+        .const_dims()?
+        .iter()
+        .try_fold(1i64, |a, d| a.checked_mul(*d))?;
+    usize::try_from(n).ok().filter(|n| *n <= KNOWN_LIMIT)
+}
+
+/// Labels by order of appearance, from 0.
+fn number_labels(parts: [&mut Vec<u8>; 3]) {
+    let mut seen: Vec<u8> = Vec::new();
+    for l in parts.into_iter().flatten() {
+        let at = seen.iter().position(|s| s == l).unwrap_or_else(|| {
+            seen.push(*l);
+            seen.len() - 1
+        });
+        *l = at as u8;
     }
 }
 

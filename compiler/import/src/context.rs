@@ -217,6 +217,14 @@ pub(crate) fn tensor_data(model: &ModelFile, t: &TensorProto) -> Result<TensorDa
         strings,
         ..
     } = model.tensor_data(t).map_err(|e| invalid(e.to_string()))?;
+    // Readers multiply the sizes without looking; a 0 among huge ones would hide an overflow.
+    if dims
+        .iter()
+        .try_fold(1i64, |a, d| a.checked_mul(*d))
+        .is_none()
+    {
+        return Err(invalid(format!("a tensor of dimensions {dims:?}")));
+    }
     Ok(TensorData {
         dtype,
         dims,

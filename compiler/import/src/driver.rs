@@ -21,6 +21,8 @@ use crate::{DimSetting, ImportOptions, known, table};
 
 /// Functions and branches nest no deeper.
 const MAX_DEPTH: usize = 64;
+/// Nodes of a model with all its functions expanded.
+const MAX_NODES: usize = 4_000_000;
 
 /// A value of a scope; `None` is one that an earlier error left unmade.
 type Slot = Option<ValueId>;
@@ -46,6 +48,10 @@ struct Import<'m> {
     functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
     counts: HashMap<&'m str, usize>,
     depth: usize,
+    /// Nodes visited, calls expanded.
+    visited: usize,
+    /// Which of the options' dimension settings some input took.
+    used: Vec<bool>,
 }
 
 pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph, ImportErrors> {
@@ -58,6 +64,8 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         functions: HashMap::new(),
         counts: HashMap::new(),
         depth: 0,
+        visited: 0,
+        used: vec![false; options.dims.len()],
     };
     for f in &proto.functions {
         let key = (domain(&f.domain), f.name.as_str(), f.overload.as_str());
@@ -78,6 +86,7 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
     let graph = model.graph();
     im.initializers(graph, &mut scope);
     im.inputs(graph, &mut scope);
+    im.check_settings();
     im.nodes(&graph.node, &mut scope);
     im.outputs(graph, &scope);
     if im.errors.is_empty() {
@@ -152,6 +161,20 @@ impl<'m> Import<'m> {
         }
     }
 
+    /// A setting that no dimension takes is a slip of the pen.
+    fn check_settings(&mut self) {
+        let mut names: Vec<String> = self.b.g.symbols.values().map(|s| s.name.clone()).collect();
+        names.sort();
+        for k in 0..self.options.dims.len() {
+            if !self.used[k] {
+                let f = invalid("no input has a dimension of this name")
+                    .hint(format!("free dimensions are: {}", names.join(", ")));
+                let name = self.options.dims[k].0.clone();
+                self.fail_value(&name, f);
+            }
+        }
+    }
+
     fn input_type(
         &mut self,
         info: &'m ValueInfoProto,
@@ -185,11 +208,13 @@ impl<'m> Import<'m> {
                 _ => (None, None),
             };
             let name = named.unwrap_or_else(|| place.clone());
-            let setting = self.options.dims.iter().rev();
-            let setting = setting
-                .filter(|(n, _)| *n == place || *n == name)
-                .map(|(_, s)| *s)
-                .next();
+            let mut setting = None;
+            for (k, (n, s)) in self.options.dims.iter().enumerate() {
+                if *n == place || *n == name {
+                    setting = Some(*s);
+                    self.used[k] = true;
+                }
+            }
             let number = match setting {
                 Some(DimSetting::Fixed(v)) => Some(v),
                 Some(DimSetting::Free) => None,
@@ -231,6 +256,14 @@ impl<'m> Import<'m> {
 
     fn nodes(&mut self, nodes: &'m [NodeProto], scope: &mut Scope<'m>) {
         for node in nodes {
+            self.visited += 1;
+            if self.visited > MAX_NODES {
+                if self.visited == MAX_NODES + 1 {
+                    let f = invalid(format!("functions expand to more than {MAX_NODES} nodes"));
+                    self.fail_value(&node.name, f);
+                }
+                return;
+            }
             let count = self.counts.entry(&node.op_type).or_default();
             let name = if node.name.is_empty() {
                 format!("{}{}_{count}", scope.prefix, node.op_type)

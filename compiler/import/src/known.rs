@@ -116,7 +116,10 @@ fn operands(cx: &mut Ctx, floats: bool) -> Option<Vec<Small>> {
             _ => return None,
         };
         // A float constant of whole numbers is as good.
-        if e.is_none() && dtype.is_float() && shape.iter().product::<i64>() <= 64 {
+        if e.is_none()
+            && dtype.is_float()
+            && shape.iter().try_fold(1i64, |a, d| a.checked_mul(*d))? <= 64
+        {
             let whole = |x: &f64| x.fract() == 0.0 && x.abs() < 1e9;
             let values = cx.const_f64s(v)?;
             e = values

@@ -35,7 +35,7 @@ impl Shape {
         let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, Fail> {
             match cx.ints(name)? {
                 None => Ok(vec![default; len]),
-                Some(v) if v.is_empty() => Ok(vec![default; len]),
+                Some([]) => Ok(vec![default; len]),
                 Some(v) if v.len() == len => Ok(v.to_vec()),
                 Some(v) => Err(invalid(format!(
                     "attribute '{name}' has {} entries, expected {len}",
@@ -209,7 +209,7 @@ pub(crate) fn conv_transpose(cx: &mut Ctx) -> Outs {
             _ => continue,
         };
         let full = d.sub(&Dim::Const(1)).mul(&s);
-        let full = full.add(&Dim::Const(extra[i] + shape.reach(i)));
+        let full = full.add(&Dim::Const(extra[i].saturating_add(shape.reach(i))));
         let upper = shape.auto == AutoPad::SameUpper;
         let (begin, end) = halves(&full.sub(&target), upper);
         window.pads_begin[i] = begin;

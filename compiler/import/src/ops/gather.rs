@@ -119,10 +119,14 @@ pub(crate) fn tensor_scatter(cx: &mut Ctx) -> Outs {
     let rank = dims.len();
     let axis = cx.axis_attr("axis", -2, rank)?;
     let circular = cx.choice("mode", "linear", &["linear", "circular"])? == 1;
-    let (size, count) = (dims[axis].clone(), cx.dims(update)?[axis].clone());
-    if axis == 0 {
-        return Err(invalid("axis 0 is the batch"));
+    let others = cx.dims(update)?;
+    if axis == 0 || others.len() != rank {
+        return Err(invalid(format!(
+            "axis {axis} of a cache of rank {rank}, an update of rank {}",
+            others.len()
+        )));
     }
+    let (size, count) = (dims[axis].clone(), others[axis].clone());
     let mut inputs = Vec::new();
     if let Some(w) = cx.opt(2) {
         let w = cx.cast(w, DType::I64)?;

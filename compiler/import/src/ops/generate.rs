@@ -1,6 +1,6 @@
 //! Tensors made from numbers, sizes and indices rather than from data.
 
-use lapidary_graph::{DType, Dim, PwOp, Scalar, TensorData, ValueId};
+use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, Scalar, TensorData, ValueId};
 
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, axis, one};
@@ -194,8 +194,19 @@ pub(crate) fn range(cx: &mut Ctx) -> Outs {
         let i = p.push(PwOp::Index(0), vec![], DType::I64);
         let i = p.cast(i, work);
         let (a, c) = (p.cast(r[0], work), p.cast(r[1], work));
-        let y = p.bin(PwOp::Mul, i, c);
-        let y = p.bin(PwOp::Add, a, y);
+        // Integers that count by 1 from 0 are the index itself.
+        let is = |p: &PwBuilder, r: PwRef, v: f64| {
+            work.is_int()
+                && matches!(p.nodes.get(r.0 as usize).map(|n| &n.op),
+                    Some(PwOp::Const(s)) if s.to_f64() == v)
+        };
+        let mut y = i;
+        if !is(p, c, 1.0) {
+            y = p.bin(PwOp::Mul, y, c);
+        }
+        if !is(p, a, 0.0) {
+            y = p.bin(PwOp::Add, a, y);
+        }
         p.cast(y, t)
     })?)
 }

@@ -348,8 +348,8 @@ pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
         None => {
             let space = dims[2..].iter().enumerate().map(|(i, d)| {
                 let d = d.sub(&Dim::Const(1)).mul(&Dim::Const(shape.strides[i]));
-                let pads = shape.pads[i] + shape.pads[i + n];
-                d.add(&Dim::Const(shape.kernel[i] - pads))
+                let pads = shape.pads[i].saturating_add(shape.pads[i + n]);
+                d.add(&Dim::Const(shape.kernel[i].saturating_sub(pads)))
             });
             let all = dims[..2].iter().cloned().chain(space);
             all.map(Some).collect()

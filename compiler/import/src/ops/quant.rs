@@ -199,7 +199,10 @@ fn channel(
     let shape = match dims.as_slice() {
         [d] if !d.is_const(1) => {
             let mut s = vec![Dim::Const(1); rank];
-            s[axis] = d.clone();
+            match s.get_mut(axis) {
+                Some(at) => *at = d.clone(),
+                None => return Err(invalid(format!("an operand of rank {rank}"))),
+            }
             s
         }
         _ => vec![],

@@ -38,9 +38,12 @@ struct Forest {
     roots: Vec<Child>,
 }
 
+/// Nodes, roots, and the weights that leaves refer to.
+type Tables = (Vec<TreeNode>, Vec<u32>, Vec<(u32, f32)>);
+
 impl Forest {
     /// Lays the trees out, parents first.
-    fn flatten(&self) -> Result<(Vec<TreeNode>, Vec<u32>, Vec<(u32, f32)>), Fail> {
+    fn flatten(&self) -> Result<Tables, Fail> {
         let mut nodes: Vec<TreeNode> = Vec::new();
         let mut weights = Vec::new();
         let mut roots = Vec::new();
