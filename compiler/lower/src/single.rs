@@ -53,8 +53,8 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
         Op::Pool { .. } => crate::pool::pool(l, g, group),
         Op::Attention(_) => crate::attention::attention(l, g, group),
         Op::Trees(t) => {
-            let (ints, floats) = crate::trees::record(t);
-            library(l, g, n, "trees", ints, floats, Vec::new())
+            let r = crate::trees::record(t);
+            library(l, g, n, "trees", r.ints, r.floats, r.strings)
         }
         Op::Library(c) => library(
             l,

@@ -64,7 +64,7 @@ impl<M: Module> Code<'_, '_, M> {
         Ok(())
     }
 
-    /// `lap_attrs` in the pool.
+    /// `lap_attrs` (kernels/lap_attrs.h) in the pool.
     fn attrs(&mut self, call: &LibraryStep) -> u32 {
         let ints = self.pool.i64s(&call.ints);
         let mut floats = Record::default();
@@ -74,7 +74,7 @@ impl<M: Module> Code<'_, '_, M> {
         let floats = self.pool.record(floats);
         let mut strings = Record::default();
         for s in &call.strings {
-            let at = self.pool.raw(s);
+            let at = self.pool.blob(s);
             strings.pool(Some(at));
             strings.i64(s.len() as i64);
         }
