@@ -97,6 +97,7 @@ pub fn write(
 pub(crate) fn code_options(options: &Options) -> CodeOptions<'static> {
     CodeOptions {
         level: options.cpu.level(),
+        release: Some(&lapidary_onnx::release),
         ..CodeOptions::host()
     }
 }

@@ -7,11 +7,43 @@
 
 use std::fs::{self, File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use memmap2::Mmap;
 
 use crate::OnnxError;
+
+/// The mappings that are alive.
+static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
+
+/// A mapping as the owner of bytes.
+struct Shared(Arc<Mmap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Gives the pages of these bytes back to the system, if they are part of a mapped file; other bytes are left
+/// alone. The bytes stay valid: reading them again reads the file again.
+pub fn release(bytes: &[u8]) {
+    let start = bytes.as_ptr() as usize;
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    for map in maps.iter().filter_map(Weak::upgrade) {
+        let base = map.as_ptr() as usize;
+        if start < base || start + bytes.len() > base + map.len() {
+            continue;
+        }
+        #[cfg(unix)]
+        // SAFETY: the mapping is read-only and of a file, so a page that is read again has the same content.
+        // A refusal costs memory alone.
+        let _ = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start - base, bytes.len())
+        };
+    }
+}
 
 /// A mapped file.
 #[derive(Debug)]
@@ -46,8 +78,11 @@ impl MappedFile {
             // What remains is another process that writes to or shortens the file meanwhile: contents may then
             // change (the decoder and all readers take any bytes), and shortening is looked for by
             // `verify_unchanged` before large reads.
-            let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
-            Bytes::from_owner(map)
+            let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io("map"))?);
+            let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+            maps.retain(|map| map.strong_count() > 0);
+            maps.push(Arc::downgrade(&map));
+            Bytes::from_owner(Shared(map))
         };
         Ok(MappedFile {
             path: path.to_path_buf(),

@@ -54,11 +54,6 @@ impl Pool {
             .resize(self.bytes.len().next_multiple_of(64), 0);
         self.raw(bytes)
     }
-    /// Bytes at a multiple of 64.
-    pub fn aligned(&mut self, bytes: &[u8]) -> u32 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
-        self.raw(bytes)
-    }
     pub fn i64s(&mut self, values: &[i64]) -> u32 {
         let at = self.align();
         for v in values {

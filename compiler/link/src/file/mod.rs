@@ -71,6 +71,9 @@ pub struct FileOptions {
     pub name: String,
     pub target: Triple,
     pub weights: WeightsIn,
+    /// Where the weights file goes, if there is one; `None`: beside, ending in `.weights`. The library
+    /// looks for this file name in its own folder.
+    pub weights_path: Option<PathBuf>,
     /// Leave out symbols that only debuggers and profilers read.
     pub strip: bool,
     /// The C compiler that drives the linker.
@@ -86,6 +89,7 @@ impl FileOptions {
             name: name.into(),
             target: Triple::host(),
             weights: WeightsIn::Auto,
+            weights_path: None,
             strip: false,
             linker: "cc".into(),
             archiver: "ar".into(),
@@ -135,12 +139,23 @@ pub fn write(
     let symbol = format!("lapidary_weights_{}", options.name);
     let mut objects = vec![place.file("model.o")];
     let mut weights_file = None;
+    let mut weights_temporary = place.file("weights");
+    let mut weights_place = None;
     let at = if bytes == 0 {
         WeightsAt::None
     } else if !inside {
-        let file = path.with_extension("weights");
+        let file = match &options.weights_path {
+            Some(file) => file.clone(),
+            None => path.with_extension("weights"),
+        };
         let name = file_name(&file);
-        let hash = weights::write_file(program, &plan, code_options, &place.file("weights"))?;
+        if let Some(path) = &options.weights_path {
+            // Renaming works within a file system only.
+            let own = Workplace::new(path)?;
+            weights_temporary = own.file("weights");
+            weights_place = Some(own);
+        }
+        let hash = weights::write_file(program, &plan, code_options, &weights_temporary)?;
         weights_file = Some(file);
         WeightsAt::File { name, hash }
     } else {
@@ -162,8 +177,9 @@ pub fn write(
         Artifact::Shared => tools::shared(&place, &objects, options, &file_name(path))?,
     };
     if let Some(file) = &weights_file {
-        place.publish(&place.file("weights"), file)?;
+        place.publish(&weights_temporary, file)?;
     }
+    drop(weights_place);
     place.publish(&made, path)?;
     Ok(Written {
         path: path.to_path_buf(),
