@@ -81,13 +81,7 @@ pub fn write(
     let mut file = FileOptions::new(name);
     if let Some(weights) = weights {
         file.weights = WeightsIn::Beside;
-        if weights != output.with_extension("weights") {
-            return Err(Error::Usage(format!(
-                "the weights of '{0}' go to '{1}' (hint: --weights {1})",
-                output.display(),
-                output.with_extension("weights").display()
-            )));
-        }
+        file.weights_path = Some(weights.to_path_buf());
     }
     let written = lapidary_link::write(program, artifact, output, &file, &code_options(options))?;
     Ok([Some(written.path), written.weights].into_iter().flatten().collect())

@@ -60,7 +60,7 @@ pub enum WeightsIn {
     #[default]
     Auto,
     Inside,
-    /// A file beside: the same name, ending in `.weights`.
+    /// A file beside: the same name, ending in `.weights`, unless another is given.
     Beside,
 }
 
