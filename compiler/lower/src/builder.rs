@@ -501,7 +501,10 @@ impl<'g> Builder<'g> {
         if let Some(l) = self.levels.pop() {
             self.kernel.body.extend(l.stmts);
         }
-        let (tasks, scratch) = (self.kernel.tasks.clone(), self.kernel.scratch_bytes.clone());
+        let (tasks, mut scratch) = (self.kernel.tasks.clone(), self.kernel.scratch_bytes.clone());
+        if crate::collapse::has_contract(&self.kernel.body) {
+            scratch = scratch.add(&Dim::Const(lapidary_codegen::expand::TILE_SCRATCH));
+        }
         let step = Step::Kernel {
             kernel: crate::KernelId(0),
             buffers: self.operands,

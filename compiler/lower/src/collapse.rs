@@ -90,6 +90,18 @@ fn dims_of_expr(k: &LoopKernel, e: ExprId, f: &mut dyn FnMut(&Dim)) {
     }
 }
 
+/// Whether a contraction stands anywhere in these statements.
+pub(crate) fn has_contract(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Contract(_) => true,
+        Stmt::For { body, .. } | Stmt::Reduce { body, .. } => has_contract(body),
+        Stmt::If {
+            then, otherwise, ..
+        } => has_contract(then) || has_contract(otherwise),
+        _ => false,
+    })
+}
+
 fn mentions(d: &Dim, var: Sym) -> bool {
     let mut found = false;
     for_each_sym(d, &mut |s| found |= s == var);

@@ -15,19 +15,35 @@ pub(crate) fn pointwise(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
         l.alias(*y, x);
         return Ok(());
     }
+    // Concat and Pad stand last in a group: they store in a way of their own.
+    if let Some(n) = group.nodes.last() {
+        match &g.nodes[*n].op {
+            Op::Concat { axis } => return crate::single::concat(l, g, group, *n, *axis),
+            Op::Pad {
+                before,
+                after,
+                mode,
+            } => return crate::single::pad(l, g, group, *n, before, after, *mode),
+            _ => {}
+        }
+    }
+    let mut done: Vec<ValueId> = Vec::new();
     for v in &group.outputs {
-        elementwise(l, g, group, *v)?;
+        if !done.contains(v) {
+            done.extend(elementwise(l, g, group, *v)?);
+        }
     }
     Ok(())
 }
 
-/// One kernel that stores one value element by element.
+/// One kernel that stores a value element by element, and with it every output of the group that
+/// has the same index; gives the values stored.
 pub(crate) fn elementwise(
     l: &mut Lowering,
     g: &Graph,
     group: &Group,
     v: ValueId,
-) -> Result<(), LowerError> {
+) -> Result<Vec<ValueId>, LowerError> {
     // A reshape at the end of the group is only a name for the bytes: iterate before it.
     let mut target = v;
     while let Some(n) = g.producer(target)
@@ -47,13 +63,22 @@ pub(crate) fn elementwise(
     let mut b = Builder::new(g, group, name);
     let shape = b.shape(target)?;
     let index = b.open_all(&shape);
-    let value = b.value_at(target, &index)?;
-    let out = b.output(v)?;
     let at = b.linear(&shape, &index);
-    b.store(out, at, value);
+    let mut stored = vec![v];
+    for o in &group.outputs {
+        if *o != v && g.dims(*o) == g.dims(target) && g.ty(*o).shape.is_some() {
+            stored.push(*o);
+        }
+    }
+    for o in &stored {
+        let value = b.value_at(if *o == v { target } else { *o }, &index)?;
+        let out = b.output(*o)?;
+        b.store(out, at.clone(), value);
+    }
     let elements = Dim::product(g.dims(target));
     let weight = 1 + group.nodes.len() as i64;
-    finish_nest(l, b, group, elements.mul(&Dim::Const(weight)))
+    finish_nest(l, b, group, elements.mul(&Dim::Const(weight)))?;
+    Ok(stored)
 }
 
 /// Collapses, cuts into tasks and adds a nest.

@@ -27,7 +27,7 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
         | Op::Transpose { .. }
         | Op::Broadcast { .. }
         | Op::Slice { .. }
-        | Op::Gather { .. } => elementwise(l, g, group, out),
+        | Op::Gather { .. } => elementwise(l, g, group, out).map(|_| ()),
         Op::Reduce { kind, axes, .. } => reduce(l, g, group, n, *kind, axes),
         Op::ArgReduce {
             max, axis, last, ..
@@ -440,11 +440,17 @@ fn cumsum(
 }
 
 /// For each index before the axis, every input's run of contiguous elements.
-fn concat(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId, axis: usize) -> Result<()> {
+pub(crate) fn concat(
+    l: &mut Lowering,
+    g: &Graph,
+    group: &Group,
+    n: NodeId,
+    axis: usize,
+) -> Result<()> {
     let node = &g.nodes[n];
     let y = node.outputs[0];
     let mut b = Builder::new(g, group, node.name());
-    b.inline.clear();
+    b.inline.remove(&n);
     let whole = b.shape(y)?;
     let outer = whole[..axis].iter().fold(Dim::Const(1), |p, d| p.mul(d));
     let tail = whole[axis + 1..]
@@ -455,10 +461,15 @@ fn concat(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId, axis: usize) ->
     let o = b.open(&outer);
     let mut before = Dim::Const(0);
     for x in node.inputs.iter().flatten() {
-        let length = b.shape(*x)?[axis].mul(&tail);
-        let buf = b.input(*x)?;
+        let dims = b.shape(*x)?;
+        let length = dims[axis].mul(&tail);
         let e = b.open(&length);
-        let value = b.load(buf, o.mul(&length).add(&e));
+        let index = b.reshape_index(
+            &dims,
+            &[outer.clone(), length.clone()],
+            &[o.clone(), e.clone()],
+        );
+        let value = b.value_at(*x, &index)?;
         let at = o.mul(&stride).add(&before).add(&e);
         b.store(out, at, value);
         if !length.is_const(1) {
@@ -470,7 +481,7 @@ fn concat(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId, axis: usize) ->
     finish_nest(l, b, group, Dim::product(g.dims(y)))
 }
 
-fn pad(
+pub(crate) fn pad(
     l: &mut Lowering,
     g: &Graph,
     group: &Group,
@@ -485,7 +496,7 @@ fn pad(
         node.outputs[0],
     );
     let mut b = Builder::new(g, group, node.name());
-    b.inline.clear();
+    b.inline.remove(&n);
     let (dims, whole) = (b.shape(x)?, b.shape(y)?);
     let out = b.output(y)?;
     let cost = Dim::product(g.dims(y)).mul(&Dim::Const(2));

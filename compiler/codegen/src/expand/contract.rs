@@ -17,6 +17,12 @@ const UNROLL_K: i64 = 4;
 /// the latency of a multiply-add (4 cycles, two a cycle).
 const FEW_SUMS: i64 = 8;
 
+/// Bytes of scratch memory, past the kernel's own, in which a tile's sums wait for an epilogue that
+/// needs the registers: [`MOST_SUMS`] vectors of 64 bytes.
+pub const TILE_SCRATCH: i64 = 64 * MOST_SUMS;
+/// Most vectors of sums in a tile.
+const MOST_SUMS: i64 = 32;
+
 /// The columns of one tile.
 #[derive(Clone, Copy)]
 enum Columns {
@@ -377,29 +383,79 @@ impl Expander<'_> {
         // What the epilogue reads is loaded here and not further out: a register held across the loop
         // over k would be one sum less.
         let guarded = std::mem::replace(&mut self.scopes[scope].guarded, true);
-        for r in 0..rows {
-            for v in 0..vectors {
-                let acc = sum(0, r, v);
-                self.locals[c.acc.0 as usize] = Some((acc, scope));
-                let column = j.add(&Dim::Const(v * self.lanes()));
-                self.syms[c.row.0 as usize] = Some(Bound::Alias(i.add(&Dim::Const(r))));
-                self.syms[c.col.0 as usize] = Some(Bound::Alias(column));
-                self.vector = match t.columns {
-                    Columns::Vectors(_) if self.lanes() > 1 => Some(VectorLoop {
-                        var: c.col,
-                        mask: masks[v as usize],
-                    }),
-                    _ => None,
-                };
-                let done = self.block(&c.epilogue);
-                self.vector = None;
-                done?;
+        if self.is_heavy(&c.epilogue) && rows * vectors > 2 {
+            let place = self.loops.scratch_bytes.clone();
+            let base = self.scratch_at(&place)?;
+            let bytes = self.lanes() * 4;
+            for (n, acc) in sums.iter().take((rows * vectors) as usize).enumerate() {
+                self.emit(Inst::VStore { src: *acc, mem: Mem::F32, addr: Addr::base(base).with_disp((n as i64 * bytes) as i32), mask: None });
+            }
+            let at = self.fresh_sym();
+            self.serial(at, &Dim::Const(0), &Dim::Const(rows), 1, |e| {
+                let offset = e.int_reg(&Dim::from(at).mul(&Dim::Const(vectors * bytes)))?;
+                for v in 0..vectors {
+                    let acc = e.out.reg(Class::Vec(Elem::F32));
+                    let addr = Addr { base, index: Some((offset, 1)), disp: (v * bytes) as i32 };
+                    e.emit(Inst::VLoad { dst: acc, mem: Mem::F32, addr, mask: None });
+                    let depth = e.depth();
+                    e.depths.insert(acc, depth);
+                    e.scopes[depth].guarded = true;
+                    e.epilogue(t, i.add(&Dim::from(at)), v, acc, masks[v as usize])?;
+                }
+                Ok(())
+            })?;
+        } else {
+            for r in 0..rows {
+                for v in 0..vectors {
+                    self.epilogue(t, i.add(&Dim::Const(r)), v, sum(0, r, v), masks[v as usize])?;
+                }
             }
         }
         self.scopes[scope].guarded = guarded;
         self.syms[c.row.0 as usize] = None;
         self.syms[c.col.0 as usize] = None;
         Ok(())
+    }
+
+    /// The epilogue of one vector of sums.
+    fn epilogue(&mut self, t: &Tile, row: Dim, v: i64, acc: Reg, mask: Option<Reg>) -> Result<()> {
+        let c = t.c;
+        let scope = self.depth();
+        self.locals[c.acc.0 as usize] = Some((acc, scope));
+        self.syms[c.row.0 as usize] = Some(Bound::Alias(row));
+        self.syms[c.col.0 as usize] = Some(Bound::Alias(Dim::from(t.j).add(&Dim::Const(v * self.lanes()))));
+        self.vector = match t.columns {
+            Columns::Vectors(_) if self.lanes() > 1 => Some(VectorLoop { var: c.col, mask }),
+            _ => None,
+        };
+        let done = self.block(&c.epilogue);
+        self.vector = None;
+        done
+    }
+
+    /// Whether an epilogue needs more registers than a tile of sums leaves: it calls a function.
+    fn is_heavy(&self, epilogue: &[Stmt]) -> bool {
+        fn function(k: &LoopKernel, e: ExprId) -> bool {
+            match &k.exprs[e.0 as usize] {
+                Expr::Un { op, a } => {
+                    let light = matches!(
+                        op,
+                        UnOp::Neg | UnOp::Abs | UnOp::Sqrt | UnOp::Floor | UnOp::Ceil | UnOp::Trunc | UnOp::Round | UnOp::Not
+                    );
+                    !light || function(k, *a)
+                }
+                Expr::Convert { a, .. } | Expr::Bits { a, .. } | Expr::Narrow { a, .. } => function(k, *a),
+                Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => function(k, *a) || function(k, *b),
+                Expr::Fma { a, b, c } | Expr::Select { cond: a, a: b, b: c } => [a, b, c].into_iter().any(|e| function(k, *e)),
+                Expr::Load { .. } | Expr::Const { .. } | Expr::Local(_) | Expr::Int { .. } => false,
+            }
+        }
+        epilogue.iter().any(|s| match s {
+            Stmt::Let { value, .. } | Stmt::Store { value, .. } => function(self.loops, *value),
+            Stmt::If { then, otherwise, .. } => self.is_heavy(then) || self.is_heavy(otherwise),
+            Stmt::For { .. } | Stmt::Reduce { .. } => true,
+            Stmt::Index { .. } | Stmt::Contract(_) => false,
+        })
     }
 
     /// The address of `buf[at]` in one register.

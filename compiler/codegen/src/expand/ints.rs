@@ -224,6 +224,19 @@ impl Expander<'_> {
         Ok(r)
     }
 
+    /// The address of a byte of scratch memory.
+    pub(super) fn scratch_at(&mut self, offset: &Dim) -> Result<Reg> {
+        let base = self.number(0, Key::ScratchBase, Class::Gpr, |dst| Inst::GLoad {
+            dst,
+            mem: Mem::I64,
+            addr: Addr::base(kernel::WORKER).with_disp(kernel::WORKER_SCRATCH),
+        });
+        Ok(match self.int(offset)? {
+            Int::Imm(0) => base,
+            o => self.gbin(0, GOp::Add, base, o),
+        })
+    }
+
     /// The address of `buf[at]`: a pointer known as far out as possible, at most one scaled index,
     /// and the constant as displacement.
     pub(super) fn address(&mut self, buf: Buf, at: &Dim) -> Result<Addr> {

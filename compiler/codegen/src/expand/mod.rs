@@ -11,6 +11,7 @@
 //! Both rest on the invariant that registers made here are assigned at one place, but for
 //! accumulators and locals that a condition assigns.
 
+pub use contract::TILE_SCRATCH;
 pub use ints::{factor, for_each_sym};
 
 mod contract;
@@ -46,6 +47,7 @@ type Result<T> = std::result::Result<T, ExpandError>;
 enum Key {
     Int(Dim),
     BufferBase(Buf),
+    ScratchBase,
     Pointer(Buf, Dim),
     Const(Elem, u64),
     Load {
@@ -408,10 +410,11 @@ impl Expander<'_> {
                 e.block(body)?;
                 for (a, (acc, elem)) in accs.iter().zip(regs) {
                     let v = e.value(a.value)?;
-                    let mask = if across {
-                        e.vector.as_ref().and_then(|v| v.mask)
-                    } else {
-                        None
+                    let mask = match &e.vector {
+                        Some(v) if across => v.mask,
+                        // The rest, one by one: all lanes hold the element, and it counts once.
+                        None if across => Some(e.count_mask(&Dim::Const(1))?),
+                        _ => None,
                     };
                     let sum = e.combine(a.op, *elem, *acc, v);
                     match mask {
