@@ -9,21 +9,79 @@ use crate::CodeOptions;
 use crate::code::{parallel, threads};
 use crate::error::LinkError;
 use crate::plan::{Plan, WeightEntry, WeightSource};
-use lapidary_graph::Def;
-use lapidary_lower::program::Program;
+use bytes::Bytes;
+use lapidary_graph::{Def, ValueId};
+use lapidary_lower::program::{ConstId, Program};
 use memmap2::MmapMut;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-/// After so many bytes, what was read of the model is given back.
-const WAVE: u64 = 32 << 20;
+/// So often, what was read of the model is given back.
+const WAVE: Duration = Duration::from_millis(10);
+/// Below so many bytes of weights it is not worth the trouble.
+const MUCH: u64 = 16 << 20;
 /// Constants below this are not worth a system call.
 const WORTH: usize = 256 << 10;
+
+/// What makes a prepared constant.
+pub(crate) type Make = Box<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// Constants that are dropped as soon as they are in the blob.
+#[derive(Default)]
+pub(crate) struct Taken {
+    makes: HashMap<ConstId, Make>,
+    /// Where constants of the program lie, or lay.
+    addresses: Vec<(usize, usize)>,
+}
+
+/// Takes out of a program what only the blob needs: the makers of prepared constants, which then
+/// own what they read alone, so that it goes with them.
+pub(crate) fn take(program: &mut Program, plan: &Plan) -> Taken {
+    let addresses = addresses(program, plan);
+    let mut kept: HashSet<ValueId> = plan.pinned.iter().copied().collect();
+    let mut makes = HashMap::new();
+    for entry in &plan.weights.entries {
+        match entry.source {
+            WeightSource::Raw(v) => {
+                kept.insert(v);
+            }
+            WeightSource::Prepared(c) if program.constants.get(c).is_some() => {
+                let made: Make = Box::new(|_| {});
+                makes.insert(c, std::mem::replace(&mut program.constants[c].make, made));
+            }
+            WeightSource::Prepared(_) => {}
+        }
+    }
+    for v in program.graph.values.keys() {
+        if let Def::Const(t) = &mut program.graph.values[v].def
+            && !kept.contains(&v)
+        {
+            t.bytes = Bytes::new();
+        }
+    }
+    Taken { makes, addresses }
+}
+
+/// Where the constants lie that are not used in place and are worth a system call.
+fn addresses(program: &Program, plan: &Plan) -> Vec<(usize, usize)> {
+    let pinned: HashSet<_> = plan.pinned.iter().collect();
+    let mut found = Vec::new();
+    for (v, data) in program.graph.values.iter() {
+        if let Def::Const(t) = &data.def
+            && t.bytes.len() >= WORTH
+            && !pinned.contains(&v)
+        {
+            found.push((t.bytes.as_ptr() as usize, t.bytes.len()));
+        }
+    }
+    found
+}
 
 /// The blob in memory; page-aligned, zero between entries.
 pub(crate) fn in_memory(
     program: &Program,
+    mut taken: Taken,
     plan: &Plan,
     options: &CodeOptions<'_>,
 ) -> Result<Option<MmapMut>, LinkError> {
@@ -36,7 +94,7 @@ pub(crate) fn in_memory(
         bytes,
         source,
     })?;
-    let pages = Pages::new(program, plan, options);
+    let pages = Pages::new(options, taken.addresses);
     let mut rest: &mut [u8] = &mut map;
     let mut at = 0;
     let mut work = Vec::with_capacity(plan.weights.entries.len());
@@ -53,16 +111,24 @@ pub(crate) fn in_memory(
         let (slice, tail) = tail.split_at_mut(skip).1.split_at_mut(len);
         rest = tail;
         at = entry.offset + entry.bytes;
-        work.push(Mutex::new((entry, slice)));
+        let make = match entry.source {
+            WeightSource::Prepared(c) => taken.makes.remove(&c),
+            WeightSource::Raw(_) => None,
+        };
+        work.push(Mutex::new((entry, slice, make)));
     }
-    parallel(&work, threads(options.threads), |job| {
-        let mut job = job.lock().unwrap_or_else(PoisonError::into_inner);
-        let (entry, slice) = &mut *job;
-        fill(program, entry, slice);
-        pages.after(entry);
-        Ok(())
+    pages.while_running(bytes as u64, || {
+        parallel(&work, threads(options.threads), |job| {
+            let mut job = job.lock().unwrap_or_else(PoisonError::into_inner);
+            let (entry, slice, make) = &mut *job;
+            match make.take() {
+                Some(make) => make(slice),
+                None => fill(program, entry, slice),
+            }
+            Ok(())
+        })
     })?;
-    pages.all();
+    drop(work);
     Ok(Some(map))
 }
 
@@ -73,7 +139,17 @@ pub(crate) fn stream(
     options: &CodeOptions<'_>,
     mut write: impl FnMut(&[u8]) -> Result<(), LinkError>,
 ) -> Result<(), LinkError> {
-    let pages = Pages::new(program, plan, options);
+    let pages = Pages::new(options, addresses(program, plan));
+    pages.while_running(plan.weights.bytes, || {
+        stream_entries(program, plan, &mut write)
+    })
+}
+
+fn stream_entries(
+    program: &Program,
+    plan: &Plan,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), LinkError>,
+) -> Result<(), LinkError> {
     let mut at = 0;
     let padding = [0u8; 64];
     let pad = |at: &mut u64, to: u64, write: &mut dyn FnMut(&[u8]) -> Result<(), LinkError>| {
@@ -85,7 +161,7 @@ pub(crate) fn stream(
         Ok::<(), LinkError>(())
     };
     for entry in &plan.weights.entries {
-        pad(&mut at, entry.offset, &mut write)?;
+        pad(&mut at, entry.offset, write)?;
         match raw(program, entry) {
             Some(bytes) => write(bytes)?,
             None => {
@@ -95,11 +171,8 @@ pub(crate) fn stream(
             }
         }
         at += entry.bytes;
-        pages.after(entry);
     }
-    pad(&mut at, plan.weights.bytes, &mut write)?;
-    pages.all();
-    Ok(())
+    pad(&mut at, plan.weights.bytes, write)
 }
 
 fn raw<'a>(program: &'a Program, entry: &WeightEntry) -> Option<&'a [u8]> {
@@ -128,49 +201,58 @@ fn fill(program: &Program, entry: &WeightEntry, to: &mut [u8]) {
 
 /// Bytes of the model that may be given back.
 struct Pages<'a> {
-    program: &'a Program,
-    release: Option<&'a (dyn Fn(&[u8]) + Sync)>,
-    constants: Vec<&'a [u8]>,
-    done: AtomicU64,
+    release: Option<&'a (dyn Fn(*const [u8]) + Sync)>,
+    addresses: Vec<(usize, usize)>,
 }
 
 impl<'a> Pages<'a> {
-    fn new(program: &'a Program, plan: &Plan, options: &CodeOptions<'a>) -> Self {
-        let mut constants = Vec::new();
-        if options.release.is_some() {
-            let pinned: HashSet<_> = plan.pinned.iter().collect();
-            for (v, data) in program.graph.values.iter() {
-                if let Def::Const(t) = &data.def
-                    && t.bytes.len() >= WORTH
-                    && !pinned.contains(&v)
-                {
-                    constants.push(&*t.bytes);
-                }
-            }
-        }
+    fn new(options: &CodeOptions<'a>, addresses: Vec<(usize, usize)>) -> Self {
         Pages {
-            program,
             release: options.release,
-            constants,
-            done: AtomicU64::new(0),
+            addresses,
         }
     }
-    fn after(&self, entry: &WeightEntry) {
-        let Some(release) = self.release else { return };
-        if let Some(bytes) = raw(self.program, entry) {
-            if bytes.len() >= WORTH {
-                release(bytes);
-            }
-            return;
+    /// Does the work, and beside it gives back again and again what the work has read: a constant can
+    /// be as big as all others together, so the end of each is too late.
+    fn while_running<R>(&self, bytes: u64, work: impl FnOnce() -> R) -> R {
+        if self.release.is_none() || bytes < MUCH {
+            return work();
         }
-        let before = self.done.fetch_add(entry.bytes, Ordering::Relaxed);
-        if before / WAVE != (before + entry.bytes) / WAVE {
-            self.all();
-        }
+        let (done, changed) = (Mutex::new(false), Condvar::new());
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                while !*done {
+                    self.all();
+                    done = changed
+                        .wait_timeout(done, WAVE)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                }
+            });
+            // Also when the work panics, or the scope would wait for ever.
+            let _end = OnDrop(|| {
+                *done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                changed.notify_all();
+            });
+            work()
+        });
+        self.all();
+        result
     }
     fn all(&self) {
         if let Some(release) = self.release {
-            self.constants.iter().for_each(|bytes| release(bytes));
+            for (at, bytes) in &self.addresses {
+                release(std::ptr::slice_from_raw_parts(*at as *const u8, *bytes));
+            }
         }
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }

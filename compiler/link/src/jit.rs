@@ -97,7 +97,7 @@ pub fn jit(program: Program, options: &CodeOptions<'_>) -> Result<JitModel, Link
 
 /// Compiles a program by a plan that was made for memory.
 pub fn jit_planned(
-    program: Program,
+    mut program: Program,
     plan: &Plan,
     options: &CodeOptions<'_>,
 ) -> Result<JitModel, LinkError> {
@@ -127,14 +127,15 @@ pub fn jit_planned(
     }));
     let mut module = JITModule::new(builder);
 
-    let constant = |v| program.graph.constant(v).map(|t| t.bytes.clone());
     let pinned: Vec<Bytes> = plan
         .pinned
         .iter()
-        .map(|v| constant(*v).unwrap_or_default())
+        .filter_map(|v| program.graph.constant(*v))
+        .map(|t| t.bytes.clone())
         .collect();
     let addresses: Vec<u64> = pinned.iter().map(|b| b.as_ptr() as u64).collect();
-    let weights = blob::in_memory(&program, plan, options)?;
+    let taken = blob::take(&mut program, plan);
+    let weights = blob::in_memory(&program, taken, plan, options)?;
     let at = match &weights {
         Some(map) => WeightsAt::Address(map.as_ptr() as u64),
         None => WeightsAt::None,

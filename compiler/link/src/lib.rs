@@ -31,9 +31,10 @@ pub struct CodeOptions<'a> {
     pub level: Level,
     /// Threads that compile and pack; 0: one for each processor.
     pub threads: usize,
-    /// Called with constant bytes that have been read and are not needed soon: pages of a mapped
-    /// model may be given back to the system. Bytes elsewhere are passed as well; the bytes stay valid.
-    pub release: Option<&'a (dyn Fn(&[u8]) + Sync)>,
+    /// Called with the addresses of constant bytes that have been read and are not needed soon: pages of a
+    /// mapped model may be given back to the system. Other constants are passed as well, also when
+    /// their memory is gone already, so the bytes must not be read.
+    pub release: Option<&'a (dyn Fn(*const [u8]) + Sync)>,
     /// Addresses of library kernels of the host's own, asked before the runtime's; for code in memory.
     pub kernels: Option<LibraryLookup>,
 }

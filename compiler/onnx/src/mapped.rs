@@ -27,13 +27,14 @@ impl AsRef<[u8]> for Shared {
 }
 
 /// Gives the pages of these bytes back to the system, if they are part of a mapped file; other bytes are left
-/// alone. The bytes stay valid: reading them again reads the file again.
-pub fn release(bytes: &[u8]) {
-    let start = bytes.as_ptr() as usize;
+/// alone, and may even be gone: only the address counts. What is mapped stays valid: reading it again reads the
+/// file again.
+pub fn release(bytes: *const [u8]) {
+    let start = bytes.cast::<u8>() as usize;
     let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     for map in maps.iter().filter_map(Weak::upgrade) {
         let base = map.as_ptr() as usize;
-        if start < base || start + bytes.len() > base + map.len() {
+        if start < base || start.saturating_add(bytes.len()) > base + map.len() {
             continue;
         }
         #[cfg(unix)]

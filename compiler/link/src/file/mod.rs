@@ -257,7 +257,7 @@ fn object(
         let mut description = DataDescription::new();
         description.set_align(64);
         description.set_custom_section(SECTION);
-        let bytes = blob::in_memory(program, plan, code_options)?;
+        let bytes = blob::in_memory(program, Default::default(), plan, code_options)?;
         description.define(bytes.map_or_else(Box::default, |m| m.to_vec().into_boxed_slice()));
         module
             .define_data(id, &description)
