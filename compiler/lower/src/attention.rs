@@ -415,7 +415,7 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
         &b.dims,
     );
     let flops = work.mul(&Dim::Const(2));
-    let cost = flops.floor_div(&Dim::Const(8));
+    let cost = flops.mul(&Dim::Const(2));
     let (loops, step) = b.finish(group.nodes.clone(), cost, flops)?;
     l.kernel(loops, step);
     Ok(())

@@ -548,7 +548,7 @@ fn tiled(
     })));
     let flops = crate::builder::to_graph(&batch.mul(&m).mul(&cols).mul(&depth), &b.kernel, &b.dims)
         .mul(&Dim::Const(2));
-    let cost = flops.floor_div(&Dim::Const(16));
+    let cost = flops.clone();
     let (loops, step) = b.finish(group.nodes.clone(), cost, flops)?;
     let _: &Step = &step;
     l.kernel(loops, step);

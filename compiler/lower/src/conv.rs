@@ -366,7 +366,7 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
         epilogue,
     })));
     let flops = flops(g, c);
-    let (loops, step) = b.finish(group.nodes.clone(), flops.floor_div(&Dim::Const(16)), flops)?;
+    let (loops, step) = b.finish(group.nodes.clone(), flops.clone(), flops)?;
     l.kernel(loops, step);
     Ok(())
 }
@@ -445,7 +445,7 @@ fn depthwise(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, channels: i64
     with_bias(&mut b, c, outer, &ch)?;
     store_outputs(&mut b, g, group, &ys, &[n, oh, ow, ch])?;
     let f = flops(g, c);
-    finish_nest_flops(l, b, group, f.floor_div(&Dim::Const(4)), f)
+    finish_nest_flops(l, b, group, f.mul(&Dim::Const(4)), f)
 }
 
 fn finish_nest_flops(
@@ -530,7 +530,7 @@ fn naive(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv) -> Result<()> {
     with_bias(&mut b, c, local, &index[channel])?;
     store_outputs(&mut b, g, group, &ys, &index)?;
     let f = flops(g, c);
-    finish_nest_flops(l, b, group, f.clone(), f)
+    finish_nest_flops(l, b, group, f.mul(&Dim::Const(16)), f)
 }
 
 /// Transposed convolution: each output element gathers the inputs whose windows reach it.
@@ -650,5 +650,5 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     let f = Dim::product(g.dims(c.x))
         .mul(&Dim::product(g.dims(c.w).get(1..).unwrap_or(&[])))
         .mul(&Dim::Const(2));
-    finish_nest_flops(l, b, group, f.clone(), f)
+    finish_nest_flops(l, b, group, f.mul(&Dim::Const(16)), f)
 }
