@@ -242,12 +242,7 @@ LAP_LIBRARY_KERNEL(lap_lib_pad) {
         NEED(d > 0 || mode == 0 || whole == 0, "axis {a} has size {b}, and padding needs an element", a, d);
         int64_t *positions = table(ctx, whole, node_id);
         if (!positions) return LAPIDARY_ERROR_MEMORY;
-        /* What negative pads crop is not there to be reflected. */
-        int64_t crop = before < 0 ? -before : 0, keep = d - crop - (after < 0 ? -after : 0);
-        for (int64_t i = 0; i < whole; i++) {
-            int64_t from = keep > 0 ? padded(i - before - crop, keep, mode) : mode == 0 ? -1 : padded(i - before, d, mode);
-            positions[i] = from < 0 ? -1 : keep > 0 ? from + crop : from;
-        }
+        for (int64_t i = 0; i < whole; i++) positions[i] = padded(i - before, d, mode);
         at_axis[a] = positions;
     }
     return lap_pick(ctx, x, out[0], dims, at_axis, value, node_id);
