@@ -309,3 +309,52 @@ fn what_cannot_be_written_is_an_error_and_leaves_nothing() {
     }
     assert!(folder.names().is_empty(), "{:?}", folder.names());
 }
+
+#[test]
+fn a_header_is_valid_c_whatever_the_names() {
+    if !has("cc") {
+        return;
+    }
+    use lapidary_graph::{DType, Dim, Graph, SymbolOrigin, TensorType};
+    let mut g = Graph::new("names");
+    let origin = SymbolOrigin::Input { input: 0, axis: 0 };
+    let b = Dim::from(g.add_symbol("batch size", origin.clone()));
+    let c = Dim::from(g.add_symbol("*/ int", origin));
+    let names = [
+        "x", "X", "1st", "a/b:0", "float", "é", "", "count", "*/", "context", "string", "any",
+    ];
+    for (i, name) in names.iter().enumerate() {
+        let dtype = DType::ALL[i % DType::ALL.len()];
+        let dims = [b.clone(), c.clone(), Dim::Const(3), b.mul(&c)];
+        g.add_input(*name, TensorType::new(dtype, dims.into_iter().take(i % 5)));
+    }
+    let unranked = TensorType {
+        dtype: DType::F32,
+        shape: None,
+    };
+    let v = g.add_input("unranked", unranked);
+    g.outputs = vec![("x".into(), g.inputs[0]), ("y\n".into(), v)];
+    let folder = Folder::new("header");
+    let path = folder.file("names.h");
+    fs::write(&path, header(&g, "names")).unwrap();
+    for language in ["c", "c++"] {
+        let out = Command::new("cc")
+            .args([
+                "-x",
+                language,
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-fsyntax-only",
+            ])
+            .args(["-Wno-unused-function", "-Wno-pragma-once-outside-header"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.success() || errors.contains("cc1plus"),
+            "{errors}"
+        );
+    }
+}

@@ -50,8 +50,7 @@ impl Pool {
     }
     /// Bytes that a kernel may read as it likes: aligned as weights are.
     pub fn blob(&mut self, bytes: &[u8]) -> u32 {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(64), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
         self.raw(bytes)
     }
     pub fn i64s(&mut self, values: &[i64]) -> u32 {
