@@ -142,14 +142,14 @@ pub(crate) fn compile<M: Module>(
     work.extend(
         functions
             .into_iter()
-            .map(|(id, f)| Work::Driver(id, Mutex::new(Some(f)))),
+            .map(|(id, f)| Work::Driver(id, Mutex::new(Some(Box::new(f))))),
     );
     let codes = parallel(&work, threads(options.threads), |w| match w {
         Work::Kernel(id, def) => kernel(*id, def, options.level, isas),
         Work::Driver(id, f) => {
             let f = f.lock().unwrap_or_else(PoisonError::into_inner).take();
             match f {
-                Some(f) => function(*id, f, &isas.driver, "driver"),
+                Some(f) => function(*id, *f, &isas.driver, "driver"),
                 None => Err(LinkError::code("driver", "it was compiled already")),
             }
         }
@@ -165,7 +165,7 @@ pub(crate) struct Addresses<'a> {
 
 enum Work<'a> {
     Kernel(FuncId, &'a KernelDef),
-    Driver(FuncId, Mutex<Option<Function>>),
+    Driver(FuncId, Mutex<Option<Box<Function>>>),
 }
 
 fn declare_kernels<M: Module>(

@@ -94,6 +94,20 @@ fn a_shared_library_runs_and_exports_its_model_alone() {
 }
 
 #[test]
+fn a_library_carries_the_library_kernels_that_it_calls() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("copies");
+    let path = folder.file("libcopies.so");
+    let options = FileOptions::new("copies");
+    let code = CodeOptions::host();
+    write(&copies(), Artifact::Shared, &path, &options, &code).unwrap();
+    let library = CompiledLibrary::open(&path).unwrap();
+    check_copies(&mut Context::new(Arc::new(library), &Options::default()).unwrap());
+}
+
+#[test]
 fn the_baseline_has_no_instructions_of_newer_processors() {
     if !has("cc") || !has("objdump") {
         return;

@@ -74,6 +74,12 @@ fn sizes_that_come_from_data_begin_a_new_segment() {
 }
 
 #[test]
+fn strings_and_values_of_any_rank_are_copied_by_a_library_kernel() {
+    let model = jit(copies(), &options()).unwrap();
+    check_copies(&mut model.context(1).unwrap());
+}
+
+#[test]
 fn a_missing_library_kernel_names_its_node() {
     let error = jit(two_segments(), &CodeOptions::host()).err().unwrap();
     assert!(matches!(error, LinkError::MissingKernel { .. }), "{error}");

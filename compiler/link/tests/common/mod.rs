@@ -262,6 +262,49 @@ pub fn two_segments() -> Program {
     m.program
 }
 
+/// `s: string[n]` and `u: f32` of any rank to outputs as they are, and a constant of strings.
+pub fn copies() -> Program {
+    let mut m = Maker::new("copies");
+    let n = m.input_symbol("n", 0, 0);
+    let s = TensorType::new(DType::String, [n]);
+    let s = m.program.graph.add_input("s", s);
+    let u = TensorType {
+        dtype: DType::F32,
+        shape: None,
+    };
+    let u = m.program.graph.add_input("u", u);
+    let c = TensorData {
+        dtype: DType::String,
+        dims: vec![2],
+        bytes: Default::default(),
+        strings: vec!["über".into(), "".into()],
+    };
+    let c = m.program.graph.add_const("c", c);
+    for (name, v) in [("s1", s), ("u1", u), ("c1", c), ("u2", u)] {
+        m.output(name, v);
+    }
+    m.program
+}
+
+/// Runs [`copies`] and compares.
+pub fn check_copies(context: &mut lapidary_runtime::Context) {
+    for (words, shape) in [
+        (vec!["a", "", "xyz"], vec![2, 3]),
+        (vec![], vec![]),
+        (vec!["b"], vec![2, 0, 4]),
+    ] {
+        let strings = |w: &[&str]| {
+            let w: Vec<String> = w.iter().map(|s| s.to_string()).collect();
+            Tensor::from_strings(&[w.len()], w).unwrap()
+        };
+        let n: usize = shape.iter().product();
+        let u: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        let (s, u) = (strings(&words), Tensor::from_slice(&shape, &u).unwrap());
+        let expected = vec![s.clone(), u.clone(), strings(&["über", ""]), u.clone()];
+        assert_eq!(context.run(&[s.view(), u.view()]).unwrap(), expected);
+    }
+}
+
 /// The library kernels of these tests.
 pub fn kernels(name: &str) -> Option<LibraryFn> {
     (name == "lap_lib_test_positive").then_some(positive as LibraryFn)
