@@ -7,9 +7,16 @@ use std::process::Command;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let filters: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     let mut folders = vec![root.join("examples/digits")];
-    for entry in std::fs::read_dir(root.join("tests/models")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(root.join("tests/models"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         folders.push(entry.path());
     }
     folders.sort();

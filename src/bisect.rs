@@ -100,7 +100,10 @@ fn wrong_kernel(
         let name = format!("bisect.{}", value.0);
         graph.outputs.push((name, *value));
     }
-    let origins: Vec<String> = values.iter().map(|(_, nodes)| origin(&graph, nodes)).collect();
+    let origins: Vec<String> = values
+        .iter()
+        .map(|(_, nodes)| origin(&graph, nodes))
+        .collect();
     let program = pipeline::lower(graph, groups)?;
     let compiled = Compiled::from_code(pipeline::jit(program, options)?, options)?;
     let found = compiled.context()?.run_tensors(&set.inputs)?;
@@ -171,17 +174,26 @@ fn data_of(tensor: &Tensor) -> Result<TensorData, Error> {
         dtype,
         dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
         bytes: Bytes::copy_from_slice(tensor.bytes()),
-        strings: strings.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect(),
+        strings: strings
+            .iter()
+            .map(|s| Bytes::copy_from_slice(s.as_bytes()))
+            .collect(),
     })
 }
 
 fn tensor_of(data: &TensorData) -> Result<Tensor, Error> {
-    let shape: Vec<usize> =
-        data.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
+    let shape: Vec<usize> = data
+        .dims
+        .iter()
+        .map(|dim| usize::try_from(*dim).unwrap_or(0))
+        .collect();
     let dtype = DType::from_onnx(data.dtype as i32).unwrap_or(DType::U8);
     if dtype == DType::String {
         let text = |s: &Bytes| String::from_utf8_lossy(s).into_owned();
-        return Ok(Tensor::from_strings(&shape, data.strings.iter().map(text).collect())?);
+        return Ok(Tensor::from_strings(
+            &shape,
+            data.strings.iter().map(text).collect(),
+        )?);
     }
     Ok(Tensor::from_bytes(dtype, &shape, &data.bytes)?)
 }

@@ -102,7 +102,11 @@ impl DataSet {
                 }),
             }
         }
-        if wrong.is_empty() { Ok(greatest) } else { Err(wrong) }
+        if wrong.is_empty() {
+            Ok(greatest)
+        } else {
+            Err(wrong)
+        }
     }
 }
 
@@ -166,10 +170,7 @@ fn read_tolerance(path: &Path) -> Result<Tolerance, Error> {
     }
     let json: serde_json::Value = serde_json::from_slice(&read(path)?)
         .map_err(|error| Error::content(path, error.to_string()))?;
-    for (key, value) in [
-        ("rtol", &mut tolerance.rtol),
-        ("atol", &mut tolerance.atol),
-    ] {
+    for (key, value) in [("rtol", &mut tolerance.rtol), ("atol", &mut tolerance.atol)] {
         if let Some(found) = json.get(key) {
             *value = found.as_f64().filter(|v| *v >= 0.0).ok_or_else(|| {
                 Error::content(path, format!("'{key}' is {found}, expected a number"))

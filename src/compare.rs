@@ -124,7 +124,10 @@ pub fn compare(expected: &Tensor, found: &Tensor, tolerance: Tolerance) -> Resul
         a.len() / parts
     } else {
         let width = expected.dtype().bytes().max(1);
-        let pairs = expected.bytes().chunks(width).zip(found.bytes().chunks(width));
+        let pairs = expected
+            .bytes()
+            .chunks(width)
+            .zip(found.bytes().chunks(width));
         for (i, (a, b)) in pairs.enumerate() {
             tally.equal(i, a == b);
         }
@@ -201,7 +204,12 @@ fn parts_per_element(dtype: DType) -> Option<usize> {
 /// 64-bit integers beyond 2^53 are rounded: a comparison of them is as exact as its tolerance asks.
 pub fn numbers(tensor: &Tensor) -> Vec<f64> {
     fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes.as_chunks::<N>().0.iter().map(|b| number(*b)).collect()
+        bytes
+            .as_chunks::<N>()
+            .0
+            .iter()
+            .map(|b| number(*b))
+            .collect()
     }
     let bytes = tensor.bytes();
     match tensor.dtype() {
@@ -251,7 +259,10 @@ pub fn element_text(tensor: &Tensor, at: usize) -> String {
                 parts => parts.concat(),
             }
         }
-        _ => bytes.iter().rev().fold("0x".to_string(), |s, b| format!("{s}{b:02x}")),
+        _ => bytes
+            .iter()
+            .rev()
+            .fold("0x".to_string(), |s, b| format!("{s}{b:02x}")),
     }
 }
 

@@ -83,7 +83,11 @@ impl Compiled {
 
     /// A context of one's own. Contexts share code, weights and threads, and may run at the same time.
     pub fn context(&self) -> Result<Context, Error> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let inner = match idle {
             Some(context) => context,
             None => lapidary_runtime::Context::new(self.code.clone(), &self.options)?,
@@ -156,7 +160,10 @@ impl Context {
     }
 
     /// The same without a copy: the outputs lie in the context's memory until its next run.
-    pub fn run_in_place(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<OutputView<'_>>, Error> {
+    pub fn run_in_place(
+        &mut self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<Vec<OutputView<'_>>, Error> {
         Ok(self.inner.run_views(inputs)?)
     }
 
@@ -171,7 +178,11 @@ impl Context {
     }
 
     fn names_hint(&self) -> String {
-        let names: Vec<&str> = self.inputs().iter().map(|info| info.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .inputs()
+            .iter()
+            .map(|info| info.name.as_str())
+            .collect();
         format!(" (hint: its inputs are {})", names.join(", "))
     }
 }

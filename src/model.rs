@@ -155,7 +155,11 @@ impl Model {
 /// `libresnet.so` holds the model `resnet`.
 fn artifact_name(path: &Path) -> String {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("model");
-    symbol_name(stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(stem))
+    symbol_name(
+        stem.strip_prefix("lib")
+            .filter(|rest| !rest.is_empty())
+            .unwrap_or(stem),
+    )
 }
 
 /// A name that C takes as part of an identifier.
@@ -171,7 +175,9 @@ pub fn symbol_name(text: &str) -> String {
 }
 
 fn tensors(list: &[Declared]) -> Vec<ValueInfo> {
-    list.iter().filter_map(|(_, value)| value.as_ref().ok().cloned()).collect()
+    list.iter()
+        .filter_map(|(_, value)| value.as_ref().ok().cloned())
+        .collect()
 }
 
 fn declared(info: &ValueInfoProto) -> Declared {

@@ -84,7 +84,10 @@ pub fn write(
         file.weights_path = Some(weights.to_path_buf());
     }
     let written = lapidary_link::write(program, artifact, output, &file, &code_options(options))?;
-    Ok([Some(written.path), written.weights].into_iter().flatten().collect())
+    Ok([Some(written.path), written.weights]
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 /// The options of code, with all processors at work.
@@ -111,14 +114,16 @@ impl Work {
             Step::Kernel { flops, .. } => Some(flops.clone()),
             Step::Library(_) => None,
         });
-        let symbols = program.graph.symbols.iter().filter_map(|(symbol, data)| {
-            match data.origin {
+        let symbols = program
+            .graph
+            .symbols
+            .iter()
+            .filter_map(|(symbol, data)| match data.origin {
                 SymbolOrigin::Input { input, axis } => {
                     Some((symbol, (input as usize, axis as usize)))
                 }
                 SymbolOrigin::Node { .. } => None,
-            }
-        });
+            });
         Work {
             steps: steps.collect(),
             symbols: symbols.collect(),

@@ -62,7 +62,10 @@ fn a_run_prints_a_summary_of_each_output() {
     let model = format!("{DIGITS}/model.onnx");
     let input = format!("pixels={DIGITS}/seven.npy");
     let text = succeeds(&["run", &model, "--input", &input]);
-    assert!(text.starts_with("probabilities: f32[1, 10]  min "), "{text}");
+    assert!(
+        text.starts_with("probabilities: f32[1, 10]  min "),
+        "{text}"
+    );
     assert_eq!(text.lines().count(), 2, "{text}");
 }
 
@@ -73,7 +76,10 @@ fn outputs_go_to_files_that_are_read_again() {
     let input = format!("pixels={DIGITS}/seven.npy");
     let (npz, npy) = (folder.path("out.npz"), folder.path("out.npy"));
     for file in [&npz, &npy] {
-        assert_eq!(succeeds(&["run", &model, "--input", &input, "--output", file]), "");
+        assert_eq!(
+            succeeds(&["run", &model, "--input", &input, "--output", file]),
+            ""
+        );
     }
     let arrays = read_npz(Path::new(&npz)).expect("an archive");
     let alone = read_tensor(Path::new(&npy), "").expect("an array");
@@ -86,7 +92,16 @@ fn outputs_go_to_files_that_are_read_again() {
 fn random_inputs_are_the_same_for_a_seed_and_take_free_dims() {
     let model = format!("{DIGITS}/model.onnx");
     let run = |seed: &str| {
-        succeeds(&["run", &model, "--input", "pixels=random", "--dim", "batch=3", "--seed", seed])
+        succeeds(&[
+            "run",
+            &model,
+            "--input",
+            "pixels=random",
+            "--dim",
+            "batch=3",
+            "--seed",
+            seed,
+        ])
     };
     assert!(run("1").starts_with("probabilities: f32[3, 10]"));
     assert_eq!(run("1"), run("1"));
@@ -98,10 +113,22 @@ fn mistakes_in_the_call_are_told_with_what_to_do() {
     let model = format!("{DIGITS}/model.onnx");
     fails(&["run", "missing.onnx"], 2, "there is no 'missing.onnx'");
     fails(&["run", &model], 2, "input 'pixels' is not given");
-    fails(&["run", &model, "--input", "x=random"], 2, "its inputs are pixels");
+    fails(
+        &["run", &model, "--input", "x=random"],
+        2,
+        "its inputs are pixels",
+    );
     fails(&["run", &model, "--input", "pixels"], 2, "NAME=FILE");
-    fails(&["run", &model, "--input", "pixels=random", "--dim", "batch"], 2, "NAME=VALUE");
-    fails(&["run", &model, "--input", "pixels=random", "-o", "x.txt"], 2, ".npz");
+    fails(
+        &["run", &model, "--input", "pixels=random", "--dim", "batch"],
+        2,
+        "NAME=VALUE",
+    );
+    fails(
+        &["run", &model, "--input", "pixels=random", "-o", "x.txt"],
+        2,
+        ".npz",
+    );
     fails(&["compile", &model, "-o", "x.exe"], 2, ".so, .a or .o");
     fails(&["check", "src"], 2, "model.onnx");
     fails(&["bench", &model, "--threads", "0"], 2, "--threads");
@@ -118,7 +145,11 @@ fn broken_files_and_data_that_does_not_fit_are_invalid() {
     let tensor = Tensor::zeros(lapidary::DType::F32, &[1, 1, 9, 8]).expect("a tensor");
     std::fs::write(&wide, write_npy(&tensor)).expect("a file");
     let model = format!("{DIGITS}/model.onnx");
-    fails(&["run", &model, "--input", &format!("pixels={wide}")], 4, "pixels");
+    fails(
+        &["run", &model, "--input", &format!("pixels={wide}")],
+        4,
+        "pixels",
+    );
 }
 
 #[test]
@@ -131,7 +162,13 @@ fn a_memory_limit_ends_a_run_with_an_error() {
 
 #[test]
 fn a_folder_is_checked_in_memory_and_as_a_library() {
-    for more in [&[][..], &["--aot"], &["--threads", "2"], &["--symbolic"], &["--cpu", "baseline"]] {
+    for more in [
+        &[][..],
+        &["--aot"],
+        &["--threads", "2"],
+        &["--symbolic"],
+        &["--cpu", "baseline"],
+    ] {
         let text = succeeds(&[&["check", DIGITS], more].concat());
         assert_eq!(text.matches(": right").count(), 2, "{text}");
     }
@@ -148,7 +185,9 @@ fn a_wrong_result_is_told_with_its_worst_element() {
     ] {
         let to = folder.0.join(to);
         std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(DIGITS).join(from);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(DIGITS)
+            .join(from);
         std::fs::copy(from, to).expect("a copy");
     }
     let output = folder.0.join("test_data_set_0/output_0.pb");
@@ -158,9 +197,17 @@ fn a_wrong_result_is_told_with_its_worst_element() {
     bytes[end - 4..].copy_from_slice(&0.5f32.to_le_bytes());
     std::fs::write(&output, bytes).expect("a file");
     let path = folder.0.display().to_string();
-    fails(&["check", &path], 1, "output 'probabilities': 1 of 10 elements are wrong");
+    fails(
+        &["check", &path],
+        1,
+        "output 'probabilities': 1 of 10 elements are wrong",
+    );
     // The graph itself does not give that result.
-    fails(&["check", &path, "--bisect"], 1, "bisect: the graph is wrong as imported");
+    fails(
+        &["check", &path, "--bisect"],
+        1,
+        "bisect: the graph is wrong as imported",
+    );
 }
 
 #[test]
@@ -169,16 +216,30 @@ fn a_compiled_library_runs_and_its_header_compiles() {
     let model = format!("{DIGITS}/model.onnx");
     let library = folder.path("libdigits.so");
     let made = succeeds(&["compile", &model, "-o", &library]);
-    assert!(made.contains("libdigits.so") && made.contains("libdigits.h"), "{made}");
+    assert!(
+        made.contains("libdigits.so") && made.contains("libdigits.h"),
+        "{made}"
+    );
     let input = format!("pixels={DIGITS}/seven.npy");
     let a = succeeds(&["run", &library, "--input", &input]);
     let b = succeeds(&["run", &model, "--input", &input]);
     assert_eq!(a, b);
     let source = folder.path("use.c");
-    std::fs::write(&source, "#include \"libdigits.h\"\nint main(void) { return 0; }\n").expect("a file");
+    std::fs::write(
+        &source,
+        "#include \"libdigits.h\"\nint main(void) { return 0; }\n",
+    )
+    .expect("a file");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_string());
     let status = Command::new(compiler)
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", &source])
+        .args([
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fsyntax-only",
+            &source,
+        ])
         .status()
         .expect("a C compiler");
     assert!(status.success());
@@ -187,11 +248,16 @@ fn a_compiled_library_runs_and_its_header_compiles() {
 #[test]
 fn every_stage_can_be_shown_and_filtered() {
     let model = format!("{DIGITS}/model.onnx");
-    for stage in ["onnx", "import", "graph", "loops", "kernel", "plan", "clif", "asm"] {
+    for stage in [
+        "onnx", "import", "graph", "loops", "kernel", "plan", "clif", "asm",
+    ] {
         let all = succeeds(&["show", &model, "--stage", stage]);
         let some = succeeds(&["show", &model, "--stage", stage, "--filter", "/3/Conv"]);
         assert!(all.contains("/3/Conv"), "{stage}");
-        assert!(some.contains("/3/Conv") && some.len() < all.len(), "{stage}");
+        assert!(
+            some.contains("/3/Conv") && some.len() < all.len(),
+            "{stage}"
+        );
     }
 }
 
@@ -204,8 +270,16 @@ fn a_benchmark_gives_json_with_the_stated_keys() {
     let entry = json["entries"][0].as_object().expect("an object");
     let keys: Vec<&str> = entry.keys().map(String::as_str).collect();
     let mut expected = [
-        "name", "threads", "p50_ms", "p90_ms", "p99_ms", "cold_ms", "peak_rss_mb", "gflops",
-        "percent_of_peak", "max_abs_error",
+        "name",
+        "threads",
+        "p50_ms",
+        "p90_ms",
+        "p99_ms",
+        "cold_ms",
+        "peak_rss_mb",
+        "gflops",
+        "percent_of_peak",
+        "max_abs_error",
     ];
     expected.sort_unstable();
     assert_eq!(keys, expected);

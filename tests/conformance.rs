@@ -79,7 +79,11 @@ fn main() -> ExitCode {
         .collect();
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let mut good = true;
-    for mode in if chosen.is_empty() { &Mode::ALL } else { chosen.as_slice() } {
+    for mode in if chosen.is_empty() {
+        &Mode::ALL
+    } else {
+        chosen.as_slice()
+    } {
         let sampled = *mode == Mode::Aot && chosen.is_empty() && filters.is_empty();
         let selected: Vec<usize> = (0..suite.cases.len())
             .filter(|i| !sampled || i % AOT_SAMPLE == 0)
@@ -89,7 +93,11 @@ fn main() -> ExitCode {
             .collect();
         good &= run(&suite, *mode, &selected);
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Runs cases and compares with the list.
@@ -109,7 +117,10 @@ fn run(suite: &Suite, mode: Mode, selected: &[usize]) -> bool {
             });
         }
     }
-    let counts: Vec<String> = counts.iter().map(|(status, n)| format!("{n} {status}")).collect();
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(status, n)| format!("{n} {status}"))
+        .collect();
     println!(
         "conformance {} ({}): {} cases: {}",
         mode.name(),
@@ -136,8 +147,13 @@ fn run(suite: &Suite, mode: Mode, selected: &[usize]) -> bool {
 
 fn read_list(path: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let names = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
-    names.filter(|name| !name.is_empty()).map(str::to_string).collect()
+    let names = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim());
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
 /// Cases that did not run keep their place in the list.
@@ -199,7 +215,10 @@ fn run_all(mode: Mode, selected: &[usize]) -> BTreeMap<usize, Outcome> {
                         // The next case gets a new process.
                         worker = None;
                     }
-                    results.lock().expect("no panic holds it").insert(index, outcome);
+                    results
+                        .lock()
+                        .expect("no panic holds it")
+                        .insert(index, outcome);
                 }
             });
         }
@@ -263,7 +282,10 @@ impl Worker {
     }
 
     fn crashed(&mut self) -> Outcome {
-        let status = self.process.wait().map_or("?".to_string(), |s| s.to_string());
+        let status = self
+            .process
+            .wait()
+            .map_or("?".to_string(), |s| s.to_string());
         Outcome::new("crash", status)
     }
 }
@@ -328,7 +350,9 @@ fn run_case(suite: &Suite, case: &SuiteCase, mode: Mode) -> Result<(), Error> {
     for (number, (inputs, outputs)) in case.sets.iter().enumerate() {
         let files = |blobs: &[usize], stem: &str| -> Vec<(Bytes, PathBuf)> {
             let named = blobs.iter().enumerate();
-            named.map(|(i, b)| (suite.blob(*b), format!("{stem}_{i}.pb").into())).collect()
+            named
+                .map(|(i, b)| (suite.blob(*b), format!("{stem}_{i}.pb").into()))
+                .collect()
         };
         let set = DataSet::decode(
             &model,
@@ -338,8 +362,10 @@ fn run_case(suite: &Suite, case: &SuiteCase, mode: Mode) -> Result<(), Error> {
         )?;
         let found = context.run_tensors(&set.inputs)?;
         if let Err(wrong) = set.judge(&found, &names, case.tolerance) {
-            let lines: Vec<String> =
-                wrong.iter().map(|o| format!("'{}': {}", o.name, o.mismatch)).collect();
+            let lines: Vec<String> = wrong
+                .iter()
+                .map(|o| format!("'{}': {}", o.name, o.mismatch))
+                .collect();
             return Err(Error::Wrong(lines.join("; ")));
         }
     }

@@ -28,7 +28,10 @@ fn check(case: &Case, compiled: &Compiled, what: &str) -> Vec<Vec<Tensor>> {
             .run_tensors(&set.inputs)
             .unwrap_or_else(|error| panic!("{what}, {}: {error}", set.name));
         if let Err(wrong) = set.judge(&found, &names, case.tolerance) {
-            panic!("{what}, {}: '{}': {}", set.name, wrong[0].name, wrong[0].mismatch);
+            panic!(
+                "{what}, {}: '{}': {}",
+                set.name, wrong[0].name, wrong[0].mismatch
+            );
         }
         all.push(found);
     }
@@ -63,17 +66,25 @@ fn in_memory(name: &str) {
                     .model
                     .compile(&options)
                     .unwrap_or_else(|error| panic!("{name}, {cpu:?}: {error}"));
-                check(&case, &compiled, &format!("{name}, {cpu:?}, {threads} threads"))
+                check(
+                    &case,
+                    &compiled,
+                    &format!("{name}, {cpu:?}, {threads} threads"),
+                )
             })
             .into();
-        assert!(results[0] == results[1], "{name}, {cpu:?}: results depend on the threads");
+        assert!(
+            results[0] == results[1],
+            "{name}, {cpu:?}: results depend on the threads"
+        );
     }
 }
 
 /// As a library with its weights inside, and with its weights in a file beside it.
 fn as_library(name: &str) {
     let case = open(name);
-    let folder = std::env::temp_dir().join(format!("lapidary-models-{}-{name}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("lapidary-models-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     for (number, cpu) in levels().into_iter().enumerate() {
         let options = Options {
@@ -131,4 +142,12 @@ macro_rules! models {
     };
 }
 
-models!(resnet, mobilenet, super_resolution, bert, gpt2, forest, digits);
+models!(
+    resnet,
+    mobilenet,
+    super_resolution,
+    bert,
+    gpt2,
+    forest,
+    digits
+);

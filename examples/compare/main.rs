@@ -36,9 +36,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let mut bars = Vec::new();
-    println!("{:<20} {:<24} {:>10} {:>10} {:>8}", "model", "code", "p50 ms", "p99 ms", "of peak");
+    println!(
+        "{:<20} {:<24} {:>10} {:>10} {:>8}",
+        "model", "code", "p50 ms", "p99 ms", "of peak"
+    );
     for folder in &folders {
-        for (cpu, flag) in [(Cpu::Baseline, "baseline"), (Cpu::V3, "v3"), (Cpu::V4, "v4")] {
+        for (cpu, flag) in [
+            (Cpu::Baseline, "baseline"),
+            (Cpu::V3, "v3"),
+            (Cpu::V4, "v4"),
+        ] {
             if !cpu.runs_here() {
                 continue;
             }
@@ -69,7 +76,11 @@ fn measure(
         return Err(format!("the benchmark of '{}' failed", folder.display()).into());
     }
     let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let model = folder.file_name().and_then(|n| n.to_str()).unwrap_or("?").to_string();
+    let model = folder
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or("?")
+        .to_string();
     let mut bars = Vec::new();
     for entry in json["entries"].as_array().into_iter().flatten() {
         let number = |key: &str| entry[key].as_f64().unwrap_or(f64::NAN);
@@ -96,7 +107,10 @@ fn measure(
 fn command() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let own = std::env::current_exe()?;
     let command = own.with_file_name("lapidary");
-    let built = own.parent().and_then(Path::parent).map(|p| p.join("lapidary"));
+    let built = own
+        .parent()
+        .and_then(Path::parent)
+        .map(|p| p.join("lapidary"));
     [Some(command), built]
         .into_iter()
         .flatten()
@@ -112,14 +126,21 @@ fn draw(bars: &[Bar]) -> String {
     for bar in bars {
         if bar.model != last {
             y += ROW;
-            rows.push_str(&format!("<text x='10' y='{y}' font-weight='bold'>{}</text>\n", bar.model));
+            rows.push_str(&format!(
+                "<text x='10' y='{y}' font-weight='bold'>{}</text>\n",
+                bar.model
+            ));
             y += 8;
             last = &bar.model;
         }
         let same = bars.iter().filter(|b| b.model == bar.model);
         let slowest = same.map(|b| b.p50_ms).fold(0.0, f64::max).max(1e-9);
         let width = 400.0 * bar.p50_ms / slowest;
-        let colour = if bar.name.starts_with("lapidary") { "#3b6ea5" } else { "#b0b0b0" };
+        let colour = if bar.name.starts_with("lapidary") {
+            "#3b6ea5"
+        } else {
+            "#b0b0b0"
+        };
         rows.push_str(&format!(
             "<text x='10' y='{}'>{}</text><rect x='190' y='{y}' width='{width:.1}' height='{}' fill='{colour}'/>\
              <text x='{:.1}' y='{}'>{:.4} ms</text>\n",

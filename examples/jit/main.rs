@@ -27,10 +27,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Any layout of an ndarray can be given; here a batch in which the picture stands upside down as well.
     let mut batch = Array4::zeros((3, 1, 8, 8));
-    batch.index_axis_mut(Axis(0), 0).assign(&seven.index_axis(Axis(0), 0));
+    batch
+        .index_axis_mut(Axis(0), 0)
+        .assign(&seven.index_axis(Axis(0), 0));
     let mut flipped = seven.view();
     flipped.invert_axis(Axis(2));
-    batch.index_axis_mut(Axis(0), 1).assign(&flipped.index_axis(Axis(0), 0));
+    batch
+        .index_axis_mut(Axis(0), 1)
+        .assign(&flipped.index_axis(Axis(0), 0));
     let outputs = compiled.run([("pixels", Value::from(batch.view()))])?;
     println!("three pictures: {:?}", best(&outputs[0])?);
 
@@ -55,7 +59,9 @@ fn best(output: &lapidary::Output) -> Result<Vec<usize>, lapidary::Error> {
     let probabilities = output.view::<f32>()?;
     let rows = probabilities.axis_iter(Axis(0)).map(|row| {
         let indexed = row.iter().copied().enumerate();
-        indexed.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(digit, _)| digit)
+        indexed
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .map_or(0, |(digit, _)| digit)
     });
     Ok(rows.collect())
 }

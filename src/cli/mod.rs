@@ -36,7 +36,11 @@ pub fn main() -> u8 {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are results, and clap prints them to stdout.
-            let code = if error.use_stderr() { Class::Usage.exit_code() } else { 0 };
+            let code = if error.use_stderr() {
+                Class::Usage.exit_code()
+            } else {
+                0
+            };
             let _ = error.print();
             return code;
         }

@@ -52,10 +52,14 @@ impl Run {
         // Random inputs of a free dim take its `--dim` value; the code stays free to take any.
         let compiled = open(&self.model, &options)?;
         let inputs = self.values(compiled.inputs())?;
-        let given = inputs.iter().map(|(name, tensor)| (name.as_str(), Value::from(tensor)));
+        let given = inputs
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), Value::from(tensor)));
         let outputs = compiled.run(given)?;
-        let named: Vec<(&str, &Tensor)> =
-            outputs.iter().map(|o| (o.name.as_str(), &o.tensor)).collect();
+        let named: Vec<(&str, &Tensor)> = outputs
+            .iter()
+            .map(|o| (o.name.as_str(), &o.tensor))
+            .collect();
         match &self.output {
             Some(path) => write_outputs(path, &named),
             None => {

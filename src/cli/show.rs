@@ -8,10 +8,10 @@ use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::FunctionBuilderContext;
 use lapidary::{Error, Level, Model, Options, pipeline};
+use lapidary_codegen::MachineKernel;
 use lapidary_codegen::expand::{Target, expand};
 use lapidary_codegen::kernel::Kernel;
 use lapidary_codegen::x64::{self, Isa};
-use lapidary_codegen::MachineKernel;
 use lapidary_graph::NodeId;
 use lapidary_link::plan::PlanOptions;
 use lapidary_lower::{KernelDef, Program, Step};
@@ -105,7 +105,11 @@ impl Show {
         let graph = model.file().graph();
         let mut text = format!("ir version {}\n", proto.ir_version);
         for set in &proto.opset_import {
-            let domain = if set.domain.is_empty() { "ai.onnx" } else { &set.domain };
+            let domain = if set.domain.is_empty() {
+                "ai.onnx"
+            } else {
+                &set.domain
+            };
             text.push_str(&format!("opset {domain} {}\n", set.version));
         }
         for (role, infos) in [("input", model.inputs()), ("output", model.outputs())] {
@@ -118,12 +122,16 @@ impl Show {
             if self.wants([tensor.name.as_str()].into_iter()) {
                 let dtype = lapidary::DType::from_onnx(tensor.data_type);
                 let dtype = dtype.map_or("?".to_string(), |d| d.to_string());
-                text.push_str(&format!("weight {}: {dtype}{:?}\n", tensor.name, tensor.dims));
+                text.push_str(&format!(
+                    "weight {}: {dtype}{:?}\n",
+                    tensor.name, tensor.dims
+                ));
             }
         }
         for node in &graph.node {
             if self.wants([node.name.as_str()].into_iter()) {
-                let attributes: Vec<&str> = node.attribute.iter().map(|a| a.name.as_str()).collect();
+                let attributes: Vec<&str> =
+                    node.attribute.iter().map(|a| a.name.as_str()).collect();
                 text.push_str(&format!(
                     "{} = {}({}){}   ; {}\n",
                     node.output.join(", "),
@@ -154,8 +162,12 @@ impl Show {
         let mut text = self.lines(&graph.to_text());
         text.push_str("\ngroups\n");
         text.push_str(&self.lines(&lapidary_passes::fuse::groups_text(&graph, &groups)));
-        let remarks: String =
-            report.remarks.iter().chain(&more).map(|remark| format!("{remark}\n")).collect();
+        let remarks: String = report
+            .remarks
+            .iter()
+            .chain(&more)
+            .map(|remark| format!("{remark}\n"))
+            .collect();
         if !remarks.is_empty() {
             text.push_str("\nremarks\n");
             text.push_str(&self.lines(&remarks));

@@ -121,11 +121,16 @@ impl Header {
         };
         if big {
             // Complex numbers are two numbers, each in its own order.
-            let part = if kind.starts_with('c') { width / 2 } else { width };
+            let part = if kind.starts_with('c') {
+                width / 2
+            } else {
+                width
+            };
             data.chunks_exact_mut(part.max(1)).for_each(<[u8]>::reverse);
         }
         if dtype == DType::Bool {
-            data.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+            data.iter_mut()
+                .for_each(|byte| *byte = u8::from(*byte != 0));
         }
         Tensor::from_bytes(dtype, &self.shape, &data).map_err(|error| error.to_string())
     }
@@ -241,7 +246,11 @@ pub fn write_npy(tensor: &Tensor) -> Vec<u8> {
             (descr.unwrap_or("|u1").to_string(), data)
         }
     };
-    let mut shape: String = tensor.shape().iter().map(|dim| format!("{dim}, ")).collect();
+    let mut shape: String = tensor
+        .shape()
+        .iter()
+        .map(|dim| format!("{dim}, "))
+        .collect();
     if tensor.shape().len() > 1 {
         shape.truncate(shape.len() - 2);
     }
@@ -253,7 +262,11 @@ pub fn write_npy(tensor: &Tensor) -> Vec<u8> {
     header.push('\n');
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&[1, 0]);
-    out.extend_from_slice(&u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(
+        &u16::try_from(header.len())
+            .unwrap_or(u16::MAX)
+            .to_le_bytes(),
+    );
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(&data);
     out

@@ -77,10 +77,12 @@ pub fn encode_tensor(name: &str, tensor: &Tensor) -> Option<TensorProto> {
         dtype,
         dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
         bytes,
-        strings: tensor
-            .strings()
-            .ok()
-            .map(|texts| texts.iter().map(|t| Bytes::copy_from_slice(t.as_bytes())).collect()),
+        strings: tensor.strings().ok().map(|texts| {
+            texts
+                .iter()
+                .map(|t| Bytes::copy_from_slice(t.as_bytes()))
+                .collect()
+        }),
     };
     Some(view.to_proto(name))
 }

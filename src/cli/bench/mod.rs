@@ -186,7 +186,10 @@ impl Bench {
             let runs = (self.seconds * 1e3 / p50).clamp(1.0, 1000.0) as usize;
             let calls = profile::profile(compiled.code().clone(), &inputs, threads, runs)?;
             let steps = work.as_ref().map(|work| work.step_flops(&shapes));
-            eprint!("{}", report::profile(&calls, runs, threads, steps.as_deref()));
+            eprint!(
+                "{}",
+                report::profile(&calls, runs, threads, steps.as_deref())
+            );
         }
         Ok(())
     }
@@ -229,7 +232,12 @@ impl Bench {
             let found: Option<Vec<Tensor>> = model
                 .output_names()
                 .iter()
-                .map(|name| by_name.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone()))
+                .map(|name| {
+                    by_name
+                        .iter()
+                        .find(|(n, _)| n == name)
+                        .map(|(_, t)| t.clone())
+                })
                 .collect();
             variants.push(Variant {
                 threads,
@@ -283,7 +291,11 @@ impl Bench {
     }
 
     fn entry(&self, variant: &Variant, flops: Option<f64>, peak: Option<f64>) -> Entry {
-        let mut times: Vec<f64> = variant.times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+        let mut times: Vec<f64> = variant
+            .times
+            .iter()
+            .map(|t| t.as_secs_f64() * 1e3)
+            .collect();
         times.sort_by(f64::total_cmp);
         let at = |part: f64| {
             let index = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
@@ -352,7 +364,11 @@ impl Bench {
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
         context.run_in_place(&views)?;
         let cold = ready + begin.elapsed();
-        println!("{} {}", cold.as_nanos(), peak_memory(Path::new("/proc/self/status")));
+        println!(
+            "{} {}",
+            cold.as_nanos(),
+            peak_memory(Path::new("/proc/self/status"))
+        );
         Ok(())
     }
 }

@@ -23,7 +23,10 @@ fn attempt(threads: usize) -> f64 {
                 })
             })
             .collect();
-        workers.into_iter().map(|w| w.join().unwrap_or(0.0)).collect()
+        workers
+            .into_iter()
+            .map(|w| w.join().unwrap_or(0.0))
+            .collect()
     });
     rates.iter().sum()
 }

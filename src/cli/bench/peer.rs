@@ -118,9 +118,7 @@ impl Peer {
         let mut line = String::new();
         match self.stdout.read_line(&mut line) {
             Ok(n) if n > 0 => Ok(line.trim_end().to_string()),
-            Ok(_) => Err(Error::Other(
-                "the peer ended without an answer".to_string(),
-            )),
+            Ok(_) => Err(Error::Other("the peer ended without an answer".to_string())),
             Err(error) => Err(Error::Other(format!("the peer: {error}"))),
         }
     }

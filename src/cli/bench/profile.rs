@@ -97,7 +97,9 @@ unsafe extern "C" fn timed_call_library(
     let begin = Instant::now();
     // SAFETY: the arguments of the caller, passed on.
     let code = unsafe {
-        real(context, function, inputs, n_inputs, outputs, n_outputs, attributes, node)
+        real(
+            context, function, inputs, n_inputs, outputs, n_outputs, attributes, node,
+        )
     };
     record(node, true, begin);
     code
@@ -235,9 +237,7 @@ pub fn profile(
     runs: usize,
 ) -> Result<Vec<Call>, Error> {
     let mut context = Hooked::new(code, threads)?;
-    let take = || {
-        RECORDER.with_borrow_mut(|r| r.as_mut().map(|r| std::mem::take(&mut r.calls)))
-    };
+    let take = || RECORDER.with_borrow_mut(|r| r.as_mut().map(|r| std::mem::take(&mut r.calls)));
     let mut calls: Vec<Call> = Vec::new();
     for run in 0..=runs {
         context.run(inputs)?;

@@ -59,7 +59,15 @@ pub fn json(model: &str, entries: &[Entry]) -> String {
 /// A table for people.
 pub fn table(model: &str, entries: &[Entry], peaks: &BTreeMap<usize, f64>) -> String {
     let head = [
-        "name", "threads", "p50 ms", "p90 ms", "p99 ms", "cold ms", "peak MB", "GFLOP/s", "of peak",
+        "name",
+        "threads",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "cold ms",
+        "peak MB",
+        "GFLOP/s",
+        "of peak",
         "max error",
     ];
     let number = |value: Option<f64>| value.map_or("-".to_string(), significant);
@@ -72,10 +80,13 @@ pub fn table(model: &str, entries: &[Entry], peaks: &BTreeMap<usize, f64>) -> St
             significant(e.p90_ms),
             significant(e.p99_ms),
             number(e.cold_ms),
-            e.peak_rss_mb.map_or("-".to_string(), |mb| format!("{mb:.1}")),
+            e.peak_rss_mb
+                .map_or("-".to_string(), |mb| format!("{mb:.1}")),
             e.gflops.map_or("-".to_string(), |g| format!("{g:.1}")),
-            e.percent_of_peak.map_or("-".to_string(), |p| format!("{p:.0} %")),
-            e.max_abs_error.map_or("-".to_string(), |e| format!("{e:.1e}")),
+            e.percent_of_peak
+                .map_or("-".to_string(), |p| format!("{p:.0} %")),
+            e.max_abs_error
+                .map_or("-".to_string(), |e| format!("{e:.1e}")),
         ]);
     }
     let mut text = format!("{model}\n{}\n", machine());
@@ -87,12 +98,21 @@ pub fn table(model: &str, entries: &[Entry], peaks: &BTreeMap<usize, f64>) -> St
 }
 
 /// Calls of a run with their share of the time.
-pub fn profile(calls: &[Call], runs: usize, threads: usize, flops: Option<&[Option<f64>]>) -> String {
+pub fn profile(
+    calls: &[Call],
+    runs: usize,
+    threads: usize,
+    flops: Option<&[Option<f64>]>,
+) -> String {
     let ms = |call: &Call| call.time.as_secs_f64() * 1e3 / runs.max(1) as f64;
     let total: f64 = calls.iter().map(ms).sum();
     // Steps and calls agree one to one, unless a step is a plain copy or part of a loop.
     let flops = flops.filter(|flops| flops.len() == calls.len());
-    let mut rows = vec![["share", "ms", "GFLOP/s", "kind", "node"].map(str::to_string).to_vec()];
+    let mut rows = vec![
+        ["share", "ms", "GFLOP/s", "kind", "node"]
+            .map(str::to_string)
+            .to_vec(),
+    ];
     for (index, call) in calls.iter().enumerate() {
         let rate = flops
             .and_then(|flops| flops.get(index).copied().flatten())
@@ -117,7 +137,13 @@ pub fn profile(calls: &[Call], runs: usize, threads: usize, flops: Option<&[Opti
 fn aligned(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|c| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0))
+        .map(|c| {
+            rows.iter()
+                .filter_map(|r| r.get(c))
+                .map(|t| t.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {
@@ -127,7 +153,11 @@ fn aligned(rows: &[Vec<String>], left: usize) -> String {
             .enumerate()
             .map(|(c, (cell, width))| {
                 let last_of_profile = left == 0 && c + 1 == columns;
-                if c < left || last_of_profile { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                if c < left || last_of_profile {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             })
             .collect();
         text.push_str(cells.join("  ").trim_end());
