@@ -33,6 +33,7 @@ pub(crate) struct Builder<'g> {
     pub in_row: HashMap<ValueId, (Buf, Vec<Sym>)>,
     param_of: HashMap<Dim, Sym>,
     buf_of: HashMap<(Operand, DType), Buf>,
+    out_of: HashMap<ValueId, Buf>,
     /// Loop variables run over `0..extent`.
     extents: HashMap<Sym, Dim>,
     levels: Vec<Level>,
@@ -52,6 +53,7 @@ impl<'g> Builder<'g> {
             in_row: HashMap::new(),
             param_of: HashMap::new(),
             buf_of: HashMap::new(),
+            out_of: HashMap::new(),
             extents: HashMap::new(),
             levels: vec![Level {
                 loop_: None,
@@ -129,14 +131,19 @@ impl<'g> Builder<'g> {
 
     /// The buffer of a value that is written.
     pub fn output(&mut self, v: ValueId) -> Result<Buf> {
+        if let Some(b) = self.out_of.get(&v) {
+            return Ok(*b);
+        }
         let dtype = self.dtype(v);
         let mem = scalar::mem(dtype).ok_or(LowerError::Type(dtype))?;
         let n = self.operands.len();
         self.operands.push(Operand::Value(v));
         self.writes.push(n);
-        Ok(self
+        let b = self
             .kernel
-            .buffer(format!("out{n}"), mem, BufferKind::Output(n as u32)))
+            .buffer(format!("out{n}"), mem, BufferKind::Output(n as u32));
+        self.out_of.insert(v, b);
+        Ok(b)
     }
 
     /// A part of scratch memory of this many elements; gives the buffer.

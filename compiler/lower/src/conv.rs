@@ -217,11 +217,11 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
             (n, pos.floor_div(&ys[2]), pos.modulo(&ys[2]))
         };
         let base = at.sub(&r0).mul(&Dim::Const(stride));
+        let contiguous = groups == 1 && win.dilations[1] == 1;
+        let top = oh.mul(&Dim::Const(win.strides[0])).sub(&pads[0]);
+        b.begin_block();
         let t = b.open(&Dim::Const(kh));
-        let ih = oh
-            .mul(&Dim::Const(win.strides[0]))
-            .sub(&pads[0])
-            .add(&t.mul(&Dim::Const(win.dilations[0])));
+        let ih = top.add(&t.mul(&Dim::Const(win.dilations[0])));
         let into = base.add(&t.mul(&Dim::Const(kw * in_c)));
         let first = ow.mul(&Dim::Const(win.strides[1])).sub(&pads[1]);
         let line = n.mul(&height).add(&ih).mul(&width);
@@ -233,7 +233,7 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
             b.close();
         };
         b.begin_block();
-        if groups == 1 && win.dilations[1] == 1 {
+        if contiguous {
             let from_tap = first.neg().maximum(&Dim::Const(0));
             let to_tap = width.sub(&first).minimum(&Dim::Const(kw));
             let ch = Dim::Const(in_c);
@@ -307,6 +307,35 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
         if kh > 1 {
             b.close();
         }
+        let general = b.end_block();
+        if unpadded || !contiguous {
+            general.into_iter().for_each(|s| b.push(s));
+        } else {
+            // Most windows lie inside altogether: whole runs of a known length.
+            b.begin_block();
+            let t = b.open(&Dim::Const(kh));
+            let line = n
+                .mul(&height)
+                .add(&top)
+                .add(&t.mul(&Dim::Const(win.dilations[0])))
+                .mul(&width);
+            let e = b.open(&run_len);
+            let value = b.load(image, line.add(&first).mul(&Dim::Const(channels)).add(&e));
+            b.store(buf, base.add(&t.mul(&run_len)).add(&e), value);
+            let depth = b.depth();
+            b.close_to(depth - usize::from(!run_len.is_const(1)) - usize::from(kh > 1));
+            let whole = b.end_block();
+            let bottom = height
+                .sub(&Dim::Const((kh - 1) * win.dilations[0] + 1))
+                .sub(&top);
+            let right = width.sub(&Dim::Const(kw)).sub(&first);
+            let within = top.minimum(&bottom).minimum(&first.minimum(&right));
+            b.push(Stmt::If {
+                all: vec![within],
+                then: whole,
+                otherwise: general,
+            });
+        }
         b.close();
         let pack = b.end_block();
         // Column blocks of the same rows follow each other: the first that a worker meets packs.
@@ -371,6 +400,9 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
     Ok(())
 }
 
+/// Channels run over lanes, outside the positions of a line, so that a line's weights stay in
+/// registers; positions whose whole window lies inside the image are a sum written out, the others
+/// loop over the taps that do.
 fn depthwise(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, channels: i64) -> Result<()> {
     let mut b = Builder::new(g, group, g.nodes[c.node].name());
     let (xs, ys) = (b.shape(c.x)?, b.shape(c.y)?);
@@ -394,56 +426,122 @@ fn depthwise(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, channels: i64
     } else {
         (line.floor_div(&ys[1]), line.modulo(&ys[1]))
     };
-    let ow = b.open(&ys[2]);
     let ch = b.open(&Dim::Const(channels));
-    let (h0, h1) = tap_range(&oh, win.strides[0], win.dilations[0], &pads[0], kh, &xs[1]);
-    let (w0, w1) = tap_range(&ow, win.strides[1], win.dilations[1], &pads[1], kw, &xs[2]);
-    let (th, tw) = (b.variable(None), b.variable(None));
-    let ih = oh
-        .mul(&Dim::Const(win.strides[0]))
-        .sub(&pads[0])
-        .add(&Dim::from(th).mul(&Dim::Const(win.dilations[0])));
-    let iw = ow
-        .mul(&Dim::Const(win.strides[1]))
-        .sub(&pads[1])
-        .add(&Dim::from(tw).mul(&Dim::Const(win.dilations[1])));
-    let value = b.value_at(c.x, &[n.clone(), ih, iw, ch.clone()])?;
-    let tap = Dim::from(th).mul(&Dim::Const(kw)).add(&Dim::from(tw));
-    let weight = b.load(weights, tap.mul(&Dim::Const(channels)).add(&ch));
-    let product = b.expr(Expr::Bin {
-        op: BinOp::Mul,
-        a: value,
-        b: weight,
-    });
-    let (inner, outer) = (
-        b.kernel.local(Ty::Num(Elem::F32)),
-        b.kernel.local(Ty::Num(Elem::F32)),
-    );
-    let inner_sum = b.expr(Expr::Local(inner));
-    let along = Stmt::Reduce {
-        var: tw,
-        from: w0,
-        to: w1,
-        body: Vec::new(),
-        accs: vec![Acc {
+    let (sh, sw) = (Dim::Const(win.strides[0]), Dim::Const(win.strides[1]));
+    let (dh, dw) = (Dim::Const(win.dilations[0]), Dim::Const(win.dilations[1]));
+    let top = oh.mul(&sh).sub(&pads[0]);
+
+    let general = |b: &mut Builder, from: &Dim, to: &Dim| -> Result<()> {
+        if to.sub(from).as_const().is_some_and(|n| n <= 0) {
+            return Ok(());
+        }
+        let ow = Dim::from(b.open_range(from, to));
+        let (h0, h1) = tap_range(&oh, win.strides[0], win.dilations[0], &pads[0], kh, &xs[1]);
+        let (w0, w1) = tap_range(&ow, win.strides[1], win.dilations[1], &pads[1], kw, &xs[2]);
+        let (th, tw) = (b.variable(None), b.variable(None));
+        let ih = top.add(&Dim::from(th).mul(&dh));
+        let iw = ow.mul(&sw).sub(&pads[1]).add(&Dim::from(tw).mul(&dw));
+        let value = b.value_at(c.x, &[n.clone(), ih, iw, ch.clone()])?;
+        let tap = Dim::from(th).mul(&Dim::Const(kw)).add(&Dim::from(tw));
+        let weight = b.load(weights, tap.mul(&Dim::Const(channels)).add(&ch));
+        let product = b.expr(Expr::Bin {
+            op: BinOp::Mul,
+            a: value,
+            b: weight,
+        });
+        let (inner, outer) = (
+            b.kernel.local(Ty::Num(Elem::F32)),
+            b.kernel.local(Ty::Num(Elem::F32)),
+        );
+        let inner_sum = b.expr(Expr::Local(inner));
+        let accs = vec![Acc {
             op: RedOp::Sum,
             local: inner,
             value: product,
-        }],
-    };
-    b.push(Stmt::Reduce {
-        var: th,
-        from: h0,
-        to: h1,
-        body: vec![along],
-        accs: vec![Acc {
+        }];
+        let along = Stmt::Reduce {
+            var: tw,
+            from: w0,
+            to: w1,
+            body: Vec::new(),
+            accs,
+        };
+        let accs = vec![Acc {
             op: RedOp::Sum,
             local: outer,
             value: inner_sum,
-        }],
+        }];
+        b.push(Stmt::Reduce {
+            var: th,
+            from: h0,
+            to: h1,
+            body: vec![along],
+            accs,
+        });
+        with_bias(b, c, outer, &ch)?;
+        store_outputs(b, g, group, &ys, &[n.clone(), oh.clone(), ow, ch.clone()])?;
+        b.close();
+        Ok(())
+    };
+
+    // Positions with all their columns inside.
+    let one = Dim::Const(1);
+    let span = dw.mul(&Dim::Const(kw - 1)).add(&one);
+    let from = pads[1].ceil_div(&sw).minimum(&ys[2]);
+    let to = xs[2]
+        .sub(&span)
+        .add(&pads[1])
+        .floor_div(&sw)
+        .add(&one)
+        .minimum(&ys[2])
+        .maximum(&from);
+    let (from, to) = (b.simplify(&from), b.simplify(&to));
+    b.begin_block();
+    general(&mut b, &Dim::Const(0), &from)?;
+    let ow = Dim::from(b.open_range(&from, &to));
+    let mut sum: Option<ExprId> = None;
+    for t in 0..kh * kw {
+        let (th, tw) = (Dim::Const(t / kw), Dim::Const(t % kw));
+        let iw = ow.mul(&sw).sub(&pads[1]).add(&tw.mul(&dw));
+        let value = b.value_at(c.x, &[n.clone(), top.add(&th.mul(&dh)), iw, ch.clone()])?;
+        let weight = b.load(weights, Dim::Const(t * channels).add(&ch));
+        sum = Some(match sum {
+            None => b.expr(Expr::Bin {
+                op: BinOp::Mul,
+                a: value,
+                b: weight,
+            }),
+            Some(s) => b.expr(Expr::Fma {
+                a: value,
+                b: weight,
+                c: s,
+            }),
+        });
+    }
+    if let Some(value) = sum {
+        let local = b.kernel.local(Ty::Num(Elem::F32));
+        b.push(Stmt::Let { local, value });
+        with_bias(&mut b, c, local, &ch)?;
+    }
+    store_outputs(
+        &mut b,
+        g,
+        group,
+        &ys,
+        &[n.clone(), oh.clone(), ow, ch.clone()],
+    )?;
+    b.close();
+    general(&mut b, &to, &ys[2])?;
+    let inside = b.end_block();
+    b.begin_block();
+    general(&mut b, &Dim::Const(0), &ys[2])?;
+    let border = b.end_block();
+    let bottom = xs[1].sub(&dh.mul(&Dim::Const(kh - 1))).sub(&one).sub(&top);
+    b.push(Stmt::If {
+        all: vec![top.minimum(&bottom)],
+        then: inside,
+        otherwise: border,
     });
-    with_bias(&mut b, c, outer, &ch)?;
-    store_outputs(&mut b, g, group, &ys, &[n, oh, ow, ch])?;
     let f = flops(g, c);
     finish_nest_flops(l, b, group, f.mul(&Dim::Const(4)), f)
 }

@@ -40,40 +40,31 @@ impl Form {
         }) as usize
     }
 
-    /// Index of the source element behind each place, `None` for padding, in order of places.
+    /// Writes the form; elements that the source lacks are zeros.
     fn fill(&self, from: &[u8], to: &mut [u8]) {
-        let source = |i: i64| from.get(i as usize * 4..i as usize * 4 + 4);
-        let mut out = to.chunks_exact_mut(4);
-        let mut put = |v: Option<&[u8]>| {
-            if let Some(slot) = out.next() {
-                match v {
-                    Some(v) => slot.copy_from_slice(v),
-                    None => slot.fill(0),
-                }
-            }
-        };
+        let (from, _) = from.as_chunks::<4>();
+        let (to, _) = to.as_chunks_mut::<4>();
+        let at = |i: i64| from.get(i as usize).copied().unwrap_or_default();
+        let mut rows = to.chunks_exact_mut(PANEL as usize);
         match *self {
             Form::Panels { batch, k, n } => {
                 for b in 0..batch.0 {
                     for p in 0..(n.0 + PANEL - 1) / PANEL {
+                        let valid = PANEL.min(n.0 - p * PANEL) as usize;
                         for kk in 0..k.0 {
-                            let row = b * batch.1 + kk * k.1 + p * PANEL * n.1;
-                            let valid = PANEL.min(n.0 - p * PANEL);
-                            if n.1 == 1
-                                && valid == PANEL
-                                && let Some(run) =
-                                    from.get(row as usize * 4..(row + PANEL) as usize * 4)
-                            {
-                                run.chunks_exact(4).for_each(|v| put(Some(v)));
-                                continue;
+                            let first = b * batch.1 + kk * k.1 + p * PANEL * n.1;
+                            let Some(row) = rows.next() else {
+                                return;
+                            };
+                            let run = from.get(first as usize..first as usize + valid);
+                            match run.filter(|_| n.1 == 1) {
+                                Some(run) => row[..valid].copy_from_slice(run),
+                                None => row[..valid]
+                                    .iter_mut()
+                                    .zip(0..)
+                                    .for_each(|(e, j)| *e = at(first + j * n.1)),
                             }
-                            for j in 0..PANEL {
-                                put(if j < valid {
-                                    source(row + j * n.1)
-                                } else {
-                                    None
-                                });
-                            }
+                            row[valid..].fill([0; 4]);
                         }
                     }
                 }
@@ -81,26 +72,26 @@ impl Form {
             Form::ConvPanels { groups, n, c, taps } => {
                 for g in 0..groups {
                     for p in 0..(n + PANEL - 1) / PANEL {
+                        let valid = PANEL.min(n - p * PANEL) as usize;
                         for t in 0..taps {
                             for ch in 0..c {
-                                for j in 0..PANEL {
-                                    let col = p * PANEL + j;
-                                    put(if col < n {
-                                        source(((g * n + col) * c + ch) * taps + t)
-                                    } else {
-                                        None
-                                    });
-                                }
+                                let Some(row) = rows.next() else {
+                                    return;
+                                };
+                                let first = ((g * n + p * PANEL) * c + ch) * taps + t;
+                                row[..valid]
+                                    .iter_mut()
+                                    .zip(0..)
+                                    .for_each(|(e, j)| *e = at(first + j * c * taps));
+                                row[valid..].fill([0; 4]);
                             }
                         }
                     }
                 }
             }
             Form::Taps { channels, taps } => {
-                for t in 0..taps {
-                    for c in 0..channels {
-                        put(source(c * taps + t));
-                    }
+                for (i, e) in (0..).zip(to.iter_mut()) {
+                    *e = at(i % channels * taps + i / channels);
                 }
             }
         }

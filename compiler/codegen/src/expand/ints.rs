@@ -151,6 +151,12 @@ impl Expander<'_> {
                 _ => Err(ExpandError(format!("symbol s{} has no register", s.0))),
             },
             Atom::FloorDiv(x, y) => two(self, GOp::FloorDiv, x, y),
+            // A division by a constant is a product, and its quotient is often wanted as well.
+            Atom::Mod(x, y) if y.as_const().is_some_and(|c| c > 2 && c & (c - 1) != 0) => {
+                let (x, q, c) = (self.int_reg(x)?, self.int_reg(&x.floor_div(y))?, self.int(y)?);
+                let whole = self.gbin(depth, GOp::Mul, q, c);
+                Ok(self.gbin(depth, GOp::Sub, x, Int::Reg(whole)))
+            }
             Atom::Mod(x, y) => two(self, GOp::FloorMod, x, y),
             Atom::Min(x, y) => two(self, GOp::Min, x, y),
             Atom::Max(x, y) => two(self, GOp::Max, x, y),

@@ -178,6 +178,8 @@ impl Alu {
 pub(super) enum Shift {
     Shl,
     Sar,
+    /// Logical.
+    Shr,
 }
 
 pub(super) struct Asm {
@@ -503,6 +505,7 @@ impl Asm {
         let code = match op {
             Shift::Shl => Code::Shl_rm64_imm8,
             Shift::Sar => Code::Sar_rm64_imm8,
+            Shift::Shr => Code::Shr_rm64_imm8,
         };
         self.raw(code, &[Arg::R64(dst)], Some(by), None);
     }

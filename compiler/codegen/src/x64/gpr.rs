@@ -248,8 +248,41 @@ impl<'k> Emitter<'k> {
                     self.gbin_imm(GOp::Sar, dst, a, i64::from(by));
                 }
                 Some(_) => self.gbin_imm(GOp::And, dst, a, v - 1),
+                None if op == GOp::FloorDiv && v > 2 => self.floor_by_product(dst, a, v),
                 None => self.floor(op, dst, a, Int::Imm(v)),
             },
+        }
+    }
+
+    /// Quotient by a constant `v > 2` that is no power of two, as the high half of a product.
+    ///
+    /// For `0 <= n < 2^63` and `s = ceil(log2 v)`, `floor(n / v) = (n * m) >> (63 + s)` with
+    /// `m = floor(2^(63 + s) / v) + 1` (Granlund and Montgomery, 1994); negative `n` goes through
+    /// its complement, since `floor(n / v) = !floor(!n / v)`.
+    fn floor_by_product(&mut self, dst: Reg, a: Reg, v: i64) {
+        let bits = 64 - (v - 1).leading_zeros();
+        let m = ((1u128 << (63 + bits)) / v as u128 + 1) as u64;
+        let sign = Mem::at(RSP, DIVISOR);
+        self.gcopy_to(RAX, a);
+        let keep = self.place(dst) != Place::Gpr(RDX);
+        if keep {
+            self.asm.store(Mem::at(RSP, SAVED_RDX), RDX);
+        }
+        self.asm.mov(RDX, RAX);
+        self.asm.shift(Shift::Sar, RDX, 63);
+        self.asm.store(sign, RDX);
+        self.asm.alu(Alu::Xor, RAX, Arg::R64(RDX));
+        self.asm.set(RDX, m as i64);
+        self.asm.raw(Code::Mul_rm64, &[Arg::R64(RDX)], None, None);
+        self.asm.shift(Shift::Shr, RDX, bits as u8 - 1);
+        self.asm.alu(Alu::Xor, RDX, Arg::M(sign));
+        self.asm.mov(RAX, RDX);
+        if keep {
+            self.asm.load(RDX, Mem::at(RSP, SAVED_RDX));
+        }
+        match self.place(dst) {
+            Place::Gpr(d) => self.asm.mov(d, RAX),
+            _ => self.gdone(dst, RAX),
         }
     }
 
