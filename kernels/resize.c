@@ -188,7 +188,8 @@ static int32_t by_passes(
                     weight + i * n);
         }
         int64_t inner = 1, outer = 1;
-        for (int32_t b = 0; b < x->rank; b++) *(b < a ? &outer : b > a ? &inner : &(int64_t){0}) *= now[b];
+        for (int32_t b = 0; b < a; b++) outer *= now[b];
+        for (int32_t b = a + 1; b < x->rank; b++) inner *= now[b];
         void *to = last;
         if (left > 1) {
             to = lap_temp(ctx, lap_bytes_of(lap_bytes_of(outer * dims[a], inner), size), node_id);
@@ -202,11 +203,12 @@ static int32_t by_passes(
         now[a] = dims[a];
         from = to;
     }
-    if (wide) {
-        lap_store_doubles(y, last);
-    } else {
-        lap_store_floats(y, last);
+    if (wide) return LAPIDARY_OK;
+    if (!lap_is_float(y->dtype)) {
+        float *numbers = last;
+        for (int64_t i = 0; i < total; i++) numbers[i] = rintf(numbers[i]);
     }
+    lap_store_floats(y, last);
     return LAPIDARY_OK;
 }
 
