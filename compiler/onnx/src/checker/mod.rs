@@ -34,7 +34,7 @@ use place::{Part, Place};
 pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
 /// The versions of the default domain's operators that are read.
-pub const OPSETS: RangeInclusive<i64> = 7..=28;
+pub const OPSETS: RangeInclusive<i64> = 6..=28;
 
 /// What a fault means for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -154,21 +154,21 @@ fn versions_are_checked() {
         ),
         (
             8,
-            vec![opset("", 6)],
+            vec![opset("", 5)],
             FaultKind::Unsupported,
-            "opset 6 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+            "opset 5 of the domain 'ai.onnx' is not taken, expected 6 to 28",
         ),
         (
             8,
             vec![opset("ai.onnx", 29)],
             FaultKind::Unsupported,
-            "opset 29 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+            "opset 29 of the domain 'ai.onnx' is not taken, expected 6 to 28",
         ),
         (
             8,
             vec![opset("", 0)],
             FaultKind::Invalid,
-            "opset 0 of the domain 'ai.onnx' is not taken, expected 7 to 28",
+            "opset 0 of the domain 'ai.onnx' is not taken, expected 6 to 28",
         ),
         (
             8,
