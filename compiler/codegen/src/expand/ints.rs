@@ -76,12 +76,14 @@ impl Expander<'_> {
     /// A resolved expression with at least one term.
     fn sum(&mut self, d: &Dim) -> Result<Reg> {
         let depth = self.dim_depth(d)?;
-        if let Some(r) = self.scopes[depth].known.get(&Key::Int(d.clone())) {
-            return Ok(*r);
+        let key = Key::Int(d.clone());
+        if let Some(r) = self.known(depth, &key) {
+            return Ok(r);
         }
         let Dim::Sum(s) = d else {
             return self.int_reg(d);
         };
+        let placed = self.placed(depth);
         let mut outer = Dim::Const(s.constant);
         let mut here = Vec::new();
         for (atoms, c) in &s.terms {
@@ -96,60 +98,78 @@ impl Expander<'_> {
         for (atoms, c) in here {
             let t = self.term(&atoms, c, depth)?;
             total = Some(match total {
-                Some(r) => self.gbin(depth, GOp::Add, r, Int::Reg(t)),
+                Some(r) => self.gbin(placed, GOp::Add, r, Int::Reg(t)),
                 None => t,
             });
         }
         let reg = match (total, outer.as_const()) {
             (Some(r), Some(0)) => r,
-            (Some(r), Some(c)) => self.gbin(depth, GOp::Add, r, Int::Imm(c)),
+            (Some(r), Some(c)) => self.gbin(placed, GOp::Add, r, Int::Imm(c)),
             (Some(r), None) => {
                 let o = self.sum(&outer)?;
-                self.gbin(depth, GOp::Add, o, Int::Reg(r))
+                self.gbin(placed, GOp::Add, o, Int::Reg(r))
             }
             (None, _) => self.int_reg(&outer)?,
         };
-        self.scopes[depth].known.insert(Key::Int(d.clone()), reg);
+        self.scopes[placed].known.insert(key, reg);
         Ok(reg)
     }
 
     /// `c * atoms…`, where some atom is known at `depth` only.
     fn term(&mut self, atoms: &[Atom], c: i64, depth: usize) -> Result<Reg> {
+        let key = Key::Int(product(atoms, c));
+        if let Some(r) = self.known(depth, &key) {
+            return Ok(r);
+        }
+        let placed = self.placed(depth);
         let (mut outer, mut inner) = (Vec::new(), Vec::new());
         for a in atoms {
-            if self.dim_depth(&product(std::slice::from_ref(a), 1))? < depth {
-                outer.push(a.clone())
-            } else {
-                inner.push(a.clone())
-            }
+            let part = if self.dim_depth(&product(std::slice::from_ref(a), 1))? < depth { &mut outer } else { &mut inner };
+            part.push(a.clone());
         }
         let mut total: Option<Reg> = None;
         for a in &inner {
             let r = self.atom(a, depth)?;
             total = Some(match total {
-                Some(t) => self.gbin(depth, GOp::Mul, t, Int::Reg(r)),
+                Some(t) => self.gbin(placed, GOp::Mul, t, Int::Reg(r)),
                 None => r,
             });
         }
         let total = total.ok_or_else(|| ExpandError("empty product".into()))?;
-        let factor = self.int(&product(&outer, c))?;
-        Ok(match factor {
+        let reg = match self.int(&product(&outer, c))? {
             Int::Imm(1) => total,
-            f => self.gbin(depth, GOp::Mul, total, f),
-        })
+            f => self.gbin(placed, GOp::Mul, total, f),
+        };
+        self.scopes[placed].known.insert(key, reg);
+        Ok(reg)
     }
 
     fn atom(&mut self, a: &Atom, depth: usize) -> Result<Reg> {
+        if let Atom::Sym(s) = a {
+            return match self.syms[s.0 as usize] {
+                Some(Bound::Reg(r, _)) => Ok(r),
+                _ => Err(ExpandError(format!("symbol s{} has no register", s.0))),
+            };
+        }
+        let key = Key::Int(product(std::slice::from_ref(a), 1));
+        if let Some(r) = self.known(depth, &key) {
+            return Ok(r);
+        }
+        let reg = self.operation(a, depth)?;
+        let placed = self.placed(depth);
+        self.scopes[placed].known.insert(key, reg);
+        Ok(reg)
+    }
+
+    fn operation(&mut self, a: &Atom, depth: usize) -> Result<Reg> {
+        let depth = self.placed(depth);
         let two = |e: &mut Self, op, x: &Dim, y: &Dim| -> Result<Reg> {
             let x = e.int_reg(x)?;
             let y = e.int(y)?;
             Ok(e.gbin(depth, op, x, y))
         };
         match a {
-            Atom::Sym(s) => match self.syms[s.0 as usize] {
-                Some(Bound::Reg(r, _)) => Ok(r),
-                _ => Err(ExpandError(format!("symbol s{} has no register", s.0))),
-            },
+            Atom::Sym(_) => self.atom(a, depth),
             Atom::FloorDiv(x, y) => two(self, GOp::FloorDiv, x, y),
             // A division by a constant is a product, and its quotient is often wanted as well.
             Atom::Mod(x, y) if y.as_const().is_some_and(|c| c > 2 && c & (c - 1) != 0) => {
@@ -167,24 +187,9 @@ impl Expander<'_> {
             Atom::Broadcast(x, y) => {
                 let (x, y) = (self.int_reg(x)?, self.int(y)?);
                 let dst = self.out.reg(Class::Gpr);
-                self.push(
-                    depth,
-                    Inst::GSet {
-                        dst,
-                        src: Int::Reg(x),
-                    },
-                );
+                self.push(depth, Inst::GSet { dst, src: Int::Reg(x) });
                 let then = vec![Inst::GSet { dst, src: y }];
-                self.push(
-                    depth,
-                    Inst::If {
-                        cmp: kernel::GCmp::Eq,
-                        a: x,
-                        b: Int::Imm(1),
-                        then,
-                        otherwise: Vec::new(),
-                    },
-                );
+                self.push(depth, Inst::If { cmp: kernel::GCmp::Eq, a: x, b: Int::Imm(1), then, otherwise: Vec::new() });
                 Ok(dst)
             }
         }
@@ -297,9 +302,10 @@ impl Expander<'_> {
         }
         let depth = self.dim_depth(offset)?;
         let key = Key::Pointer(buf, offset.clone());
-        if let Some(r) = self.scopes[depth].known.get(&key) {
-            return Ok(*r);
+        if let Some(r) = self.known(depth, &key) {
+            return Ok(r);
         }
+        let placed = self.placed(depth);
         let (mut outer, mut here) = (Dim::Const(0), Dim::Const(0));
         match offset {
             Dim::Const(c) => here = Dim::Const(*c),
@@ -317,8 +323,8 @@ impl Expander<'_> {
         }
         let base = self.pointer(buf, &outer)?;
         let add = self.int(&here)?;
-        let r = self.gbin(depth, GOp::Add, base, add);
-        self.scopes[depth].known.insert(key, r);
+        let r = self.gbin(placed, GOp::Add, base, add);
+        self.scopes[placed].known.insert(key, r);
         Ok(r)
     }
 }

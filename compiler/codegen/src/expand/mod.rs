@@ -83,6 +83,9 @@ struct Scope {
     known: HashMap<Key, Reg>,
     /// Loads do not move out of this scope.
     guarded: bool,
+    /// Runs under a condition: what is wanted only here is computed here, unless that takes it out
+    /// of a loop.
+    conditional: bool,
 }
 
 /// What a symbol stands for while its scope is open.
@@ -183,10 +186,7 @@ impl Expander<'_> {
         self.push(d, inst);
     }
     fn open(&mut self, guarded: bool) {
-        self.scopes.push(Scope {
-            guarded,
-            ..Scope::default()
-        });
+        self.scopes.push(Scope { guarded, conditional: guarded, ..Scope::default() });
     }
     /// Ends the innermost scope and forgets what was bound in it.
     fn close(&mut self) -> Vec<Inst> {
@@ -221,6 +221,20 @@ impl Expander<'_> {
         self.scopes[depth].known.insert(key, r);
         self.depths.insert(r, depth);
         r
+    }
+    /// Where to compute an integer that is known from `depth` on: inside the conditions that follow
+    /// directly, since hoisting out of them alone would only add work.
+    fn placed(&self, depth: usize) -> usize {
+        let mut d = depth;
+        while self.scopes.get(d + 1).is_some_and(|s| s.conditional) {
+            d += 1;
+        }
+        d
+    }
+    /// The register that holds a key's value in a scope from which this one can see it.
+    fn known(&self, depth: usize, key: &Key) -> Option<Reg> {
+        let seen = self.scopes.get(depth..=self.placed(depth))?;
+        seen.iter().find_map(|s| s.known.get(key).copied())
     }
     fn reg_depth(&self, r: Reg) -> usize {
         self.depths.get(&r).copied().unwrap_or(0).min(self.depth())

@@ -19,7 +19,7 @@ impl Expander<'_> {
     pub(super) fn count_mask(&mut self, count: &Dim) -> Result<Reg> {
         let count = self.resolve(count);
         let r = self.int_reg(&count)?;
-        let depth = self.dim_depth(&count)?;
+        let depth = self.placed(self.dim_depth(&count)?);
         Ok(
             self.number(depth, Key::Count(count), Class::Mask, |dst| Inst::MCount {
                 dst,
@@ -218,7 +218,7 @@ impl Expander<'_> {
 
     /// `lane * step`, as 32-bit lanes (64-bit where the kernel's lanes are that wide anyway).
     fn gather_index(&mut self, step: &Dim) -> Result<Reg> {
-        let depth = self.dim_depth(step)?;
+        let depth = self.placed(self.dim_depth(step)?);
         if let Some(r) = self.scopes[depth]
             .known
             .get(&Key::GatherIndex(step.clone()))
@@ -395,7 +395,7 @@ impl Expander<'_> {
             Elem::F64 | Elem::I64 => Elem::I64,
         };
         let value = self.resolve(value);
-        let depth = self.dim_depth(&value)?;
+        let depth = self.placed(self.dim_depth(&value)?);
         let base = self.int_reg(&value)?;
         let ints = self.number(
             depth,
