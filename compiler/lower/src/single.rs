@@ -83,11 +83,8 @@ fn library(
     strings: Vec<bytes::Bytes>,
 ) -> Result<()> {
     let node = &g.nodes[n];
-    let inputs = node
-        .inputs
-        .iter()
-        .map(|v| v.map(|v| Operand::Value(l.root(v))))
-        .collect();
+    // An alias keeps its name: the kernel sees the value under its own shape.
+    let inputs = node.inputs.iter().map(|v| v.map(Operand::Value)).collect();
     l.steps.push(Step::Library(LibraryStep {
         function: name.into(),
         ints,

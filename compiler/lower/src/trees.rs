@@ -217,7 +217,7 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
         votes: Vec::new(),
     };
     let mut many = 0u32;
-    let mut push = |body: &mut Body, threshold: u32, feature: u32, link: u32| {
+    let push = |body: &mut Body, threshold: u32, feature: u32, link: u32| {
         body.nodes.extend(threshold.to_le_bytes());
         let (low, high) = match form {
             0 => (feature | link << 8, None),
@@ -240,7 +240,8 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
                 let link = base + left;
                 match t.nodes.get(*node as usize)? {
                     TreeNode::Leaf { first, count } => {
-                        let range = *first as usize..(*first as usize).checked_add(*count as usize)?;
+                        let range =
+                            *first as usize..(*first as usize).checked_add(*count as usize)?;
                         // What adds nothing is no vote.
                         let votes: Vec<(u32, f32)> = t
                             .weights
@@ -338,7 +339,8 @@ fn plain(t: &TreeEnsemble) -> Body {
                 [test, feature, threshold.to_bits(), yes, no, 0]
             }
         };
-        body.nodes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+        body.nodes
+            .extend(words.iter().flat_map(|w| w.to_le_bytes()));
     }
     for (target, weight) in &t.weights {
         body.votes.extend(target.to_le_bytes());
@@ -378,9 +380,7 @@ mod tests {
     #[test]
     fn a_greater_test_exchanges_its_children_and_sends_missing_values_left() {
         let r = record(&stump(TreeTest::Gt, 1.0));
-        let word = |i: usize| {
-            u32::from_le_bytes(std::array::from_fn(|k| r.strings[0][4 * i + k]))
-        };
+        let word = |i: usize| u32::from_le_bytes(std::array::from_fn(|k| r.strings[0][4 * i + k]));
         assert_eq!(r.ints, [0, 3, 2, 1, 1, 1, 0, 0, 0]);
         assert_eq!((word(0), word(1)), (1f32.to_bits(), 2 | 1 << 8));
         // Left is the old "no": a leaf with two votes. Right has one vote for target 1.
