@@ -68,7 +68,9 @@ impl Check {
                 Err(outputs) => {
                     wrong.push(describe(&set, &outputs));
                     if self.bisect {
-                        wrong.push(bisect::bisect(&case.model, &set, case.tolerance, options)?);
+                        // That the result is wrong stands, whether its cause is found or not.
+                        let line = bisect::bisect(&case.model, &set, case.tolerance, options);
+                        wrong.push(line.unwrap_or_else(|error| error.to_string()));
                     }
                 }
             }
