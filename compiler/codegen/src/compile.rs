@@ -2,7 +2,7 @@
 
 use crate::expand::{self, Target};
 use crate::kernel::{self, Elem};
-use crate::loops::{Expr, LoopKernel, Schedule, Ty};
+use crate::loops::{self, Expr, LoopKernel, Schedule, Ty};
 use crate::x64;
 use thiserror::Error;
 
@@ -58,6 +58,14 @@ pub fn compile(
     schedule: &Schedule,
     level: Level,
 ) -> Result<MachineKernel, CompileError> {
+    if cfg!(debug_assertions) {
+        let checked = loops::verify::verify(kernel);
+        let checked = checked.and_then(|()| loops::verify::verify_schedule(kernel, schedule));
+        checked.map_err(|e| CompileError {
+            kernel: kernel.name.clone(),
+            reason: e.to_string(),
+        })?;
+    }
     let wide = elements(kernel).iter().any(|e| e.bytes() == 8);
     let mut reason = String::new();
     let isa = match level {

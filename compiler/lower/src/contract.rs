@@ -259,28 +259,17 @@ fn tiled(
                 && t.dims.iter().zip(w.1).all(|(d, s)| full[s].is_const(*d)) =>
         {
             let strides = row_major(&t.dims);
-            let group_of = |ls: &[u8]| -> Option<(i64, i64)> {
-                // Several axes act as one when they are contiguous in this order.
-                let mut total = 1;
-                let mut stride = None;
-                for s in ls.iter().rev() {
-                    let p = w.1.iter().position(|x| x == s)?;
-                    if let Some(st) = stride
-                        && strides[p] != st * total
-                    {
-                        return None;
-                    }
-                    stride.get_or_insert(strides[p]);
-                    total *= t.dims[p];
-                }
-                Some((total, stride.unwrap_or(1)))
+            let axes = |ls: &[u8]| -> Option<Vec<(i64, i64)>> {
+                ls.iter()
+                    .map(|s| {
+                        w.1.iter()
+                            .position(|x| x == s)
+                            .map(|p| (t.dims[p], strides[p]))
+                    })
+                    .collect()
             };
-            match (group_of(&labels.depth), group_of(&labels.columns)) {
-                (Some(k), Some(n)) if k.0 > 0 && n.0 > 0 => Some(Form::Panels {
-                    batch: (1, 0),
-                    k,
-                    n,
-                }),
+            match (axes(&labels.depth), axes(&labels.columns)) {
+                (Some(k), Some(n)) if t.dims.iter().all(|d| *d > 0) => Some(Form::Panels { k, n }),
                 _ => None,
             }
         }

@@ -13,11 +13,11 @@ pub(crate) const PANEL: i64 = 32;
 /// A form that a constant is prepared in; the key under which it is shared.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Form {
-    /// `[batch][n / PANEL][k][PANEL]` from strides (in elements) of batch, k and n.
+    /// `[n / PANEL][k][PANEL]`; k and n are each several axes (extent and stride in elements), the
+    /// last running fastest.
     Panels {
-        batch: (i64, i64),
-        k: (i64, i64),
-        n: (i64, i64),
+        k: Vec<(i64, i64)>,
+        n: Vec<(i64, i64)>,
     },
     /// Convolution weights `[groups][n / PANEL][kh*kw*c][PANEL]` from `[groups * n][c][kh*kw]`.
     ConvPanels {
@@ -30,11 +30,26 @@ pub(crate) enum Form {
     Taps { channels: i64, taps: i64 },
 }
 
+/// Number of places along several axes.
+fn extent(axes: &[(i64, i64)]) -> i64 {
+    axes.iter().map(|a| a.0).product()
+}
+
+/// Element of the source at a flat position along several axes.
+fn place(axes: &[(i64, i64)], mut position: i64) -> i64 {
+    let mut at = 0;
+    for (extent, stride) in axes.iter().rev() {
+        at += position % extent * stride;
+        position /= extent;
+    }
+    at
+}
+
 impl Form {
     fn floats(&self) -> usize {
         let panels = |n: i64| (n + PANEL - 1) / PANEL * PANEL;
         (match self {
-            Form::Panels { batch, k, n } => batch.0 * k.0 * panels(n.0),
+            Form::Panels { k, n } => extent(k) * panels(extent(n)),
             Form::ConvPanels { groups, n, c, taps } => groups * c * taps * panels(*n),
             Form::Taps { channels, taps } => channels * taps,
         }) as usize
@@ -47,25 +62,28 @@ impl Form {
         let at = |i: i64| from.get(i as usize).copied().unwrap_or_default();
         let mut rows = to.chunks_exact_mut(PANEL as usize);
         match *self {
-            Form::Panels { batch, k, n } => {
-                for b in 0..batch.0 {
-                    for p in 0..(n.0 + PANEL - 1) / PANEL {
-                        let valid = PANEL.min(n.0 - p * PANEL) as usize;
-                        for kk in 0..k.0 {
-                            let first = b * batch.1 + kk * k.1 + p * PANEL * n.1;
-                            let Some(row) = rows.next() else {
-                                return;
-                            };
-                            let run = from.get(first as usize..first as usize + valid);
-                            match run.filter(|_| n.1 == 1) {
-                                Some(run) => row[..valid].copy_from_slice(run),
-                                None => row[..valid]
-                                    .iter_mut()
-                                    .zip(0..)
-                                    .for_each(|(e, j)| *e = at(first + j * n.1)),
-                            }
-                            row[valid..].fill([0; 4]);
+            Form::Panels { ref k, ref n } => {
+                let (depth, columns) = (extent(k), extent(n));
+                let contiguous =
+                    n.last().is_some_and(|a| a.1 == 1) && n.iter().rev().skip(1).all(|a| a.0 == 1);
+                for p in 0..(columns + PANEL - 1) / PANEL {
+                    let valid = PANEL.min(columns - p * PANEL) as usize;
+                    let places: Vec<i64> =
+                        (0..valid as i64).map(|j| place(n, p * PANEL + j)).collect();
+                    for kk in 0..depth {
+                        let first = place(k, kk);
+                        let Some(row) = rows.next() else {
+                            return;
+                        };
+                        let start = (first + places.first().copied().unwrap_or_default()) as usize;
+                        match from.get(start..start + valid).filter(|_| contiguous) {
+                            Some(run) => row[..valid].copy_from_slice(run),
+                            None => row[..valid]
+                                .iter_mut()
+                                .zip(&places)
+                                .for_each(|(e, j)| *e = at(first + j)),
                         }
+                        row[valid..].fill([0; 4]);
                     }
                 }
             }

@@ -236,18 +236,32 @@ fn flattened(rw: &mut Rewriter, n: NodeId, twins: &Twins) -> Option<()> {
     let [rows, columns] = weight.dims[..] else {
         return None;
     };
+    // The weight keeps its bytes: its axis of depth is named as channels, height and width, and the
+    // image's axes are met in their own order.
     let [c, h, w] = sizes;
-    let (split, perm) = match axis {
-        0 => (vec![c, h, w, columns], [1, 2, 0, 3]),
-        _ => (vec![rows, c, h, w], [0, 2, 3, 1]),
+    let split = match axis {
+        0 => vec![c, h, w, columns],
+        _ => vec![rows, c, h, w],
     };
-    let moved = movement::reshape(weight, &split)?;
-    let moved = movement::transpose(&moved, &perm)?;
-    let moved = movement::reshape(&moved, &[rows, columns])?;
-    let weight = rw.constant(moved, n);
-    let shape = rw.dims(flat).to_vec();
-    let flat = rw.reshape(twin, shape, m)?;
-    let v = rw.add(Op::Contract { a, b, out }, &[flat, weight], n)?;
+    let viewed = movement::reshape(weight, &split)?;
+    let weight = rw.constant(viewed, n);
+    let fresh = a.iter().chain(&b).chain(&out).max()?.checked_add(1)?;
+    let (lc, lh, lw) = (fresh, fresh.checked_add(1)?, fresh.checked_add(2)?);
+    let with = |labels: &[u8], by: [u8; 3]| -> Vec<u8> {
+        labels.iter().flat_map(|l| if *l == k { by.to_vec() } else { vec![*l] }).collect()
+    };
+    let (a, b) = (with(&a, [lh, lw, lc]), with(&b, [lc, lh, lw]));
+    let mut order: Vec<u8> = Vec::new();
+    for l in a.iter().chain(&b) {
+        if !order.contains(l) {
+            order.push(*l);
+        }
+    }
+    let number = |labels: &[u8]| -> Vec<u8> {
+        labels.iter().map(|l| order.iter().position(|o| o == l).unwrap_or_default() as u8).collect()
+    };
+    let op = Op::Contract { a: number(&a), b: number(&b), out: number(&out) };
+    let v = rw.add(op, &[twin, weight], n)?;
     rw.replace_node(n, v);
     Some(())
 }
