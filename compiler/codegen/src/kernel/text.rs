@@ -18,7 +18,7 @@ use std::fmt;
 
 const ARG_NAMES: [&str; ARGS as usize] = ["buffers", "dims", "begin", "end", "worker"];
 
-const MEMS: &[(Mem, &str)] = &[
+pub(crate) const MEMS: &[(Mem, &str)] = &[
     (Mem::F32, "f32"),
     (Mem::F64, "f64"),
     (Mem::I8, "i8"),
@@ -118,13 +118,13 @@ const MATHS: &[(MathFn, &str)] = &[
     (MathFn::Fmod, "fmod"),
 ];
 
-fn name<T: PartialEq>(table: &[(T, &'static str)], value: T) -> &'static str {
+pub(crate) fn name<T: PartialEq>(table: &[(T, &'static str)], value: T) -> &'static str {
     table
         .iter()
         .find(|(v, _)| *v == value)
         .map_or("?", |(_, n)| n)
 }
-fn value<T: Copy>(table: &[(T, &'static str)], text: &str) -> Option<T> {
+pub(crate) fn value<T: Copy>(table: &[(T, &'static str)], text: &str) -> Option<T> {
     table.iter().find(|(_, n)| *n == text).map(|(v, _)| *v)
 }
 

@@ -11,8 +11,11 @@
 //! every index that comes from data is bound by [`Stmt::Index`], which checks it.
 //! Nothing here knows ONNX, values of the graph, or addresses.
 
+pub mod interp;
+pub mod parse;
 pub mod schedule;
 pub mod text;
+pub mod verify;
 
 pub use crate::kernel::{Elem, Mem};
 pub use lapidary_graph::{Dim, Sym};
