@@ -197,7 +197,7 @@ impl Show {
             write(out, &format!("; {}\n", origins.join(" | ")))?;
             let level = options.cpu.level();
             let text = match self.stage {
-                Stage::Loops => format!("{:#?}\nschedule {:?}\n", def.loops, def.schedule),
+                Stage::Loops => def.loops.to_text(&def.schedule),
                 Stage::Kernel => expanded(def, level)?.to_string(),
                 Stage::Clif => clif(&expanded(def, Level::Baseline)?)?,
                 _ => match lapidary_codegen::compile(&def.loops, &def.schedule, level) {
