@@ -3,7 +3,7 @@
 //! In goes a kernel that lowering, a test or a text made; out comes the first rule that it breaks.
 //! The rules are those of the module comment of [`super`], and: operands of an expression have the
 //! types that its operation takes; tasks, scratch sizes and offsets speak of parameters alone; a
-//! local that stands outside a loop is not assigned inside it (sums go through [`Stmt::Reduce`]);
+//! vectorised loop hands no local from one trip to the next (sums go through [`Stmt::Reduce`]);
 //! the left operand of a contraction is linear in its row and, with a constant factor, in its depth.
 //! Whether an index stays inside its buffer is not known here; the interpreter checks that.
 
@@ -31,34 +31,83 @@ pub fn verify(kernel: &LoopKernel) -> std::result::Result<(), VerifyError> {
 
 /// Checks that a schedule speaks of loops that the kernel has.
 pub fn verify_schedule(kernel: &LoopKernel, schedule: &Schedule) -> std::result::Result<(), VerifyError> {
+    let mut wrong = None;
     let mut loops = HashSet::new();
     for_each_stmt(&kernel.body, &mut |s| {
-        if let Stmt::For { var, .. } | Stmt::Reduce { var, .. } = s {
+        if let Stmt::For { var, body, .. } | Stmt::Reduce { var, body, .. } = s {
             loops.insert(*var);
+            if schedule.vector.contains(var)
+                && let Some(l) = carried(kernel, body)
+            {
+                wrong = Some(format!("v{} is vectorised and hands l{} on", var.0, l.0));
+            }
         }
     });
-    match schedule.vector.iter().find(|v| !loops.contains(v)) {
+    if let Some(v) = schedule.vector.iter().find(|v| !loops.contains(v)) {
+        wrong = Some(format!("the schedule vectorises v{}, which is no loop", v.0));
+    }
+    match wrong {
         None => Ok(()),
-        Some(v) => Err(VerifyError {
-            kernel: kernel.name.clone(),
-            what: format!("the schedule vectorises v{}, which is no loop", v.0),
-        }),
+        Some(what) => Err(VerifyError { kernel: kernel.name.clone(), what }),
     }
 }
 
-/// What a local holds at some place of the body.
-#[derive(Clone, Copy, PartialEq)]
-enum Held {
-    Nothing,
-    /// Assigned inside this many open loops.
-    Value(usize),
+/// A local that a loop's body reads before it assigns it, and assigns: it carries a value from one
+/// trip to the next.
+fn carried(k: &LoopKernel, body: &[Stmt]) -> Option<Local> {
+    /// Goes through statements in order; `done` are the locals assigned on every path to here.
+    fn walk(k: &LoopKernel, body: &[Stmt], done: &mut HashSet<Local>, early: &mut HashSet<Local>) {
+        let read = |root: ExprId, done: &HashSet<Local>, early: &mut HashSet<Local>| {
+            let (mut seen, mut todo) = (HashSet::new(), vec![root]);
+            while let Some(e) = todo.pop().filter(|e| (e.0 as usize) < k.exprs.len()) {
+                if seen.insert(e) {
+                    let e = &k.exprs[e.0 as usize];
+                    todo.extend(operands(e));
+                    early.extend(match e {
+                        Expr::Local(l) if !done.contains(l) => Some(*l),
+                        _ => None,
+                    });
+                }
+            }
+        };
+        for s in body {
+            match s {
+                Stmt::Let { local, value } => {
+                    read(*value, done, early);
+                    done.insert(*local);
+                }
+                Stmt::Store { value, .. } => read(*value, done, early),
+                Stmt::For { body, .. } => walk(k, body, &mut done.clone(), early),
+                Stmt::Reduce { body, accs, .. } => {
+                    let mut inner = done.clone();
+                    walk(k, body, &mut inner, early);
+                    accs.iter().for_each(|a| read(a.value, &inner, early));
+                    done.extend(accs.iter().map(|a| a.local));
+                }
+                Stmt::If { then, otherwise, .. } => {
+                    walk(k, then, &mut done.clone(), early);
+                    walk(k, otherwise, &mut done.clone(), early);
+                }
+                Stmt::Index { .. } | Stmt::Contract(_) => {}
+            }
+        }
+    }
+    let (mut early, mut assigned) = (HashSet::new(), HashSet::new());
+    walk(k, body, &mut HashSet::new(), &mut early);
+    for_each_stmt(body, &mut |s| match s {
+        Stmt::Let { local, .. } => {
+            assigned.insert(*local);
+        }
+        Stmt::Reduce { accs, .. } => assigned.extend(accs.iter().map(|a| a.local)),
+        _ => {}
+    });
+    early.intersection(&assigned).min().copied()
 }
 
 struct Verifier<'k> {
     k: &'k LoopKernel,
     bound: Vec<bool>,
-    locals: Vec<Held>,
-    loops: usize,
+    assigned: Vec<bool>,
     types: Vec<Ty>,
 }
 
@@ -67,8 +116,7 @@ impl<'k> Verifier<'k> {
         Verifier {
             k,
             bound: vec![false; k.syms.len()],
-            locals: vec![Held::Nothing; k.locals.len()],
-            loops: 0,
+            assigned: vec![false; k.locals.len()],
             types: Vec::with_capacity(k.exprs.len()),
         }
     }
@@ -251,7 +299,7 @@ impl<'k> Verifier<'k> {
             match e {
                 Expr::Load { at, buf } => self.dim(at, &format!("an index of `{}`", self.buffer(*buf)?.name))?,
                 Expr::Int { value, .. } => self.dim(value, "an integer")?,
-                Expr::Local(l) if self.locals[l.0 as usize] == Held::Nothing => {
+                Expr::Local(l) if !self.assigned[l.0 as usize] => {
                     return Err(format!("l{} is read before it is assigned", l.0));
                 }
                 _ => todo.extend(operands(e)),
@@ -267,15 +315,8 @@ impl<'k> Verifier<'k> {
             Some(own) if *own != ty => return Err(format!("l{i} of type {own:?} is assigned {ty:?}")),
             Some(_) => {}
         }
-        match self.locals[i] {
-            Held::Value(at) if at < self.loops => {
-                Err(format!("l{i} is assigned in a loop and stands outside it"))
-            }
-            _ => {
-                self.locals[i] = Held::Value(self.loops);
-                Ok(())
-            }
-        }
+        self.assigned[i] = true;
+        Ok(())
     }
 
     fn bind(&mut self, s: Sym, kind: SymKind) -> Result<()> {
@@ -293,9 +334,9 @@ impl<'k> Verifier<'k> {
 
     /// Statements, and what they bind forgotten behind them.
     fn inside<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let (bound, locals) = (self.bound.clone(), self.locals.clone());
+        let (bound, assigned) = (self.bound.clone(), self.assigned.clone());
         let done = f(self);
-        (self.bound, self.locals) = (bound, locals);
+        (self.bound, self.assigned) = (bound, assigned);
         done
     }
 
@@ -309,10 +350,8 @@ impl<'k> Verifier<'k> {
                 self.dim(from, "a loop's start")?;
                 self.dim(to, "a loop's end")?;
                 self.inside(|v| {
-                    v.loops += 1;
                     v.bind(*var, SymKind::Loop)?;
                     v.block(body)?;
-                    v.loops -= 1;
                     Ok(())
                 })
             }
@@ -320,12 +359,11 @@ impl<'k> Verifier<'k> {
                 self.dim(from, "a reduction's start")?;
                 self.dim(to, "a reduction's end")?;
                 self.inside(|v| {
-                    v.loops += 1;
                     v.bind(*var, SymKind::Loop)?;
                     for a in accs {
                         // An accumulator has no value that its own loop may read.
-                        if let Some(l) = v.locals.get_mut(a.local.0 as usize) {
-                            *l = Held::Nothing;
+                        if let Some(l) = v.assigned.get_mut(a.local.0 as usize) {
+                            *l = false;
                         }
                     }
                     v.block(body)?;
@@ -333,7 +371,6 @@ impl<'k> Verifier<'k> {
                         v.expr(a.value)?;
                         v.elem(a.value)?;
                     }
-                    v.loops -= 1;
                     Ok(())
                 })?;
                 for a in accs {
@@ -407,10 +444,6 @@ impl<'k> Verifier<'k> {
                 return Err("the left operand is not linear in its row and its depth".into());
             }
             v.bind(c.col, SymKind::Loop)?;
-            v.loops += 1;
-            if let Some(l) = v.locals.get_mut(c.acc.0 as usize) {
-                *l = Held::Nothing;
-            }
             v.assign(c.acc, Ty::Num(Elem::F32))?;
             let mut nested = false;
             for_each_stmt(&c.epilogue, &mut |s| nested |= matches!(s, Stmt::Contract(_)));
@@ -418,7 +451,6 @@ impl<'k> Verifier<'k> {
                 return Err("a contraction inside an epilogue".into());
             }
             v.block(&c.epilogue)?;
-            v.loops -= 1;
             Ok(())
         })
     }
