@@ -122,10 +122,24 @@ pub(crate) fn pointwise(
 }
 
 fn bitcast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
-    if elem(from) == elem(to) && from.is_float() == to.is_float() {
+    if elem(from) == elem(to) && from.is_float() == to.is_float() && from != DType::Bool {
         return fit(b, a, to);
     }
-    b.expr(Expr::Bits { a, to: elem(to) })
+    // What has 32 bits in memory has its bits in 32-bit lanes, whatever lanes it is held in.
+    let a = match from {
+        DType::Bool | DType::U32 => b.expr(Expr::Convert { a, to: Elem::I32 }),
+        _ => a,
+    };
+    if to == DType::U32 {
+        let bits = b.expr(Expr::Bits { a, to: Elem::I32 });
+        let wide = b.expr(Expr::Convert {
+            a: bits,
+            to: Elem::I64,
+        });
+        return fit(b, wide, to);
+    }
+    let bits = b.expr(Expr::Bits { a, to: elem(to) });
+    fit(b, bits, to)
 }
 
 fn cast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {

@@ -112,6 +112,8 @@ struct Expander<'a> {
     syms: Vec<Option<Bound>>,
     /// Register and scope of each local.
     locals: Vec<Option<(Reg, usize)>>,
+    /// Locals that several statements assign: what is computed from one stays where it is read.
+    reassigned: Vec<bool>,
     /// Scope in which a vector register's value is known.
     depths: HashMap<Reg, usize>,
     vector: Option<VectorLoop>,
@@ -127,6 +129,7 @@ pub fn expand(loops: &LoopKernel, schedule: &Schedule, target: Target) -> Result
         scopes: vec![Scope::default()],
         syms: vec![None; loops.syms.len()],
         locals: vec![None; loops.locals.len()],
+        reassigned: reassigned(loops),
         depths: HashMap::new(),
         vector: None,
     };
@@ -169,6 +172,38 @@ pub fn expand(loops: &LoopKernel, schedule: &Schedule, target: Target) -> Result
     );
     e.out.body = e.close();
     Ok(e.out)
+}
+
+/// Which locals more than one statement assigns.
+fn reassigned(loops: &LoopKernel) -> Vec<bool> {
+    let mut times = vec![0u32; loops.locals.len()];
+    text::for_each_stmt(&loops.body, &mut |s| {
+        if let Stmt::Let { local, .. } = s {
+            times[local.0 as usize] += 1;
+        }
+    });
+    times.into_iter().map(|n| n > 1).collect()
+}
+
+impl Key {
+    /// Whether the operation reads a register.
+    fn reads(&self, r: Reg) -> bool {
+        match self {
+            Key::Int(_)
+            | Key::BufferBase(_)
+            | Key::ScratchBase
+            | Key::Pointer(..)
+            | Key::Const(..)
+            | Key::FromInt(..)
+            | Key::GatherIndex(_)
+            | Key::Count(_) => false,
+            Key::Load { mask, .. } => *mask == Some(r),
+            Key::Un(_, a) | Key::Cvt(_, _, a) => *a == r,
+            Key::Bin(_, a, b) | Key::Cmp(_, a, b) => *a == r || *b == r,
+            Key::Fma(a, b, c) | Key::Select(a, b, c) => [a, b, c].contains(&&r),
+            Key::Mask(_, a, b) => *a == r || *b == Some(r),
+        }
+    }
 }
 
 impl Expander<'_> {
@@ -269,7 +304,8 @@ impl Expander<'_> {
                 let r = self.value(*value)?;
                 match self.locals[local.0 as usize] {
                     Some((dst, depth)) if depth < self.depth() => {
-                        self.emit(move_inst(&self.out, dst, r))
+                        self.emit(move_inst(&self.out, dst, r));
+                        self.changed(dst);
                     }
                     _ => {
                         // A fresh register: a condition may assign it again.
@@ -296,6 +332,13 @@ impl Expander<'_> {
                 operand,
             } => self.index(*sym, *buf, at, limit.as_ref(), *operand),
             Stmt::Contract(c) => self.contract(c),
+        }
+    }
+
+    /// Forgets what was computed from a register that has a new value now.
+    fn changed(&mut self, r: Reg) {
+        for s in &mut self.scopes {
+            s.known.retain(|key, _| !key.reads(r));
         }
     }
 

@@ -303,7 +303,12 @@ impl Expander<'_> {
             Expr::Load { buf, at } => self.load(*buf, at)?,
             Expr::Const { elem, bits } => self.constant(*elem, *bits),
             Expr::Local(l) => match self.locals[l.0 as usize] {
-                Some((r, _)) => r,
+                Some((r, _)) => {
+                    if self.reassigned[l.0 as usize] {
+                        self.depths.insert(r, self.depth());
+                    }
+                    r
+                }
                 None => {
                     return Err(ExpandError(format!(
                         "local {} of `{}` is read before it is assigned",
