@@ -118,6 +118,8 @@ pub struct ValueInfo {
     pub dtype: DType,
     /// Its dims; `None`: any rank.
     pub dims: Option<Vec<Dim>>,
+    /// Whether it is an input that need not be given.
+    pub has_default: bool,
 }
 
 /// The C context with all that must outlive it.
@@ -159,7 +161,13 @@ pub struct Context {
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     name: String,
+    /// Whether the last run's outputs were so big that [`Context::run`] lets the model write them
+    /// where the caller gets them; `None` before the first run.
+    big_outputs: Option<bool>,
 }
+
+/// Bytes of outputs from which memory for a second copy matters more than asking for their shapes.
+const BIG_OUTPUTS: usize = 1 << 20;
 
 /// Keeps a `dyn ModelCode` as a `dyn Any`.
 struct Kept {
@@ -196,13 +204,23 @@ impl Context {
         let head = unsafe { &(*table).head };
         let api: *const Api = head.api.cast();
         // SAFETY: the table's strings and arrays are valid.
-        let (inputs, outputs, name) = unsafe {
+        let (mut inputs, outputs, name) = unsafe {
             (
                 value_infos(head.inputs, head.n_inputs)?,
                 value_infos(head.outputs, head.n_outputs)?,
                 CStr::from_ptr(head.name).to_string_lossy().into_owned(),
             )
         };
+        // SAFETY: a table of our version, whose arrays are valid.
+        unsafe {
+            let n = (*table).n_defaults.max(0) as usize;
+            for at in 0..n {
+                let input = (*(*table).defaults.add(at)).input;
+                if let Some(info) = inputs.get_mut(input.max(0) as usize) {
+                    info.has_default = true;
+                }
+            }
+        }
         if options
             .pool
             .as_ref()
@@ -266,6 +284,7 @@ impl Context {
             inputs,
             outputs,
             name,
+            big_outputs: None,
         })
     }
 
@@ -308,11 +327,68 @@ impl Context {
         unsafe { (self.api().memory_used)(self.inner.raw) as u64 }
     }
 
-    /// Runs the model; the outputs are copied out of the context.
+    /// Runs the model; the outputs are the caller's. Small ones are copied out of the context, big
+    /// ones (with shapes that do not depend on data) are written where the caller gets them.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, RuntimeError> {
-        self.run_views(inputs)?
+        if self.big_outputs != Some(false)
+            && let Some(mut outputs) = self.big_outputs(inputs)?
+        {
+            self.run_into(inputs, &mut outputs)?;
+            return Ok(outputs);
+        }
+        let outputs: Vec<Tensor> = self
+            .run_views(inputs)?
             .iter()
             .map(OutputView::to_tensor)
+            .collect::<Result<_, _>>()?;
+        let bytes: usize = outputs.iter().map(|t| t.bytes().len()).sum();
+        self.big_outputs = Some(bytes >= BIG_OUTPUTS);
+        Ok(outputs)
+    }
+
+    /// Tensors for the outputs, when these are big and their shapes are known before the run.
+    fn big_outputs(
+        &mut self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<Option<Vec<Tensor>>, RuntimeError> {
+        let shapes: Option<Vec<Vec<usize>>> = self.output_shapes(inputs)?.into_iter().collect();
+        let Some(shapes) = shapes else {
+            return Ok(None);
+        };
+        let bytes = |(info, shape): (&ValueInfo, &Vec<usize>)| {
+            shape
+                .iter()
+                .try_fold(info.dtype.bytes(), |n, d| n.checked_mul(*d))
+        };
+        let total = self
+            .outputs
+            .iter()
+            .zip(&shapes)
+            .map(bytes)
+            .try_fold(0usize, |sum, n| sum.checked_add(n?));
+        let strings = self.outputs.iter().any(|info| info.dtype == DType::String);
+        self.big_outputs = Some(total.is_some_and(|t| t >= BIG_OUTPUTS) && !strings);
+        if self.big_outputs != Some(true) {
+            return Ok(None);
+        }
+        let make = |(info, shape): (&ValueInfo, &Vec<usize>)| Tensor::zeros(info.dtype, shape);
+        self.outputs
+            .iter()
+            .zip(&shapes)
+            .map(make)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Runs the model; an input that is `None` takes its default.
+    pub fn run_given(
+        &mut self,
+        inputs: &[Option<TensorView<'_>>],
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let given: Vec<Option<&TensorView<'_>>> = inputs.iter().map(Option::as_ref).collect();
+        self.execute(&given)?;
+        (0..self.outputs.len())
+            .map(|index| self.output_view(index)?.to_tensor())
             .collect()
     }
 
@@ -321,7 +397,7 @@ impl Context {
         &mut self,
         inputs: &[TensorView<'_>],
     ) -> Result<Vec<OutputView<'_>>, RuntimeError> {
-        self.execute(inputs)?;
+        self.execute(&all(inputs))?;
         (0..self.outputs.len())
             .map(|index| self.output_view(index))
             .collect()
@@ -345,7 +421,7 @@ impl Context {
             let code = unsafe { (self.api().bind_output)(self.inner.raw, index as i32, &bound) };
             result = result.and(self.checked(code));
         }
-        let result = result.and_then(|()| self.execute(inputs));
+        let result = result.and_then(|()| self.execute(&all(inputs)));
         for index in 0..outputs.len() {
             // SAFETY: as above.
             unsafe { (self.api().bind_output)(self.inner.raw, index as i32, ptr::null()) };
@@ -358,7 +434,7 @@ impl Context {
         &mut self,
         inputs: &[TensorView<'_>],
     ) -> Result<Vec<Option<Vec<usize>>>, RuntimeError> {
-        self.with_inputs(inputs, |context| {
+        self.with_inputs(&all(inputs), |context| {
             // SAFETY: the context lives; the inputs are borrowed through the call.
             context.checked(unsafe { (context.api().query_outputs)(context.inner.raw) })
         })?;
@@ -381,7 +457,7 @@ impl Context {
         unsafe { &*self.inner.api }
     }
 
-    fn execute(&mut self, inputs: &[TensorView<'_>]) -> Result<(), RuntimeError> {
+    fn execute(&mut self, inputs: &[Option<&TensorView<'_>>]) -> Result<(), RuntimeError> {
         self.with_inputs(inputs, |context| {
             // SAFETY: the context lives; the inputs are borrowed through the call.
             context.checked(unsafe { (context.api().run)(context.inner.raw) })
@@ -391,7 +467,7 @@ impl Context {
     /// Sets the inputs, calls `body`, and takes the inputs back.
     fn with_inputs(
         &mut self,
-        inputs: &[TensorView<'_>],
+        inputs: &[Option<&TensorView<'_>>],
         body: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
     ) -> Result<(), RuntimeError> {
         if inputs.len() != self.inputs.len() {
@@ -400,6 +476,13 @@ impl Context {
         let mut strings = Vec::new();
         let mut result = Ok(());
         for (index, input) in inputs.iter().enumerate() {
+            let Some(input) = input else {
+                // SAFETY: NULL takes back what was set before.
+                let code =
+                    unsafe { (self.api().set_input)(self.inner.raw, index as i32, ptr::null()) };
+                result = result.and(self.checked(code));
+                continue;
+            };
             let data = match input.data {
                 ViewData::Bytes(bytes) => bytes.as_ptr().cast::<c_void>().cast_mut(),
                 ViewData::Strings(elements) => {
@@ -566,6 +649,10 @@ unsafe fn read_strings(data: *const c_void, count: usize) -> Result<Vec<String>,
     }
 }
 
+fn all<'a, 'v>(inputs: &'a [TensorView<'v>]) -> Vec<Option<&'a TensorView<'v>>> {
+    inputs.iter().map(Some).collect()
+}
+
 fn dims(shape: &[usize]) -> Vec<i64> {
     shape
         .iter()
@@ -653,6 +740,7 @@ unsafe fn value_infos(
                     name: text(info.name),
                     dtype,
                     dims,
+                    has_default: false,
                 })
             })
             .collect()
