@@ -93,14 +93,19 @@ fn extents(
     x: (ValueId, &[u8]),
     w: (ValueId, &[u8]),
 ) -> Result<std::collections::HashMap<u8, Dim>> {
-    let mut map = std::collections::HashMap::new();
+    let mut map: std::collections::HashMap<u8, Dim> = Default::default();
     for (v, labels) in [x, w] {
-        for (label, d) in labels.iter().zip(b.shape(v)?) {
+        let Some(shape) = b.graph.ty(v).shape.as_ref() else {
+            return Err(LowerError::unranked(b.graph, v));
+        };
+        for (label, d) in labels.iter().zip(shape) {
             let e = map.entry(*label).or_insert_with(|| d.clone());
-            if e.is_const(1) || (e.as_const().is_none() && d.as_const().is_some_and(|d| d != 1)) {
-                *e = d;
-            }
+            // Sizes that can never agree have been refused; which of two is 1 may be known late.
+            *e = e.broadcast(d).unwrap_or_else(|| d.clone());
         }
+    }
+    for e in map.values_mut() {
+        *e = b.dim(e);
     }
     Ok(map)
 }
