@@ -58,6 +58,11 @@ impl DataSet {
                 }
             }
         }
+        for (name, slot) in names.iter().zip(&mut slots) {
+            if slot.is_none() {
+                *slot = model.default_of(name)?;
+            }
+        }
         let missing = names.iter().zip(&slots).find(|(_, slot)| slot.is_none());
         if let Some((input, _)) = missing {
             return Err(Error::Invalid(format!(

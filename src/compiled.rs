@@ -112,7 +112,7 @@ impl Context {
         self.inner.outputs()
     }
 
-    /// Runs the model; every input is given once, by its name, in any order.
+    /// Runs the model; every input is given once, by its name, in any order. One with a default may be left out.
     pub fn run<'n, 'v, V: Into<Value<'v>>>(
         &mut self,
         inputs: impl IntoIterator<Item = (&'n str, V)>,
@@ -131,7 +131,7 @@ impl Context {
             }
         }
         for (info, value) in self.inputs().iter().zip(&given) {
-            if value.is_none() {
+            if value.is_none() && !info.has_default {
                 return Err(Error::Usage(format!(
                     "input '{}' is not given{}",
                     info.name,
@@ -141,11 +141,13 @@ impl Context {
         }
         let lent = given
             .iter()
-            .flatten()
-            .map(Value::lend)
+            .map(|value| value.as_ref().map(Value::lend).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        let views: Vec<TensorView<'_>> = lent.iter().map(|each| each.view()).collect();
-        let tensors = self.inner.run(&views)?;
+        let views: Vec<Option<TensorView<'_>>> = lent
+            .iter()
+            .map(|each| each.as_ref().map(|each| each.view()))
+            .collect();
+        let tensors = self.inner.run_given(&views)?;
         let names = self.outputs().iter().map(|info| info.name.clone());
         Ok(names
             .zip(tensors)
@@ -153,7 +155,7 @@ impl Context {
             .collect())
     }
 
-    /// Runs the model on tensors in the order of its inputs.
+    /// Runs the model on tensors in the order of its inputs, defaults or not.
     pub fn run_tensors(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
         Ok(self.inner.run(&views)?)

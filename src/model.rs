@@ -9,9 +9,9 @@ use lapidary_onnx::ModelFile;
 use lapidary_onnx::checker;
 use lapidary_onnx::proto::tensor_shape_proto::dimension;
 use lapidary_onnx::proto::{ValueInfoProto, type_proto};
-use lapidary_runtime::{DType, Dim, ValueInfo};
+use lapidary_runtime::{DType, Dim, Tensor, ValueInfo};
 
-use crate::files::write_file;
+use crate::files::{tensor_of_view, write_file};
 use crate::{Compiled, Error, Faults, Options, pipeline};
 
 /// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
@@ -23,6 +23,7 @@ pub struct Model {
     file: ModelFile,
     inputs: Vec<Declared>,
     outputs: Vec<Declared>,
+    fixed_defaults: bool,
 }
 
 impl Model {
@@ -39,23 +40,45 @@ impl Model {
 
     fn from_file(file: ModelFile) -> Model {
         let graph = file.graph();
-        let constants: HashSet<&str> = graph
+        let values: HashSet<&str> = graph
             .initializer
             .iter()
             .map(|tensor| tensor.name.as_str())
             .collect();
+        // Before version 4 of the format every initializer had to be listed as an input; since then one that is
+        // listed is a default.
+        let constants = file.model().ir_version < 4;
         let inputs = graph
             .input
             .iter()
-            .filter(|info| !constants.contains(info.name.as_str()))
-            .map(declared)
+            .filter(|info| !constants || !values.contains(info.name.as_str()))
+            .map(|info| {
+                let (name, mut value) = declared(info);
+                if let Ok(value) = &mut value {
+                    value.has_default = values.contains(name.as_str());
+                }
+                (name, value)
+            })
             .collect();
         let outputs = graph.output.iter().map(declared).collect();
         Model {
             file,
             inputs,
             outputs,
+            fixed_defaults: false,
         }
+    }
+
+    /// Makes constants of the inputs that have a default: faster code, and no such inputs.
+    pub fn fix_defaults(&mut self) {
+        self.fixed_defaults = true;
+        self.inputs
+            .retain(|(_, value)| !value.as_ref().is_ok_and(|info| info.has_default));
+    }
+
+    /// Whether inputs with a default are constants.
+    pub(crate) fn has_fixed_defaults(&self) -> bool {
+        self.fixed_defaults
     }
 
     /// The file's stem, made fit for a symbol; `model` for one from memory.
@@ -83,6 +106,21 @@ impl Model {
     /// The names of all outputs.
     pub fn output_names(&self) -> Vec<String> {
         self.outputs.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The value of an input that a run leaves out, if it has one.
+    pub fn default_of(&self, input: &str) -> Result<Option<Tensor>, Error> {
+        let info = self.inputs.iter().find(|(name, _)| name == input);
+        let Some((_, Ok(ValueInfo { has_default: true, .. }))) = info else {
+            return Ok(None);
+        };
+        let tensors = &self.file.graph().initializer;
+        let Some(tensor) = tensors.iter().find(|tensor| tensor.name == input) else {
+            return Ok(None);
+        };
+        let view = self.file.tensor_data(tensor)?;
+        let tensor = tensor_of_view(&view);
+        tensor.map(Some).map_err(|e| Error::Unsupported(format!("'{input}': {e}")))
     }
 
     /// Fails if an input or output is no tensor that can cross the interface.
@@ -219,5 +257,6 @@ fn value_info(info: &ValueInfoProto) -> Result<ValueInfo, String> {
         name: info.name.clone(),
         dtype,
         dims,
+        has_default: false,
     })
 }

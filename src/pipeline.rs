@@ -22,6 +22,7 @@ pub fn import(model: &Model, options: &Options) -> Result<Graph, Error> {
     let import = ImportOptions {
         symbolic: options.symbolic,
         dims: options.dims.clone(),
+        fix_defaults: model.has_fixed_defaults(),
     };
     let mut graph = lapidary_import::import(model.file(), &import)?;
     graph.name = model.name();

@@ -233,6 +233,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
             return say(&options, code, text);
         }
     }
+    lap_set_defaults(self, -1);
     if (options.parallel_for) {
         self->host_for = options.parallel_for;
         self->host = options.host;

@@ -94,6 +94,8 @@ int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, i
     __attribute__((format(printf, 6, 7)));
 
 /* values.c */
+/* Gives inputs their defaults; `index` -1: all. */
+void lap_set_defaults(lap_private *self, int32_t index);
 int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
 int32_t lap_api_bind_output(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
 const lapidary_tensor *lap_api_output(lap_context *ctx, int32_t index);

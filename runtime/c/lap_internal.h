@@ -134,6 +134,15 @@ typedef struct lap_buffer_info {
     int32_t output; /* the output that it is, or -1 */
 } lap_buffer_info;
 
+/* What an input is if it is not set: contiguous, of the input's type. */
+typedef struct lap_default {
+    int32_t input;
+    int32_t rank;
+    const int64_t *dims; /* rank */
+    const void *data; /* NULL: at `offset` of the weights */
+    int64_t offset;
+} lap_default;
+
 typedef struct lap_model_table {
     lapidary_model head;
     int32_t n_dims;
@@ -150,7 +159,9 @@ typedef struct lap_model_table {
     const char *weights_file; /* a file name without folder, or NULL */
     int64_t weights_bytes;
     uint64_t weights_hash; /* lap_hash64 of the blob */
-    uint64_t reserved[4];
+    const lap_default *defaults; /* n_defaults */
+    int64_t n_defaults;
+    uint64_t reserved[2];
 } lap_model_table;
 
 /* The head of a weights file; the blob follows at byte 64. */
@@ -301,6 +312,8 @@ LAP_AT(lap_model_table, weights, 112);
 LAP_AT(lap_model_table, weights_file, 120);
 LAP_AT(lap_model_table, weights_bytes, 128);
 LAP_AT(lap_model_table, weights_hash, 136);
+LAP_AT(lap_model_table, defaults, 144);
+_Static_assert(sizeof(lap_default) == 32, "lap_default");
 _Static_assert(sizeof(lap_model_table) == 176, "lap_model_table");
 _Static_assert(sizeof(lap_dim_bind) == 24, "lap_dim_bind");
 _Static_assert(sizeof(lap_segment) == 24, "lap_segment");

@@ -105,6 +105,26 @@ static int32_t check_tensor(
     return LAPIDARY_OK;
 }
 
+void lap_set_defaults(lap_private *self, int32_t index) {
+    lap_context *ctx = &self->head;
+    const lap_model_table *model = ctx->model;
+    for (int64_t d = 0; d < model->n_defaults; d++) {
+        const lap_default *value = &model->defaults[d];
+        if (index >= 0 && value->input != index) continue;
+        lap_given *given = &self->given[value->input];
+        lap_tensor *input = &ctx->inputs[value->input];
+        input->dtype = model->head.inputs[value->input].dtype;
+        input->rank = value->rank;
+        for (int32_t i = 0; i < value->rank; i++) input->dims[i] = value->dims[i];
+        lap_contiguous_strides(input);
+        for (int32_t i = 0; i < value->rank; i++) given->strides[i] = input->strides[i];
+        const char *data = value->data ? (const char *)value->data : (const char *)ctx->weights + value->offset;
+        given->data = (char *)(uintptr_t)data; /* inputs are only read */
+        given->contiguous = 1;
+        given->set = 1;
+    }
+}
+
 int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor) {
     lap_private *self = lap_priv(ctx);
     const lapidary_model *model = &ctx->model->head;
@@ -119,7 +139,10 @@ int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor
     const lapidary_value_info *info = &model->inputs[index];
     given->set = 0;
     self->state = LAP_STATE_NEW;
-    if (!tensor) return LAPIDARY_OK;
+    if (!tensor) {
+        lap_set_defaults(self, index);
+        return LAPIDARY_OK;
+    }
     int32_t code = check_tensor(self, LAPIDARY_ERROR_INPUT, "input", info, tensor);
     if (code) return code;
     for (int32_t i = 0; i < info->rank; i++) {

@@ -270,7 +270,8 @@ static inline void lapidary_pool_destroy(const lapidary_model *model, lapidary_p
 }
 
 /* Sets input `index` for this and later runs. The shape is copied, the data is borrowed until the run
- * ends (or another tensor is set). Any strides; data may be NULL if only shapes are to be queried. */
+ * ends (or another tensor is set). Any strides; data may be NULL if only shapes are to be queried. An input with a
+ * default (the generated header says so) need not be set; a `tensor` of NULL gives it its default again. */
 static inline int32_t lapidary_set_input(lapidary_context *context, int32_t index, const lapidary_tensor *tensor) {
     return lapidary_api_of(context)->set_input(context, index, tensor);
 }

@@ -107,6 +107,17 @@ pub struct DimBind {
     pub reserved: i32,
 }
 
+/// What an input is if it is not set.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Default {
+    pub input: i32,
+    pub rank: i32,
+    pub dims: *const i64,
+    pub data: *const c_void,
+    pub offset: i64,
+}
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Segment {
@@ -143,7 +154,9 @@ pub struct ModelTable {
     pub weights_file: *const c_char,
     pub weights_bytes: i64,
     pub weights_hash: u64,
-    pub reserved: [u64; 4],
+    pub defaults: *const Default,
+    pub n_defaults: i64,
+    pub reserved: [u64; 2],
 }
 
 #[repr(C)]

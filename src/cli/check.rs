@@ -44,14 +44,14 @@ impl Check {
                 self.path.display()
             )));
         }
-        let model = Model::load(&self.path)?;
+        let model = self.compile.load(&self.path)?;
         model.check(&options)?;
         println!("{}: sound", self.path.display());
         Ok(())
     }
 
     fn case(&self, options: &Options) -> Result<(), Error> {
-        let case = Case::open(&self.path)?;
+        let case = self.compile.open_case(&self.path)?;
         case.model.check(options)?;
         let compiled = self.compiled(&case.model, options)?;
         let mut context = compiled.context()?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lapidary::case::Case;
 use lapidary::{Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
 
 /// How a model is compiled and run.
@@ -11,6 +12,9 @@ pub struct CompileOptions {
     /// Fixes a dim of the inputs (NAME=VALUE) or frees it (NAME=?); NAME is the model's, or INPUT.AXIS
     #[arg(long = "dim", value_name = "NAME=VALUE|?")]
     pub dims: Vec<String>,
+    /// Makes constants of inputs that have a default
+    #[arg(long)]
+    pub fix_defaults: bool,
     /// Instructions that the code may use
     #[arg(long, value_enum, default_value_t = CpuChoice::Native)]
     pub cpu: CpuChoice,
@@ -41,6 +45,24 @@ impl From<CpuChoice> for Cpu {
 }
 
 impl CompileOptions {
+    /// Opens a folder with a model and data sets.
+    pub fn open_case(&self, path: &Path) -> Result<Case, Error> {
+        let mut case = Case::open(path)?;
+        if self.fix_defaults {
+            case.model.fix_defaults();
+        }
+        Ok(case)
+    }
+
+    /// Loads a model.
+    pub fn load(&self, path: &Path) -> Result<Model, Error> {
+        let mut model = Model::load(path)?;
+        if self.fix_defaults {
+            model.fix_defaults();
+        }
+        Ok(model)
+    }
+
     pub fn options(&self, threads: usize) -> Result<Options, Error> {
         let mut options = Options {
             threads,
@@ -73,13 +95,13 @@ pub fn is_library(path: &Path) -> bool {
 }
 
 /// A model compiled into memory, or a compiled library.
-pub fn open(path: &Path, options: &Options) -> Result<Compiled, Error> {
+pub fn open(path: &Path, compile: &CompileOptions, options: &Options) -> Result<Compiled, Error> {
     require_file(path)?;
     if is_library(path) {
         return Compiled::open_library(path, options);
     }
     require_cpu(options)?;
-    Model::load(path)?.compile(options)
+    compile.load(path)?.compile(options)
 }
 
 /// A path that does not exist is a mistake in the call.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lapidary::{Error, Model};
+use lapidary::Error;
 
 use super::common::{CompileOptions, require_file};
 
@@ -29,7 +29,7 @@ impl Compile {
     pub fn run(self) -> Result<(), Error> {
         require_file(&self.model)?;
         let options = self.compile.options(0)?;
-        let model = Model::load(&self.model)?;
+        let model = self.compile.load(&self.model)?;
         let made = model.compile_to(
             &self.output,
             self.weights.as_deref(),

@@ -50,7 +50,7 @@ impl Run {
         options.timeout = self.timeout.map(Duration::from_millis);
         options.weights = self.weights.clone();
         // Random inputs of a free dim take its `--dim` value; the code stays free to take any.
-        let compiled = open(&self.model, &options)?;
+        let compiled = open(&self.model, &self.compile, &options)?;
         let inputs = self.values(compiled.inputs())?;
         let given = inputs
             .iter()

@@ -64,7 +64,7 @@ impl Show {
         require_file(&self.model)?;
         let mut options = self.compile.options(0)?;
         options.skip_passes = self.skip.clone();
-        let model = Model::load(&self.model)?;
+        let model = self.compile.load(&self.model)?;
         let mut out = std::io::stdout().lock();
         let text = match self.stage {
             Stage::Onnx => self.onnx(&model),
@@ -115,7 +115,8 @@ impl Show {
         for (role, infos) in [("input", model.inputs()), ("output", model.outputs())] {
             for info in infos {
                 let ty = super::common::type_text(&info);
-                text.push_str(&format!("{role} {}: {ty}\n", info.name));
+                let default = if info.has_default { " (default)" } else { "" };
+                text.push_str(&format!("{role} {}: {ty}{default}\n", info.name));
             }
         }
         for tensor in &graph.initializer {

@@ -39,6 +39,15 @@ impl TensorType {
     pub fn rank(&self) -> Option<usize> {
         self.shape.as_ref().map(Vec::len)
     }
+    /// Whether data is of this type; a dimension that is no constant takes any size.
+    pub fn takes(&self, data: &TensorData) -> bool {
+        let fits = |dims: &Vec<Dim>| {
+            let mut pairs = dims.iter().zip(&data.dims);
+            dims.len() == data.dims.len()
+                && pairs.all(|(d, found)| d.as_const().is_none_or(|d| d == *found))
+        };
+        self.dtype == data.dtype && self.shape.as_ref().is_none_or(fits)
+    }
     /// The dimensions as numbers, when all are constant.
     pub fn const_dims(&self) -> Option<Vec<i64>> {
         self.shape.as_ref()?.iter().map(Dim::as_const).collect()
@@ -114,6 +123,8 @@ pub struct Graph {
     /// Live nodes in execution order.
     pub order: Vec<NodeId>,
     pub inputs: Vec<ValueId>,
+    /// Inputs that a caller may leave out: the input's number and the constant that it then is.
+    pub defaults: Vec<(u32, ValueId)>,
     /// Name and value; one value may serve several outputs, and may be an input or a constant.
     pub outputs: Vec<(String, ValueId)>,
 }
@@ -186,6 +197,11 @@ impl Graph {
             Def::Const(t) => Some(t),
             _ => None,
         }
+    }
+    /// The value of an input that a caller leaves out.
+    pub fn default_of(&self, input: usize) -> Option<&TensorData> {
+        let at = self.defaults.iter().find(|(i, _)| *i as usize == input)?;
+        self.constant(at.1)
     }
     /// The node that defines a value.
     pub fn producer(&self, v: ValueId) -> Option<NodeId> {

@@ -75,6 +75,7 @@ pub fn verify(graph: &Graph) -> Result<(), Vec<VerifyError>> {
     };
     v.inputs();
     v.constants();
+    v.defaults();
     v.nodes();
     v.outputs();
     if v.errors.is_empty() {
@@ -156,6 +157,33 @@ impl Verifier<'_> {
             if let Some(d) = self.graph.values.get(*v) {
                 let place = value_place(self.graph, *v);
                 self.dims_known(&place, d.ty.dims());
+            }
+        }
+    }
+    /// A default is a constant of its input's type; free dims take what it has.
+    fn defaults(&mut self) {
+        let mut seen = BTreeSet::new();
+        for (input, v) in &self.graph.defaults {
+            let of = self.graph.inputs.get(*input as usize);
+            let ty = of.and_then(|i| self.graph.values.get(*i)).map(|d| &d.ty);
+            let (Some(ty), true) = (ty, seen.insert(*input)) else {
+                let problem = Problem::Definition(format!("the default of input {input}"));
+                self.report("graph".into(), problem);
+                continue;
+            };
+            let data = self.graph.values.get(*v).and_then(|d| match &d.def {
+                Def::Const(t) => Some(t),
+                _ => None,
+            });
+            let Some(data) = data else {
+                let problem = Problem::Definition(format!("the default of input {input}"));
+                self.report(value_place(self.graph, *v), problem);
+                continue;
+            };
+            if !ty.takes(data) {
+                let expected = type_text(self.graph, ty);
+                let found = format!("{}{:?}", data.dtype, data.dims);
+                self.report(value_place(self.graph, *v), Problem::Data { expected, found });
             }
         }
     }

@@ -136,6 +136,7 @@ fn main() {
     let options = ImportOptions {
         symbolic: flag("--symbolic"),
         dims: Vec::new(),
+        fix_defaults: false,
     };
     let (mut good, mut unsupported, mut invalid) = (0, 0, 0);
     let (mut agree, mut differ) = (0, 0);

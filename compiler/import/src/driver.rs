@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lapidary_graph::{Dim, Graph, Sym, SymbolOrigin, TensorType, ValueId};
+use lapidary_graph::{Def, Dim, Graph, Sym, SymbolOrigin, TensorType, ValueId};
 use lapidary_onnx::ModelFile;
 use lapidary_onnx::proto::tensor_shape_proto::dimension::Value as DimValue;
 use lapidary_onnx::proto::{
@@ -52,6 +52,8 @@ struct Import<'m> {
     visited: usize,
     /// Which of the options' dimension settings some input took.
     used: Vec<bool>,
+    /// Initializers that inputs of the same name take where the caller gives none.
+    defaults: Vec<(&'m str, ValueId)>,
 }
 
 pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph, ImportErrors> {
@@ -66,6 +68,7 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         depth: 0,
         visited: 0,
         used: vec![false; options.dims.len()],
+        defaults: Vec::new(),
     };
     for f in &proto.functions {
         let key = (domain(&f.domain), f.name.as_str(), f.overload.as_str());
@@ -86,6 +89,7 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
     let graph = model.graph();
     im.initializers(graph, &mut scope);
     im.inputs(graph, &mut scope);
+    im.defaults(&scope);
     im.check_settings();
     im.nodes(&graph.node, &mut scope);
     im.outputs(graph, &scope);
@@ -146,9 +150,14 @@ impl<'m> Import<'m> {
     fn inputs(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) {
         let mut symbols: HashMap<String, Sym> = HashMap::new();
         for info in &graph.input {
-            if scope.values.contains_key(info.name.as_str()) {
-                // An initializer of the same name: a constant.
-                continue;
+            if let Some(slot) = scope.values.get(info.name.as_str()) {
+                // An initializer of the same name.
+                match slot {
+                    Some(v) if !self.initializers_are_constants() => {
+                        self.defaults.push((&info.name, *v));
+                    }
+                    _ => continue,
+                }
             }
             let slot = match self.input_type(info, &mut symbols) {
                 Ok(ty) => Some(self.b.g.add_input(info.name.clone(), ty)),
@@ -158,6 +167,35 @@ impl<'m> Import<'m> {
                 }
             };
             scope.values.insert(&info.name, slot);
+        }
+    }
+
+    /// Before version 4 of the format every initializer had to be listed as an input.
+    fn initializers_are_constants(&self) -> bool {
+        self.options.fix_defaults || self.model.model().ir_version < 4
+    }
+
+    /// Gives inputs their defaults.
+    fn defaults(&mut self, scope: &Scope<'m>) {
+        for (name, default) in std::mem::take(&mut self.defaults) {
+            let Some(Some(v)) = scope.values.get(name).copied() else {
+                continue;
+            };
+            let g = &mut self.b.g;
+            let Def::Input(input) = g.values[v].def else {
+                continue;
+            };
+            let Some(data) = g.constant(default) else {
+                continue;
+            };
+            if g.ty(v).takes(data) {
+                g.defaults.push((input, default));
+                continue;
+            }
+            let found = format!("its initializer is {}{:?}", data.dtype, data.dims);
+            let expected = lapidary_graph::verify::type_text(g, g.ty(v));
+            let hint = format!("as an input it is {expected}");
+            self.fail_value(name, invalid(found).hint(hint));
         }
     }
 

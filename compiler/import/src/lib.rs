@@ -37,6 +37,8 @@ pub struct ImportOptions {
     pub symbolic: bool,
     /// Settings by the model's name for a dimension, or by `input.axis`; the last that fits wins.
     pub dims: Vec<(String, DimSetting)>,
+    /// Initializers that are inputs too are constants, not defaults of those inputs.
+    pub fix_defaults: bool,
 }
 
 /// Imports a model.

@@ -250,6 +250,7 @@ fn input_dimensions_follow_the_options() {
         let options = ImportOptions {
             symbolic,
             dims: dims.iter().map(|(n, s)| (n.to_string(), *s)).collect(),
+            fix_defaults: false,
         };
         graph_with(&m, &options).map(|g| {
             let t = |i: usize| verify::type_text(&g, g.ty(g.inputs[i]));

@@ -112,9 +112,17 @@ fn shape(graph: &Graph, v: ValueId) -> String {
 
 fn summary(graph: &Graph) -> String {
     let mut out = String::new();
-    for v in &graph.inputs {
+    for (i, v) in graph.inputs.iter().enumerate() {
         let name = comment(&graph.values[*v].name);
-        let _ = writeln!(out, " * input  {name}: {}", comment(&shape(graph, *v)));
+        let shape = comment(&shape(graph, *v));
+        let _ = match graph.default_of(i) {
+            None => writeln!(out, " * input  {name}: {shape}"),
+            Some(data) => {
+                let dims = data.dims.iter().map(i64::to_string).collect::<Vec<_>>();
+                let dims = dims.join(", ");
+                writeln!(out, " * input  {name}: {shape}, with a default of dims [{dims}]: need not be set")
+            }
+        };
     }
     for (name, v) in &graph.outputs {
         let _ = writeln!(

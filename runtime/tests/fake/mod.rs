@@ -394,7 +394,9 @@ pub fn table() -> ModelTable {
         weights_file: ptr::null(),
         weights_bytes: 12,
         weights_hash: 0,
-        reserved: [0; 4],
+        defaults: std::ptr::null(),
+        n_defaults: 0,
+        reserved: [0; 2],
     }
 }
 

@@ -79,7 +79,7 @@ impl Subject {
     fn open(bench: &Bench) -> Result<Subject, Error> {
         require_file(&bench.path)?;
         if Case::is_case(&bench.path) {
-            let case = Case::open(&bench.path)?;
+            let case = bench.compile.open_case(&bench.path)?;
             let set = match (case.sets.get(bench.set), bench.set) {
                 (Some(folder), _) => Some(case.read_set(folder)?),
                 (None, 0) => None,
@@ -100,7 +100,7 @@ impl Subject {
         let model = if is_library(&bench.path) {
             None
         } else {
-            Some(Model::load(&bench.path)?)
+            Some(bench.compile.load(&bench.path)?)
         };
         Ok(Subject {
             file: bench.path.clone(),
@@ -124,7 +124,12 @@ impl Subject {
             return Ok(set.inputs.clone());
         }
         let mut random = Random::new(0);
-        let make = |info| {
+        let make = |info: &lapidary::ValueInfo| {
+            if let Some(model) = &self.model
+                && let Some(default) = model.default_of(&info.name)?
+            {
+                return Ok(default);
+            }
             let shape = shape_for(info, &bench.compile.dims)?;
             Ok(random.tensor(info.dtype, &shape, 2)?)
         };

@@ -425,6 +425,14 @@ impl Parser {
                 });
                 self.define(key, v)?;
             }
+            "default" => {
+                let input = self.value()?;
+                let v = self.value()?;
+                let Def::Input(input) = self.graph.values[input].def else {
+                    return Err(self.error("only an input has a default"));
+                };
+                self.graph.defaults.push((input, v));
+            }
             "output" => {
                 let name = self.quoted_text()?;
                 let v = self.value()?;

@@ -139,6 +139,7 @@ pub(super) fn graph(graph: &Graph) -> String {
         used.extend(graph.nodes[*n].inputs.iter().flatten().copied());
     }
     used.extend(graph.outputs.iter().map(|o| o.1));
+    used.extend(graph.defaults.iter().map(|d| d.1));
     let constants: Vec<ValueId> = used
         .into_iter()
         .filter(|v| graph.constant(*v).is_some())
@@ -169,6 +170,11 @@ pub(super) fn graph(graph: &Graph) -> String {
                 names.value(v),
                 literal::data(t)
             );
+        }
+    }
+    for (input, v) in &graph.defaults {
+        if let Some(input) = graph.inputs.get(*input as usize) {
+            let _ = writeln!(out, "  default {} {}", names.value(*input), names.value(*v));
         }
     }
     for n in &graph.order {

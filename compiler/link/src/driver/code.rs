@@ -197,29 +197,11 @@ impl<M: Module> Code<'_, '_, M> {
                 self.int(address as i64)
             }
             Place::Strings(i) => {
-                let at = self.string_tensor(*i);
+                let at = string_tensor(&mut self.pool, self.request, *i);
                 self.pool_address(at)
             }
         }
     }
-    /// `lapidary_strings` of a constant, in the pool.
-    fn string_tensor(&mut self, i: u32) -> u32 {
-        let request = self.request;
-        let data = request
-            .plan
-            .strings
-            .get(i as usize)
-            .and_then(|v| request.program.graph.constant(*v));
-        let (mut offsets, mut bytes) = (vec![0i64], Vec::new());
-        for s in data.iter().flat_map(|d| &d.strings) {
-            bytes.extend_from_slice(s);
-            offsets.push(bytes.len() as i64);
-        }
-        let offsets = self.pool.i64s(&offsets);
-        let bytes = self.pool.raw(&bytes);
-        self.pool.pointers(&[Some(offsets), Some(bytes)])
-    }
-
     // ---- calls and tests -----------------------------------------------------------------------
 
     /// Calls a function of the runtime's table.
@@ -288,4 +270,21 @@ impl<M: Module> Code<'_, '_, M> {
         let b = self.int(b);
         self.b.ins().icmp(cc, a, b)
     }
+}
+
+/// `lapidary_strings` of a constant, in the pool.
+pub(super) fn string_tensor(pool: &mut Pool, request: &Request<'_>, i: u32) -> u32 {
+    let data = request
+        .plan
+        .strings
+        .get(i as usize)
+        .and_then(|v| request.program.graph.constant(*v));
+    let (mut offsets, mut bytes) = (vec![0i64], Vec::new());
+    for s in data.iter().flat_map(|d| &d.strings) {
+        bytes.extend_from_slice(s);
+        offsets.push(bytes.len() as i64);
+    }
+    let offsets = pool.i64s(&offsets);
+    let bytes = pool.raw(&bytes);
+    pool.pointers(&[Some(offsets), Some(bytes)])
 }

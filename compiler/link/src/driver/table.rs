@@ -1,8 +1,10 @@
 //! The model table: names, types, segments and buffers, as docs/abi.md lays it out.
 
+use super::code::string_tensor;
 use super::pool::Record;
 use super::{Maker, SegmentFunctions, last};
 use crate::error::LinkError;
+use crate::plan::Place;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use lapidary_graph::{Graph, ValueId};
 use lapidary_runtime::abi;
@@ -73,6 +75,7 @@ impl<M: Module> Maker<'_, '_, M> {
             .collect();
         let nodes = self.pool.pointers(&names);
         let name = self.pool.string(request.name);
+        let (defaults, n_defaults) = self.defaults();
 
         let mut t = Record::default();
         t.u32(abi::ABI_VERSION);
@@ -121,6 +124,8 @@ impl<M: Module> Maker<'_, '_, M> {
         }
         t.i64(plan.weights.bytes as i64);
         t.u64(hash);
+        t.pool(Some(defaults));
+        t.i64(n_defaults);
         while t.len() < abi::MODEL_TABLE_BYTES {
             t.u64(0);
         }
@@ -161,6 +166,40 @@ impl<M: Module> Maker<'_, '_, M> {
             record.pool(Some(names));
         }
         self.pool.record(record)
+    }
+
+    /// The inputs that need not be set, and the data that they then have.
+    fn defaults(&mut self) -> (u32, i64) {
+        let request = self.request;
+        let mut record = Record::default();
+        let mut n = 0;
+        for (input, v, place) in &request.plan.defaults {
+            let Some(data) = request.program.graph.constant(*v) else {
+                continue;
+            };
+            let dims = self.pool.i64s(&data.dims);
+            record.i32(*input as i32);
+            record.i32(data.dims.len() as i32);
+            record.pool(Some(dims));
+            let mut offset = 0;
+            match place {
+                Place::Weights(at) => {
+                    record.pool(None);
+                    offset = *at as i64;
+                }
+                Place::Pinned(i) => {
+                    record.u64(request.pinned.get(*i as usize).copied().unwrap_or(0));
+                }
+                Place::Strings(i) => {
+                    let at = string_tensor(&mut self.pool, request, *i);
+                    record.pool(Some(at));
+                }
+                Place::Input(_) | Place::Buffer(_) => continue,
+            }
+            record.i64(offset);
+            n += 1;
+        }
+        (self.pool.record(record), n)
     }
 
     /// Which axes set which symbols. Constant axes are checked when an input is set.

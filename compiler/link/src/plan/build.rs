@@ -32,6 +32,7 @@ pub fn plan(program: &Program, options: PlanOptions) -> Result<Plan, LinkError> 
     }
     builder.outputs()?;
     builder.checks();
+    builder.defaults()?;
     let plan = builder.finish();
     verify::verify(&plan, program)?;
     Ok(plan)
@@ -53,6 +54,7 @@ struct Builder<'a> {
     layout: Layout,
     pinned: Vec<ValueId>,
     strings: Vec<ValueId>,
+    defaults: Vec<(u32, ValueId, Place)>,
     nodes: Vec<NodeId>,
     node_index: HashMap<NodeId, u32>,
     /// Descriptors of values, by value.
@@ -83,6 +85,7 @@ impl<'a> Builder<'a> {
             layout: Layout::default(),
             pinned: Vec::new(),
             strings: Vec::new(),
+            defaults: Vec::new(),
             nodes: Vec::new(),
             node_index: HashMap::new(),
             descs: HashMap::new(),
@@ -583,6 +586,15 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Puts the defaults of inputs where constants are.
+    fn defaults(&mut self) -> Result<(), LinkError> {
+        for (input, v) in &self.graph.defaults {
+            let place = self.read(&Operand::Value(*v))?;
+            self.defaults.push((*input, *v, place));
+        }
+        Ok(())
+    }
+
     // ---- the end -------------------------------------------------------------------------------
 
     fn finish(mut self) -> Plan {
@@ -603,6 +615,9 @@ impl<'a> Builder<'a> {
                 Action::Copy { from, .. } => fix(from),
             }
         }
+        for (_, _, place) in &mut self.defaults {
+            fix(place);
+        }
         Plan {
             name: self.graph.name.clone(),
             steps: self.steps,
@@ -612,6 +627,7 @@ impl<'a> Builder<'a> {
             weights,
             pinned: self.pinned,
             strings: self.strings,
+            defaults: self.defaults,
             nodes: self.nodes,
             descs: self.n_descs,
         }

@@ -151,6 +151,8 @@ pub struct Plan {
     pub pinned: Vec<ValueId>,
     /// String constants.
     pub strings: Vec<ValueId>,
+    /// What inputs are where the caller gives nothing: the input, the constant, its place.
+    pub defaults: Vec<(u32, ValueId, Place)>,
     /// Nodes that errors may name.
     pub nodes: Vec<NodeId>,
     /// Number of descriptors.
