@@ -334,7 +334,13 @@ fn apply(b: &mut Builder, op: &PwOp, a: &[ExprId], from: DType, to: DType) -> Re
                 a: r,
                 b: y,
             });
-            let e = select(b, wrong, moved, r);
+            let mut e = select(b, wrong, moved, r);
+            if !from.is_int() {
+                // A zero takes it too. (A divisor of zero gives NaN, so its own sign does not matter.)
+                let negative = number(b, from, -0.0);
+                let signed = select(b, yn, negative, zero);
+                e = select(b, some, e, signed);
+            }
             fit(b, e, to)
         }
         PwOp::Pow => power(b, x, arg(1)?, from, to),

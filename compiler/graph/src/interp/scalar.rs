@@ -136,6 +136,8 @@ fn float2(op: &PwOp, a: Scalar, b: Scalar) -> Option<Scalar> {
             let r = x % y;
             if r != 0.0 && (r < 0.0) != (y < 0.0) {
                 r + y
+            } else if r == 0.0 {
+                r.copysign(y)
             } else {
                 r
             }
