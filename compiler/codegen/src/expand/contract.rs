@@ -94,7 +94,7 @@ impl Expander<'_> {
         Ok(())
     }
 
-    fn fresh_sym(&mut self) -> Sym {
+    pub(super) fn fresh_sym(&mut self) -> Sym {
         self.syms.push(None);
         Sym(self.syms.len() as u32 - 1)
     }

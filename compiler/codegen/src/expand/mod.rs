@@ -697,7 +697,11 @@ impl Expander<'_> {
                 });
             }
         }
-        self.syms[sym.0 as usize] = Some(Bound::Reg(r, depth));
+        // A symbol of its own each time: an unrolled epilogue binds `sym` once a row in one scope, and
+        // what was computed from an earlier row's must not be found again.
+        let own = self.fresh_sym();
+        self.syms[own.0 as usize] = Some(Bound::Reg(r, depth));
+        self.syms[sym.0 as usize] = Some(Bound::Alias(Dim::from(own)));
         Ok(())
     }
 }
