@@ -144,7 +144,9 @@ impl Model {
 
     /// Everything that stands in the way of compiling: all faults of the file, or all nodes that cannot be imported.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
+        self.file.verify_unchanged()?;
         checker::check(&self.file).map_err(Faults)?;
+        self.file.verify_unchanged()?;
         self.require_tensors()?;
         pipeline::import(self, options)?;
         Ok(())

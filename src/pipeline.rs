@@ -48,15 +48,19 @@ pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, Error> {
     Ok(lapidary_lower::lower(graph, groups)?)
 }
 
-/// All stages up to a lowered program, the checker first.
+/// All stages up to a lowered program, the checker first. Files that were cut short since they were opened are an
+/// error, before anything reads them and again before the program's weights are packed.
 pub fn program(model: &Model, options: &Options) -> Result<Program, Error> {
+    model.file().verify_unchanged()?;
     checker::check(model.file()).map_err(Faults)?;
     model.require_tensors()?;
     model.file().verify_unchanged()?;
     let mut graph = import(model, options)?;
     optimize(&mut graph, options)?;
     let (groups, _) = groups(&graph);
-    lower(graph, &groups)
+    let program = lower(graph, &groups)?;
+    model.file().verify_unchanged()?;
+    Ok(program)
 }
 
 /// Code in memory.

@@ -10,7 +10,7 @@ use lapidary_graph::{Dim, Op, ValueId};
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, all, axes, axis, one};
 use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
-use crate::error::{Fail, invalid};
+use crate::error::{Fail, invalid, unsupported};
 
 /// The shape comes from input 1: 0 copies (unless `allowzero`), -1 takes the rest.
 ///
@@ -137,6 +137,12 @@ pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
             let dims = cx.dims(x)?;
             let ones = (0..dims.len()).filter(|i| dims.get(*i).is_some_and(|d| d.is_const(1)));
             let ones: Vec<usize> = ones.collect();
+            if ones.is_empty() && dims.iter().any(|d| d.as_const().is_none()) {
+                return Err(
+                    unsupported("a squeeze of sizes that are known at run time only")
+                        .hint("state the axes, or fix the dims of the inputs"),
+                );
+            }
             one(cx.squeeze(x, &ones)?)
         }
         Some(None) => {
