@@ -58,6 +58,19 @@ impl Expander<'_> {
         if let Some(n) = count.as_const() {
             vectors = vectors.min((n + lanes - 1) / lanes).max(1);
         }
+        // A tile lies in one panel.
+        if let Some((panel, _)) = &c.b.panel {
+            if panel % lanes != 0 {
+                return Err(ExpandError(format!(
+                    "panels of {panel} columns in `{}`",
+                    self.loops.name
+                )));
+            }
+            let single = count.as_const().is_some_and(|n| n <= *panel);
+            while !single && panel % (vectors * lanes) != 0 {
+                vectors -= 1;
+            }
+        }
         let width = Dim::Const(vectors * lanes);
         let whole = from.add(&count.floor_div(&width).mul(&width));
         let j = self.fresh_sym();
@@ -76,10 +89,7 @@ impl Expander<'_> {
         if guarded {
             self.open(true);
         }
-        let old = self.syms[j.0 as usize].replace(Bound::Alias(whole));
-        let done = self.tiles(c, j, Columns::Vectors(vectors), Some(rest.clone()));
-        self.syms[j.0 as usize] = old;
-        done?;
+        self.once(j, whole, |e| e.tiles(c, j, Columns::Vectors(vectors), Some(rest.clone())))?;
         if guarded {
             let then = self.close();
             let a = self.int_reg(&rest)?;

@@ -362,10 +362,7 @@ impl Expander<'_> {
                 return Ok(());
             }
             if n <= step {
-                let old = self.syms[var.0 as usize].replace(Bound::Alias(from));
-                let done = body(self);
-                self.syms[var.0 as usize] = old;
-                return done;
+                return self.once(var, from, body);
             }
         }
         let (f, t) = (self.int(&from)?, self.int(&to)?);
@@ -382,6 +379,26 @@ impl Expander<'_> {
             body,
         });
         Ok(())
+    }
+
+    /// A trip of a loop in the present scope, its variable a name for `value`. What the trip assigns
+    /// first is its own, as it is in a scope.
+    fn once(
+        &mut self,
+        var: Sym,
+        value: Dim,
+        body: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let before: Vec<bool> = self.locals.iter().map(Option::is_some).collect();
+        let old = self.syms[var.0 as usize].replace(Bound::Alias(value));
+        let done = body(self);
+        self.syms[var.0 as usize] = old;
+        for (local, before) in self.locals.iter_mut().zip(before) {
+            if !before {
+                *local = None;
+            }
+        }
+        done
     }
 
     /// Whole vectors in a loop, then the rest: under a mask where masks are cheap, else one by one.
@@ -420,9 +437,7 @@ impl Expander<'_> {
             var,
             mask: Some(mask),
         });
-        let old = self.syms[var.0 as usize].replace(Bound::Alias(whole));
-        let done = body(self);
-        self.syms[var.0 as usize] = old;
+        let done = self.once(var, whole, body);
         self.vector = None;
         done?;
         if guarded {
