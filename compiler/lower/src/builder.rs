@@ -238,7 +238,7 @@ impl<'g> Builder<'g> {
     // Index arithmetic.
 
     pub fn simplify(&self, d: &Dim) -> Dim {
-        crate::index::simplify(d, &self.extents)
+        crate::index::simplify(d)
     }
     /// Row-major position.
     pub fn linear(&self, shape: &[Dim], index: &[Dim]) -> Dim {
@@ -366,7 +366,7 @@ impl<'g> Builder<'g> {
             }
             Op::Gather { axis } => {
                 let (data, indices) = (input(0)?, input(1)?);
-                let at = self.gather_index(node, data, indices, *axis, index)?;
+                let at = self.gather_index(data, indices, *axis, index)?;
                 self.value_at(data, &at)
             }
             _ => {
@@ -435,7 +435,6 @@ impl<'g> Builder<'g> {
 
     fn gather_index(
         &mut self,
-        node: NodeId,
         data: ValueId,
         indices: ValueId,
         axis: usize,
@@ -445,7 +444,7 @@ impl<'g> Builder<'g> {
         let dims = self.shape(data)?;
         let (before, rest) = index.split_at(axis);
         let (at, after) = rest.split_at(rank);
-        let picked = self.loaded_index(node, 1, indices, at, Some(&dims[axis]))?;
+        let picked = self.loaded_index(1, indices, at, Some(&dims[axis]))?;
         let mut full = before.to_vec();
         full.push(Dim::from(picked));
         full.extend_from_slice(after);
@@ -456,13 +455,11 @@ impl<'g> Builder<'g> {
     /// element is known; with a limit it is wrapped and checked.
     pub fn loaded_index(
         &mut self,
-        node: NodeId,
         operand: usize,
         v: ValueId,
         at: &[Dim],
         limit: Option<&Dim>,
     ) -> Result<Sym> {
-        let _ = node;
         let (buf, at) = self.element(v, at)?;
         if let Some(s) = self.gathered.get(&(buf, at.clone())) {
             return Ok(*s);

@@ -176,8 +176,6 @@ fn naive(
     let dtype = g.ty(x.0).dtype;
     let sum = single::emit_reduce(
         &mut b,
-        g,
-        n,
         ReduceKind::Sum,
         dtype,
         product,
@@ -186,7 +184,7 @@ fn naive(
         &dims,
     )?;
     b.in_local.insert(y.0, sum);
-    store_outputs(&mut b, g, group, &shape, &index)?;
+    store_outputs(&mut b, group, &shape, &index)?;
     let work = dims.iter().fold(Dim::product(g.dims(y.0)), |p, d| {
         p.mul(&crate::builder::to_graph(d, &b.kernel, &b.dims))
     });
@@ -196,14 +194,12 @@ fn naive(
 /// Stores every output of the group for the anchor's element at `index` of `shape`.
 pub(crate) fn store_outputs(
     b: &mut Builder,
-    g: &Graph,
     group: &Group,
     shape: &[Dim],
     index: &[Dim],
 ) -> Result<()> {
     for v in &group.outputs {
         let dims = b.shape(*v)?;
-        let _ = g;
         // The tail keeps the shape or reshapes it: the same elements in the same order.
         let at = if dims == shape {
             index.to_vec()
@@ -525,7 +521,7 @@ fn tiled(
         y.1.iter()
             .map(|s| at.get(s).cloned().unwrap_or_default())
             .collect();
-    store_outputs(&mut b, g, group, &shape, &index)?;
+    store_outputs(&mut b, group, &shape, &index)?;
     let epilogue = b.end_block();
     b.push(Stmt::Contract(Box::new(Contract {
         row,

@@ -379,7 +379,7 @@ fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Res
         i.push(channel);
         i
     };
-    store_outputs(&mut b, g, group, &ys, &index)?;
+    store_outputs(&mut b, group, &ys, &index)?;
     let epilogue = b.end_block();
     b.push(Stmt::Contract(Box::new(Contract {
         row,
@@ -479,7 +479,7 @@ fn depthwise(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, channels: i64
             accs,
         });
         with_bias(b, c, outer, &ch)?;
-        store_outputs(b, g, group, &ys, &[n.clone(), oh.clone(), ow, ch.clone()])?;
+        store_outputs(b, group, &ys, &[n.clone(), oh.clone(), ow, ch.clone()])?;
         b.close();
         Ok(())
     };
@@ -523,13 +523,7 @@ fn depthwise(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, channels: i64
         b.push(Stmt::Let { local, value });
         with_bias(&mut b, c, local, &ch)?;
     }
-    store_outputs(
-        &mut b,
-        g,
-        group,
-        &ys,
-        &[n.clone(), oh.clone(), ow, ch.clone()],
-    )?;
+    store_outputs(&mut b, group, &ys, &[n.clone(), oh.clone(), ow, ch.clone()])?;
     b.close();
     general(&mut b, &to, &ys[2])?;
     let inside = b.end_block();
@@ -626,7 +620,7 @@ fn naive(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv) -> Result<()> {
     }
     body.into_iter().for_each(|s| b.push(s));
     with_bias(&mut b, c, local, &index[channel])?;
-    store_outputs(&mut b, g, group, &ys, &index)?;
+    store_outputs(&mut b, group, &ys, &index)?;
     let f = flops(g, c);
     finish_nest_flops(l, b, group, f.mul(&Dim::Const(16)), f)
 }
@@ -744,7 +738,7 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     }
     body.into_iter().for_each(|s| b.push(s));
     with_bias(&mut b, &c, local, &index[1])?;
-    store_outputs(&mut b, g, group, &ys, &index)?;
+    store_outputs(&mut b, group, &ys, &index)?;
     let f = Dim::product(g.dims(c.x))
         .mul(&Dim::product(g.dims(c.w).get(1..).unwrap_or(&[])))
         .mul(&Dim::Const(2));

@@ -110,7 +110,7 @@ pub(crate) fn modulo(d: &Dim, by: &Dim, extents: &HashMap<Sym, Dim>) -> Dim {
 }
 
 /// Rejoins `c*n*(x floordiv n) + c*(x mod n)` to `c*x`.
-pub(crate) fn simplify(d: &Dim, extents: &HashMap<Sym, Dim>) -> Dim {
+pub(crate) fn simplify(d: &Dim) -> Dim {
     let Dim::Sum(s) = d else {
         return d.clone();
     };
@@ -136,7 +136,7 @@ pub(crate) fn simplify(d: &Dim, extents: &HashMap<Sym, Dim>) -> Dim {
                 }
             };
             if terms(&rest) + 2 == s.terms.len() {
-                return simplify(&rest.add(&factor.mul(x)), extents);
+                return simplify(&rest.add(&factor.mul(x)));
             }
         }
     }
@@ -184,7 +184,7 @@ pub(crate) fn reshape(
         for (d, x) in out[start_o..o].iter().zip(&index[start_o..o]) {
             at = at.mul(d).add(x);
         }
-        at = simplify(&at, extents);
+        at = simplify(&at);
         // Take the run apart from its last axis on.
         let run = &input[start_i..i];
         let mut parts = Vec::new();

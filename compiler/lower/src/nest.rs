@@ -19,11 +19,9 @@ pub(crate) fn pointwise(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
     if let Some(n) = group.nodes.last() {
         match &g.nodes[*n].op {
             Op::Concat { axis } => return crate::single::concat(l, g, group, *n, *axis),
-            Op::Pad {
-                before,
-                after,
-                mode,
-            } => return crate::single::pad(l, g, group, *n, before, after, *mode),
+            Op::Pad { before, mode, .. } => {
+                return crate::single::pad(l, g, group, *n, before, *mode);
+            }
             _ => {}
         }
     }

@@ -113,9 +113,9 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
         }
     };
     value = inner;
-    let (mut body, mut local) = (Vec::new(), b.kernel.local(Ty::Num(elem)));
+    let mut body = Vec::new();
     for (v, (from, to)) in vars.iter().zip(ranges).rev() {
-        local = b.kernel.local(Ty::Num(elem));
+        let local = b.kernel.local(Ty::Num(elem));
         body = vec![Stmt::Reduce {
             var: *v,
             from,
@@ -126,7 +126,6 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
         value = b.expr(Expr::Local(local));
     }
     body.into_iter().for_each(|s| b.push(s));
-    let _ = local;
     let result = match kind {
         PoolKind::Max => value,
         PoolKind::Average { .. } => {
@@ -164,7 +163,7 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
         value: result,
     });
     b.in_local.insert(y, sum);
-    store_outputs(&mut b, g, group, &ys, &index)?;
+    store_outputs(&mut b, group, &ys, &index)?;
     let taps: i64 = win.kernel.iter().product();
     finish_nest(
         l,

@@ -31,8 +31,11 @@ pub struct Prepared {
     /// Bytes that `make` fills.
     pub size: usize,
     /// Writes exactly `size` bytes.
-    pub make: Box<dyn Fn(&mut [u8]) + Send + Sync>,
+    pub make: Make,
 }
+
+/// Fills a prepared constant's bytes.
+pub type Make = Box<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// A kernel and how it is cut.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

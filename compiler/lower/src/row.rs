@@ -7,7 +7,7 @@
 
 use crate::builder::Builder;
 use crate::nest::finish_nest;
-use crate::{LowerError, Lowering, scalar, single};
+use crate::{LowerError, Lowering, single};
 use lapidary_codegen::loops::*;
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Graph, Group, NodeId, Op, PwOp, ValueId};
@@ -68,7 +68,7 @@ pub(crate) fn row(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
             ));
         }
         let keep = kept_rows(&mut b, g, group, *n, x, &row_dims, rank)?;
-        let result = reduce_row(&mut b, g, *n, *kind, x, &index, &row_dims, &keep)?;
+        let result = reduce_row(&mut b, *kind, x, &index, &row_dims, &keep)?;
         for v in &node.outputs {
             b.in_local.insert(*v, result);
         }
@@ -162,8 +162,6 @@ fn kept_rows(
 /// Emits the loop of one reduction; gives the local that holds its value.
 fn reduce_row(
     b: &mut Builder,
-    g: &Graph,
-    node: NodeId,
     kind: ReduceKind,
     x: ValueId,
     index: &[Dim],
@@ -190,10 +188,5 @@ fn reduce_row(
         b.in_row.insert(*v, (*buf, vars.clone()));
     }
     let dtype = b.dtype(x);
-    single::emit_reduce(b, g, node, kind, dtype, value, body, &vars, row)
-}
-
-/// The type that a reduction accumulates in.
-pub(crate) fn accumulator(dtype: DType) -> Elem {
-    scalar::elem(dtype)
+    single::emit_reduce(b, kind, dtype, value, body, &vars, row)
 }

@@ -82,7 +82,7 @@ pub(crate) fn elements(
     let (dims, shape) = (b.shape(x)?, b.shape(u)?);
     let mut index = b.open_all(&shape);
     let value = b.value_at(u, &index)?;
-    let picked = b.loaded_index(n, 1, i, &index.clone(), Some(&dims[axis]))?;
+    let picked = b.loaded_index(1, i, &index.clone(), Some(&dims[axis]))?;
     index[axis] = Dim::from(picked);
     let at = b.linear(&dims, &index);
     update(&mut b, out, at, value, reduce, g.ty(x).dtype);
@@ -119,7 +119,7 @@ pub(crate) fn nd(
             .get(j)
             .cloned()
             .ok_or_else(|| LowerError::missing(g, n, 1))?;
-        at.push(Dim::from(b.loaded_index(n, 1, i, &where_, Some(&limit))?));
+        at.push(Dim::from(b.loaded_index(1, i, &where_, Some(&limit))?));
     }
     at.extend_from_slice(&index[lead..]);
     let value = b.value_at(u, &index)?;

@@ -38,11 +38,7 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
             reverse,
         } => cumsum(l, g, group, n, *axis, *exclusive, *reverse),
         Op::Concat { axis } => concat(l, g, group, n, *axis),
-        Op::Pad {
-            before,
-            after,
-            mode,
-        } => pad(l, g, group, n, before, after, *mode),
+        Op::Pad { before, mode, .. } => pad(l, g, group, n, before, *mode),
         Op::GatherElements { axis } => gather_elements(l, g, group, n, *axis),
         Op::GatherNd { batch } => gather_nd(l, g, group, n, *batch),
         Op::ScatterElements { axis, reduce } => scatter::elements(l, g, group, n, *axis, *reduce),
@@ -99,11 +95,8 @@ fn library(
 
 /// The accumulators and the final step of a reduction: `value` is the element, `body` what it
 /// needs, `vars` the loops. Gives the local with the result.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn emit_reduce(
     b: &mut Builder,
-    g: &Graph,
-    node: NodeId,
     kind: ReduceKind,
     dtype: DType,
     value: ExprId,
@@ -111,7 +104,7 @@ pub(crate) fn emit_reduce(
     vars: &[Sym],
     dims: &[Dim],
 ) -> Result<Local> {
-    let elem = crate::row::accumulator(dtype);
+    let elem = scalar::elem(dtype);
     let bool_ = dtype == DType::Bool;
     let value = if bool_ {
         b.expr(Expr::Convert { a: value, to: elem })
@@ -162,7 +155,6 @@ pub(crate) fn emit_reduce(
             return Ok(result);
         }
     };
-    let _ = (g, node);
     let acc = nested_reduce(b, op, elem, each, body, vars, dims);
     let sum = b.expr(Expr::Local(acc));
     let value = match kind {
@@ -263,7 +255,7 @@ fn reduce(
     }
     let value = b.value_at(x, &index)?;
     let dtype = b.dtype(x);
-    let result = emit_reduce(&mut b, g, n, kind, dtype, value, Vec::new(), &vars, &dims)?;
+    let result = emit_reduce(&mut b, kind, dtype, value, Vec::new(), &vars, &dims)?;
     let (kept_dims, kept_index): (Vec<Dim>, Vec<Dim>) = kept
         .iter()
         .map(|a| (shape[*a].clone(), index[*a].clone()))
@@ -484,7 +476,6 @@ pub(crate) fn pad(
     group: &Group,
     n: NodeId,
     before: &[Dim],
-    after: &[Dim],
     mode: PadMode,
 ) -> Result<()> {
     let node = &g.nodes[n];
@@ -498,7 +489,6 @@ pub(crate) fn pad(
     let out = b.output(y)?;
     let cost = Dim::product(g.dims(y)).mul(&Dim::Const(2));
     let start: Vec<Dim> = before.iter().map(|d| b.dim(d)).collect();
-    let _ = after;
     if mode != PadMode::Constant {
         let index = b.open_all(&whole);
         let one = Dim::Const(1);
@@ -570,7 +560,7 @@ fn gather_elements(
     b.inline.clear();
     let (dims, shape) = (b.shape(x)?, b.shape(y)?);
     let mut index = b.open_all(&shape);
-    let picked = b.loaded_index(n, 1, i, &index.clone(), Some(&dims[axis]))?;
+    let picked = b.loaded_index(1, i, &index.clone(), Some(&dims[axis]))?;
     let at = b.linear(&shape, &index);
     index[axis] = Dim::from(picked);
     let value = b.value_at(x, &index)?;
@@ -612,7 +602,7 @@ fn gather_nd(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId, batch: usize
             .get(batch + j)
             .cloned()
             .ok_or_else(|| LowerError::missing(g, n, 1))?;
-        at.push(Dim::from(b.loaded_index(n, 1, i, &where_, Some(&limit))?));
+        at.push(Dim::from(b.loaded_index(1, i, &where_, Some(&limit))?));
     }
     at.extend_from_slice(&index[lead..]);
     let value = b.value_at(x, &at)?;

@@ -7,6 +7,8 @@
 use super::*;
 use crate::kernel::{MathFn, VBin as B, VCvt, VUn as U};
 
+// Coefficients are written as their sources give them.
+#[allow(clippy::excessive_precision)]
 impl Expander<'_> {
     pub(super) fn function(&mut self, op: UnOp, a: Reg) -> Result<Reg> {
         let f32_lanes = self.out.class(a) == Class::Vec(Elem::F32);

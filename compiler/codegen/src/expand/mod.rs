@@ -221,7 +221,11 @@ impl Expander<'_> {
         self.push(d, inst);
     }
     fn open(&mut self, guarded: bool) {
-        self.scopes.push(Scope { guarded, conditional: guarded, ..Scope::default() });
+        self.scopes.push(Scope {
+            guarded,
+            conditional: guarded,
+            ..Scope::default()
+        });
     }
     /// Ends the innermost scope and forgets what was bound in it.
     fn close(&mut self) -> Vec<Inst> {
@@ -507,7 +511,7 @@ impl Expander<'_> {
             if across {
                 self.vector_loop(var, from, to, &mut step)?;
             } else {
-                self.serial(var, from, to, 1, &mut step)?;
+                self.serial(var, from, to, 1, step)?;
             }
         }
         let depth = self.depth();
