@@ -89,7 +89,9 @@ impl Expander<'_> {
         if guarded {
             self.open(true);
         }
-        self.once(j, whole, |e| e.tiles(c, j, Columns::Vectors(vectors), Some(rest.clone())))?;
+        self.once(j, whole, |e| {
+            e.tiles(c, j, Columns::Vectors(vectors), Some(rest.clone()))
+        })?;
         if guarded {
             let then = self.close();
             let a = self.int_reg(&rest)?;
@@ -398,15 +400,29 @@ impl Expander<'_> {
             let base = self.scratch_at(&place)?;
             let bytes = self.lanes() * 4;
             for (n, acc) in sums.iter().take((rows * vectors) as usize).enumerate() {
-                self.emit(Inst::VStore { src: *acc, mem: Mem::F32, addr: Addr::base(base).with_disp((n as i64 * bytes) as i32), mask: None });
+                self.emit(Inst::VStore {
+                    src: *acc,
+                    mem: Mem::F32,
+                    addr: Addr::base(base).with_disp((n as i64 * bytes) as i32),
+                    mask: None,
+                });
             }
             let at = self.fresh_sym();
             self.serial(at, &Dim::Const(0), &Dim::Const(rows), 1, |e| {
                 let offset = e.int_reg(&Dim::from(at).mul(&Dim::Const(vectors * bytes)))?;
                 for v in 0..vectors {
                     let acc = e.out.reg(Class::Vec(Elem::F32));
-                    let addr = Addr { base, index: Some((offset, 1)), disp: (v * bytes) as i32 };
-                    e.emit(Inst::VLoad { dst: acc, mem: Mem::F32, addr, mask: None });
+                    let addr = Addr {
+                        base,
+                        index: Some((offset, 1)),
+                        disp: (v * bytes) as i32,
+                    };
+                    e.emit(Inst::VLoad {
+                        dst: acc,
+                        mem: Mem::F32,
+                        addr,
+                        mask: None,
+                    });
                     let depth = e.depth();
                     e.depths.insert(acc, depth);
                     e.scopes[depth].guarded = true;
@@ -433,7 +449,9 @@ impl Expander<'_> {
         let scope = self.depth();
         self.locals[c.acc.0 as usize] = Some((acc, scope));
         self.syms[c.row.0 as usize] = Some(Bound::Alias(row));
-        self.syms[c.col.0 as usize] = Some(Bound::Alias(Dim::from(t.j).add(&Dim::Const(v * self.lanes()))));
+        self.syms[c.col.0 as usize] = Some(Bound::Alias(
+            Dim::from(t.j).add(&Dim::Const(v * self.lanes())),
+        ));
         self.vector = match t.columns {
             Columns::Vectors(_) if self.lanes() > 1 => Some(VectorLoop { var: c.col, mask }),
             _ => None,
@@ -450,19 +468,37 @@ impl Expander<'_> {
                 Expr::Un { op, a } => {
                     let light = matches!(
                         op,
-                        UnOp::Neg | UnOp::Abs | UnOp::Sqrt | UnOp::Floor | UnOp::Ceil | UnOp::Trunc | UnOp::Round | UnOp::Not
+                        UnOp::Neg
+                            | UnOp::Abs
+                            | UnOp::Sqrt
+                            | UnOp::Floor
+                            | UnOp::Ceil
+                            | UnOp::Trunc
+                            | UnOp::Round
+                            | UnOp::Not
                     );
                     !light || function(k, *a)
                 }
-                Expr::Convert { a, .. } | Expr::Bits { a, .. } | Expr::Narrow { a, .. } => function(k, *a),
-                Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => function(k, *a) || function(k, *b),
-                Expr::Fma { a, b, c } | Expr::Select { cond: a, a: b, b: c } => [a, b, c].into_iter().any(|e| function(k, *e)),
+                Expr::Convert { a, .. } | Expr::Bits { a, .. } | Expr::Narrow { a, .. } => {
+                    function(k, *a)
+                }
+                Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => {
+                    function(k, *a) || function(k, *b)
+                }
+                Expr::Fma { a, b, c }
+                | Expr::Select {
+                    cond: a,
+                    a: b,
+                    b: c,
+                } => [a, b, c].into_iter().any(|e| function(k, *e)),
                 Expr::Load { .. } | Expr::Const { .. } | Expr::Local(_) | Expr::Int { .. } => false,
             }
         }
         epilogue.iter().any(|s| match s {
             Stmt::Let { value, .. } | Stmt::Store { value, .. } => function(self.loops, *value),
-            Stmt::If { then, otherwise, .. } => self.is_heavy(then) || self.is_heavy(otherwise),
+            Stmt::If {
+                then, otherwise, ..
+            } => self.is_heavy(then) || self.is_heavy(otherwise),
             Stmt::For { .. } | Stmt::Reduce { .. } => true,
             Stmt::Index { .. } | Stmt::Contract(_) => false,
         })

@@ -124,7 +124,11 @@ impl Expander<'_> {
         let placed = self.placed(depth);
         let (mut outer, mut inner) = (Vec::new(), Vec::new());
         for a in atoms {
-            let part = if self.dim_depth(&product(std::slice::from_ref(a), 1))? < depth { &mut outer } else { &mut inner };
+            let part = if self.dim_depth(&product(std::slice::from_ref(a), 1))? < depth {
+                &mut outer
+            } else {
+                &mut inner
+            };
             part.push(a.clone());
         }
         let mut total: Option<Reg> = None;
@@ -173,7 +177,11 @@ impl Expander<'_> {
             Atom::FloorDiv(x, y) => two(self, GOp::FloorDiv, x, y),
             // A division by a constant is a product, and its quotient is often wanted as well.
             Atom::Mod(x, y) if y.as_const().is_some_and(|c| c > 2 && c & (c - 1) != 0) => {
-                let (x, q, c) = (self.int_reg(x)?, self.int_reg(&x.floor_div(y))?, self.int(y)?);
+                let (x, q, c) = (
+                    self.int_reg(x)?,
+                    self.int_reg(&x.floor_div(y))?,
+                    self.int(y)?,
+                );
                 let whole = self.gbin(depth, GOp::Mul, q, c);
                 Ok(self.gbin(depth, GOp::Sub, x, Int::Reg(whole)))
             }
@@ -187,9 +195,24 @@ impl Expander<'_> {
             Atom::Broadcast(x, y) => {
                 let (x, y) = (self.int_reg(x)?, self.int(y)?);
                 let dst = self.out.reg(Class::Gpr);
-                self.push(depth, Inst::GSet { dst, src: Int::Reg(x) });
+                self.push(
+                    depth,
+                    Inst::GSet {
+                        dst,
+                        src: Int::Reg(x),
+                    },
+                );
                 let then = vec![Inst::GSet { dst, src: y }];
-                self.push(depth, Inst::If { cmp: kernel::GCmp::Eq, a: x, b: Int::Imm(1), then, otherwise: Vec::new() });
+                self.push(
+                    depth,
+                    Inst::If {
+                        cmp: kernel::GCmp::Eq,
+                        a: x,
+                        b: Int::Imm(1),
+                        then,
+                        otherwise: Vec::new(),
+                    },
+                );
                 Ok(dst)
             }
         }
