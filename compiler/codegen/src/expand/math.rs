@@ -17,20 +17,7 @@ impl Expander<'_> {
             UnOp::Log if f32_lanes => Ok(self.log(a)),
             UnOp::Tanh if f32_lanes => Ok(self.tanh(a)),
             UnOp::Erf if f32_lanes => Ok(self.erf(a)),
-            UnOp::Sigmoid if f32_lanes => {
-                let n = self.un(U::Neg, a);
-                let e = self.exp(n);
-                let one = self.f32c(1.0);
-                let d = self.bin(B::Add, e, one);
-                Ok(self.bin(B::Div, one, d))
-            }
-            UnOp::Sigmoid => {
-                let n = self.un(U::Neg, a);
-                let e = self.call(MathFn::Exp, n, None)?;
-                let one = self.constant(Elem::F64, one_bits(Elem::F64));
-                let d = self.bin(B::Add, e, one);
-                Ok(self.bin(B::Div, one, d))
-            }
+            UnOp::Sigmoid => self.sigmoid(a),
             _ => {
                 let f = match op {
                     UnOp::Exp => MathFn::Exp,
@@ -53,6 +40,31 @@ impl Expander<'_> {
                 self.call(f, a, None)
             }
         }
+    }
+
+    /// `1 / (1 + e^-|x|)`, and `e^-|x|` times that below zero: no step overflows, so that results keep
+    /// their digits as far down as there are numbers.
+    fn sigmoid(&mut self, x: Reg) -> Result<Reg> {
+        let class = self.out.class(x);
+        let elem = if class == Class::Vec(Elem::F32) {
+            Elem::F32
+        } else {
+            Elem::F64
+        };
+        let t = self.un(U::Abs, x);
+        let n = self.un(U::Neg, t);
+        let e = match elem {
+            Elem::F32 => self.exp(n),
+            _ => self.call(MathFn::Exp, n, None)?,
+        };
+        let (one, zero) = (
+            self.constant(elem, one_bits(elem)),
+            self.constant(elem, 0),
+        );
+        let d = self.bin(B::Add, e, one);
+        let below = self.cmp(CmpOp::Lt, x, zero);
+        let top = self.select(below, e, one);
+        Ok(self.bin(B::Div, top, d))
     }
 
     /// `c0 + x * (c1 + x * …)`, coefficients from the highest down.
@@ -199,10 +211,11 @@ impl Expander<'_> {
         let d = self.bin(B::Add, e, one);
         let q = self.bin(B::Div, two, d);
         let big = self.bin(B::Sub, one, q);
-        let big = self.bin(B::Or, big, s);
         let limit = self.f32c(0.625);
         let is_big = self.cmp(CmpOp::Ge, t, limit);
-        self.select(is_big, big, small)
+        let r = self.select(is_big, big, small);
+        // The sign of x, also where that is a zero's.
+        self.bin(B::Or, r, s)
     }
 
     /// Two ranges that meet at 475/512; minimax coefficients by N. Juffa (within 1 unit in the last

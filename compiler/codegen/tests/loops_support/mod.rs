@@ -2,6 +2,8 @@
 //! each buffer next to a page that must not be touched.
 #![allow(dead_code)]
 
+pub mod accuracy;
+
 use crate::support::{Emitter, Mapped, emitters};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserFuncName};
@@ -40,7 +42,11 @@ pub fn targets() -> Vec<Target> {
 pub fn code(k: &LoopKernel, s: &Schedule, target: Target) -> (Vec<u8>, bool) {
     match target {
         Target::Scalar => {
-            let one = expand::Target { lanes: 1, vector_registers: 16, masks: false };
+            let one = expand::Target {
+                lanes: 1,
+                vector_registers: 16,
+                masks: false,
+            };
             let k = expand::expand(k, s, one).unwrap_or_else(|e| panic!("{e}"));
             (portable(&k, true), false)
         }
@@ -55,13 +61,21 @@ fn portable(k: &kernel::Kernel, fma: bool) -> Vec<u8> {
     kernel::verify::verify(k).unwrap_or_else(|e| panic!("{e}"));
     let mut flags = settings::builder();
     flags.set("opt_level", "speed").unwrap();
-    let isa = cranelift_native::builder().unwrap().finish(settings::Flags::new(flags)).unwrap();
+    let isa = cranelift_native::builder()
+        .unwrap()
+        .finish(settings::Flags::new(flags))
+        .unwrap();
     let mut func = Function::new();
     func.name = UserFuncName::user(0, 0);
-    let target = clif::Target { config: isa.frontend_config(), fma };
+    let target = clif::Target {
+        config: isa.frontend_config(),
+        fma,
+    };
     clif::emit(k, &mut func, &mut FunctionBuilderContext::new(), target).unwrap();
     let mut ctx = cranelift_codegen::Context::for_function(func);
-    let compiled = ctx.compile(&*isa, &mut ControlPlane::default()).unwrap_or_else(|e| panic!("{e:?}"));
+    let compiled = ctx
+        .compile(&*isa, &mut ControlPlane::default())
+        .unwrap_or_else(|e| panic!("{e:?}"));
     assert!(compiled.buffer.relocs().is_empty());
     compiled.code_buffer().to_vec()
 }
@@ -151,7 +165,12 @@ impl Case {
     /// Runs code with buffers that end (or begin) at a page's edge.
     pub fn run(&self, code: &[u8], at_end: bool) -> Found {
         let mapped = Mapped::new(code);
-        let mut buffers: Vec<Guarded> = self.memory.buffers.iter().map(|b| Guarded::new(b, at_end)).collect();
+        let mut buffers: Vec<Guarded> = self
+            .memory
+            .buffers
+            .iter()
+            .map(|b| Guarded::new(b, at_end))
+            .collect();
         // The worker's scratch memory begins at a multiple of 64.
         let rounded = self.memory.scratch.len().next_multiple_of(64);
         let mut scratch_bytes = self.memory.scratch.clone();
@@ -193,9 +212,16 @@ impl Case {
     pub fn check(&self, tolerance: f64) -> usize {
         let k = &self.kernel;
         verify::verify(k).unwrap_or_else(|e| panic!("{e}\n{}", self.text()));
-        verify::verify_schedule(k, &self.schedule).unwrap_or_else(|e| panic!("{e}\n{}", self.text()));
-        let (read, schedule) = parse::parse(&k.to_text(&self.schedule)).unwrap_or_else(|e| panic!("{e}\n{}", self.text()));
-        assert_eq!((&read, &schedule), (&k.canonical(), &self.schedule), "{}", self.text());
+        verify::verify_schedule(k, &self.schedule)
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.text()));
+        let (read, schedule) = parse::parse(&k.to_text(&self.schedule))
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.text()));
+        assert_eq!(
+            (&read, &schedule),
+            (&k.canonical(), &self.schedule),
+            "{}",
+            self.text()
+        );
 
         let expected = self.expected();
         let mut wide = 0;
@@ -204,7 +230,12 @@ impl Case {
             wide += usize::from(is_wide);
             for at_end in [true, false] {
                 let found = self.run(&code, at_end);
-                assert_eq!(found.fault, expected.fault, "{target:?}: the fault\n{}", self.text());
+                assert_eq!(
+                    found.fault,
+                    expected.fault,
+                    "{target:?}: the fault\n{}",
+                    self.text()
+                );
                 if expected.fault.is_some() {
                     continue;
                 }
@@ -232,22 +263,26 @@ impl Case {
 /// Where two buffers first differ by more than `tolerance` units in the last place.
 pub fn differ(mem: Mem, a: &[u8], b: &[u8], tolerance: f64) -> Option<(usize, f64, f64)> {
     let size = mem.bytes() as usize;
-    a.chunks_exact(size).zip(b.chunks_exact(size)).enumerate().find_map(|(i, (x, y))| {
-        if x == y {
-            return None;
-        }
-        let (p, q) = (number(mem, x), number(mem, y));
-        let close = mem.elem().is_float() && (p == q || (p.is_nan() && q.is_nan()) || {
-            let ulp = match mem {
-                Mem::F32 => ulp_f32(p),
-                Mem::F64 => p.abs() * f64::EPSILON,
-                Mem::F16 => (p.abs() * 2f64.powi(-10)).max(2f64.powi(-24)),
-                _ => p.abs() * 2f64.powi(-7),
-            };
-            tolerance > 0.0 && (p - q).abs() <= tolerance * ulp
-        });
-        (!close).then_some((i, p, q))
-    })
+    a.chunks_exact(size)
+        .zip(b.chunks_exact(size))
+        .enumerate()
+        .find_map(|(i, (x, y))| {
+            if x == y {
+                return None;
+            }
+            let (p, q) = (number(mem, x), number(mem, y));
+            let close = mem.elem().is_float()
+                && (p == q || (p.is_nan() && q.is_nan()) || {
+                    let ulp = match mem {
+                        Mem::F32 => ulp_f32(p),
+                        Mem::F64 => p.abs() * f64::EPSILON,
+                        Mem::F16 => (p.abs() * 2f64.powi(-10)).max(2f64.powi(-24)),
+                        _ => p.abs() * 2f64.powi(-7),
+                    };
+                    tolerance > 0.0 && (p - q).abs() <= tolerance * ulp
+                });
+            (!close).then_some((i, p, q))
+        })
 }
 
 /// Distance of neighbouring f32 at a magnitude.
@@ -322,7 +357,14 @@ const PAGE: usize = 4096;
 
 mod os {
     unsafe extern "C" {
-        pub fn mmap(at: *mut u8, len: usize, prot: i32, flags: i32, fd: i32, offset: i64) -> *mut u8;
+        pub fn mmap(
+            at: *mut u8,
+            len: usize,
+            prot: i32,
+            flags: i32,
+            fd: i32,
+            offset: i64,
+        ) -> *mut u8;
         pub fn munmap(at: *mut u8, len: usize) -> i32;
         pub fn mprotect(at: *mut u8, len: usize, prot: i32) -> i32;
         pub fn signal(number: i32, handler: usize) -> usize;
@@ -345,7 +387,11 @@ const FILL: u8 = 0xA5;
 impl Guarded {
     pub fn new(bytes: &[u8], at_end: bool) -> Guarded {
         let pages = bytes.len().div_ceil(PAGE).max(1);
-        let start = if at_end { pages * PAGE - bytes.len() } else { 0 };
+        let start = if at_end {
+            pages * PAGE - bytes.len()
+        } else {
+            0
+        };
         // SAFETY: a fresh private mapping, its outer pages taken away, its inner ones filled.
         unsafe {
             let map = os::mmap(std::ptr::null_mut(), (pages + 2) * PAGE, 3, 0x22, -1, 0);
@@ -355,7 +401,12 @@ impl Guarded {
             let inner = map.add(PAGE);
             std::ptr::write_bytes(inner, FILL, pages * PAGE);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), inner.add(start), bytes.len());
-            Guarded { map, pages, start, len: bytes.len() }
+            Guarded {
+                map,
+                pages,
+                start,
+                len: bytes.len(),
+            }
         }
     }
     pub fn pointer(&mut self) -> *mut u8 {
@@ -367,7 +418,10 @@ impl Guarded {
         let inner = unsafe { std::slice::from_raw_parts(self.map.add(PAGE), self.pages * PAGE) };
         let end = self.start + self.len;
         let untouched = |b: &[u8]| b.iter().all(|b| *b == FILL);
-        assert!(untouched(&inner[..self.start]) && untouched(&inner[end..]), "bytes around a buffer are overwritten");
+        assert!(
+            untouched(&inner[..self.start]) && untouched(&inner[end..]),
+            "bytes around a buffer are overwritten"
+        );
         inner[self.start..end].to_vec()
     }
 }
@@ -397,7 +451,9 @@ fn note(text: &str) {
             os::_exit(101)
         }
     }
-    CASE.with(|c| *c.borrow_mut() = format!("\ngenerated code touched memory that is not its own:\n{text}\n"));
+    CASE.with(|c| {
+        *c.borrow_mut() = format!("\ngenerated code touched memory that is not its own:\n{text}\n")
+    });
     // SAFETY: the handler does what a handler may.
     unsafe { os::signal(11, handler as *const () as usize) };
 }
