@@ -100,12 +100,25 @@ impl Gen {
     }
 
     fn number(&mut self, mem: Mem) -> f64 {
-        let specials = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e-41, 3.0e38, 0.1, -65520.0];
+        let specials = [
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            -0.0,
+            1e-41,
+            3.0e38,
+            0.1,
+            -65520.0,
+        ];
         if self.special && mem.elem().is_float() && self.chance(3) {
             return specials[self.pick(specials.len())];
         }
         let v = (self.r.next() % 9) as f64 - 4.0;
-        if matches!(mem, Mem::U8 | Mem::U16 | Mem::U32) { v.abs() } else { v }
+        if matches!(mem, Mem::U8 | Mem::U16 | Mem::U32) {
+            v.abs()
+        } else {
+            v
+        }
     }
 
     /// A buffer of random numbers.
@@ -117,12 +130,15 @@ impl Gen {
         });
         let bytes = bytes.collect();
         self.buffers.push(bytes);
-        self.k.buffer(format!("in{n}"), mem, BufferKind::Input(n as u32))
+        self.k
+            .buffer(format!("in{n}"), mem, BufferKind::Input(n as u32))
     }
     fn output(&mut self, mem: Mem, elements: i64) -> Buf {
         let n = self.buffers.len();
-        self.buffers.push(vec![0xCD; elements as usize * mem.bytes() as usize]);
-        self.k.buffer(format!("out{n}"), mem, BufferKind::Output(n as u32))
+        self.buffers
+            .push(vec![0xCD; elements as usize * mem.bytes() as usize]);
+        self.k
+            .buffer(format!("out{n}"), mem, BufferKind::Output(n as u32))
     }
 
     /// A fresh input that is read at the open loops' variables: all or some of them, in order or not.
@@ -158,19 +174,29 @@ impl Gen {
 
     fn constant(&mut self, elem: Elem) -> ExprId {
         let v = (self.r.next() % 5) as f64 - 2.0;
-        self.k.expr(Expr::Const { elem, bits: elem_bits(elem, v) })
+        self.k.expr(Expr::Const {
+            elem,
+            bits: elem_bits(elem, v),
+        })
     }
 
     fn leaf(&mut self, elem: Elem) -> ExprId {
-        let fitting: Vec<Local> =
-            self.locals.iter().copied().filter(|l| self.k.locals[l.0 as usize] == Ty::Num(elem)).collect();
+        let fitting: Vec<Local> = self
+            .locals
+            .iter()
+            .copied()
+            .filter(|l| self.k.locals[l.0 as usize] == Ty::Num(elem))
+            .collect();
         match self.pick(8) {
             0 => self.constant(elem),
             1 if !self.axes.is_empty() => {
                 let i = self.pick(self.axes.len());
                 let (var, ..) = self.axes[i].clone();
                 let factor = self.pick(3) as i64;
-                self.k.expr(Expr::Int { value: var.mul(&Dim::Const(factor)).add(&Dim::Const(1)), elem })
+                self.k.expr(Expr::Int {
+                    value: var.mul(&Dim::Const(factor)).add(&Dim::Const(1)),
+                    elem,
+                })
             }
             2..4 if !fitting.is_empty() => {
                 let l = fitting[self.pick(fitting.len())];
@@ -185,16 +211,43 @@ impl Gen {
             let (a, b) = (self.truth(depth - 1), self.truth(depth - 1));
             return match self.pick(6) {
                 0 => self.k.expr(Expr::Un { op: UnOp::Not, a }),
-                1 => self.k.expr(Expr::Cmp { op: CmpOp::Eq, a, b }),
-                2 => self.k.expr(Expr::Cmp { op: CmpOp::Ne, a, b }),
-                3 => self.k.expr(Expr::Bin { op: BinOp::And, a, b }),
-                4 => self.k.expr(Expr::Bin { op: BinOp::Or, a, b }),
-                _ => self.k.expr(Expr::Bin { op: BinOp::Xor, a, b }),
+                1 => self.k.expr(Expr::Cmp {
+                    op: CmpOp::Eq,
+                    a,
+                    b,
+                }),
+                2 => self.k.expr(Expr::Cmp {
+                    op: CmpOp::Ne,
+                    a,
+                    b,
+                }),
+                3 => self.k.expr(Expr::Bin {
+                    op: BinOp::And,
+                    a,
+                    b,
+                }),
+                4 => self.k.expr(Expr::Bin {
+                    op: BinOp::Or,
+                    a,
+                    b,
+                }),
+                _ => self.k.expr(Expr::Bin {
+                    op: BinOp::Xor,
+                    a,
+                    b,
+                }),
             };
         }
         let elem = self.elem();
         let (a, b) = (self.expr(elem, depth.saturating_sub(1)), self.leaf(elem));
-        let ops = [CmpOp::Eq, CmpOp::Ne, CmpOp::Lt, CmpOp::Le, CmpOp::Gt, CmpOp::Ge];
+        let ops = [
+            CmpOp::Eq,
+            CmpOp::Ne,
+            CmpOp::Lt,
+            CmpOp::Le,
+            CmpOp::Gt,
+            CmpOp::Ge,
+        ];
         let op = ops[self.pick(6)];
         self.k.expr(Expr::Cmp { op, a, b })
     }
@@ -207,24 +260,57 @@ impl Gen {
         let float = elem.is_float();
         match self.pick(16) {
             0..3 => {
-                let ops = if float { [UnOp::Neg, UnOp::Abs, UnOp::Floor] } else { [UnOp::Neg, UnOp::Abs, UnOp::Not] };
+                let ops = if float {
+                    [UnOp::Neg, UnOp::Abs, UnOp::Floor]
+                } else {
+                    [UnOp::Neg, UnOp::Abs, UnOp::Not]
+                };
                 let (op, a) = (ops[self.pick(3)], self.expr(elem, d));
                 self.k.expr(Expr::Un { op, a })
             }
             3..10 => {
                 let ops = match (float, self.special) {
                     (true, true) => vec![
-                        BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::Div, BinOp::Min, BinOp::Max, BinOp::MinFast, BinOp::MaxFast,
+                        BinOp::Add,
+                        BinOp::Sub,
+                        BinOp::Mul,
+                        BinOp::Div,
+                        BinOp::Min,
+                        BinOp::Max,
+                        BinOp::MinFast,
+                        BinOp::MaxFast,
                     ],
-                    (true, false) => vec![BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::Min, BinOp::Max, BinOp::MaxFast],
+                    (true, false) => vec![
+                        BinOp::Add,
+                        BinOp::Sub,
+                        BinOp::Mul,
+                        BinOp::Min,
+                        BinOp::Max,
+                        BinOp::MaxFast,
+                    ],
                     (false, _) => vec![
-                        BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::Div, BinOp::Rem, BinOp::Min, BinOp::Max, BinOp::And,
-                        BinOp::Or, BinOp::Xor, BinOp::Shl, BinOp::Shr, BinOp::Sar,
+                        BinOp::Add,
+                        BinOp::Sub,
+                        BinOp::Mul,
+                        BinOp::Div,
+                        BinOp::Rem,
+                        BinOp::Min,
+                        BinOp::Max,
+                        BinOp::And,
+                        BinOp::Or,
+                        BinOp::Xor,
+                        BinOp::Shl,
+                        BinOp::Shr,
+                        BinOp::Sar,
                     ],
                 };
                 let op = ops[self.pick(ops.len())];
                 // Products of leaves only: values stay small enough to be exact.
-                let d = if op == BinOp::Mul && float && !self.special { 0 } else { d };
+                let d = if op == BinOp::Mul && float && !self.special {
+                    0
+                } else {
+                    d
+                };
                 let (a, b) = (self.expr(elem, d), self.expr(elem, d));
                 self.k.expr(Expr::Bin { op, a, b })
             }
@@ -238,11 +324,23 @@ impl Gen {
             }
             13 => {
                 let from = self.elem();
-                let a = if self.chance(3) { self.truth(1) } else { self.expr(from, d) };
+                let a = if self.chance(3) {
+                    self.truth(1)
+                } else {
+                    self.expr(from, d)
+                };
                 self.k.expr(Expr::Convert { a, to: elem })
             }
             14 => {
-                let fits = [Mem::F16, Mem::BF16, Mem::I8, Mem::U8, Mem::I16, Mem::U16, Mem::U32];
+                let fits = [
+                    Mem::F16,
+                    Mem::BF16,
+                    Mem::I8,
+                    Mem::U8,
+                    Mem::I16,
+                    Mem::U16,
+                    Mem::U32,
+                ];
                 let to = fits[self.pick(fits.len())];
                 let a = self.expr(elem, d);
                 if to.elem() != elem || (float && !self.special) {
@@ -300,8 +398,12 @@ impl Gen {
             return;
         };
         let first = self.assign();
-        let Stmt::Let { local, .. } = first else { return };
-        let Ty::Num(elem) = self.k.locals[local.0 as usize] else { return };
+        let Stmt::Let { local, .. } = first else {
+            return;
+        };
+        let Ty::Num(elem) = self.k.locals[local.0 as usize] else {
+            return;
+        };
         let mut all = vec![match self.pick(2) {
             0 => var.sub(&Dim::Const(2)),
             _ => extent.sub(&var).sub(&Dim::Const(3)),
@@ -315,7 +417,11 @@ impl Gen {
             then.push(self.store());
         }
         body.push(first);
-        body.push(Stmt::If { all, then, otherwise: Vec::new() });
+        body.push(Stmt::If {
+            all,
+            then,
+            otherwise: Vec::new(),
+        });
     }
 
     fn reduce(&mut self, body: &mut Vec<Stmt>) {
@@ -349,7 +455,13 @@ impl Gen {
             Acc { op, local, value }
         });
         let accs = accs.collect();
-        body.push(Stmt::Reduce { var, from: Dim::Const(0), to: extent, body: inner, accs });
+        body.push(Stmt::Reduce {
+            var,
+            from: Dim::Const(0),
+            to: extent,
+            body: inner,
+            accs,
+        });
     }
 
     fn body(&mut self, loops: usize) -> Vec<Stmt> {
@@ -368,7 +480,12 @@ impl Gen {
                 self.axes.push((Dim::from(var), extent.clone(), value));
                 let body = self.body(loops - 1);
                 self.axes.pop();
-                out.push(Stmt::For { var, from: Dim::Const(0), to: extent, body });
+                out.push(Stmt::For {
+                    var,
+                    from: Dim::Const(0),
+                    to: extent,
+                    body,
+                });
             }
         } else {
             for _ in 0..self.pick(3) {
@@ -391,8 +508,17 @@ impl Gen {
     }
 
     fn case(self, schedule: Schedule, tasks: i64) -> Case {
-        let memory = interp::Memory { buffers: self.buffers, dims: self.dims, scratch: Vec::new() };
-        Case { kernel: self.k, schedule, memory, tasks: (0, tasks) }
+        let memory = interp::Memory {
+            buffers: self.buffers,
+            dims: self.dims,
+            scratch: Vec::new(),
+        };
+        Case {
+            kernel: self.k,
+            schedule,
+            memory,
+            tasks: (0, tasks),
+        }
     }
 }
 
@@ -416,9 +542,21 @@ fn nest(seed: u64, special: bool) {
     case.check(0.0);
     // Each vectorised loop left out is a schedule as well.
     for out in &automatic.vector {
-        let rest = automatic.vector.iter().copied().filter(|v| v != out).collect();
-        let schedule = Schedule { vector: rest, ..automatic.clone() };
-        Case { schedule, ..case.clone() }.check(0.0);
+        let rest = automatic
+            .vector
+            .iter()
+            .copied()
+            .filter(|v| v != out)
+            .collect();
+        let schedule = Schedule {
+            vector: rest,
+            ..automatic.clone()
+        };
+        Case {
+            schedule,
+            ..case.clone()
+        }
+        .check(0.0);
     }
 }
 
@@ -446,7 +584,10 @@ fn product(seed: u64) {
     let pad = g.pick(3) as i64;
     let lead = k.mul(&Dim::Const(step)).add(&Dim::Const(pad));
     let first = g.pick(2) as i64 * 5;
-    let a_at = Dim::from(row).mul(&lead).add(&Dim::from(kk).mul(&Dim::Const(step))).add(&Dim::Const(first));
+    let a_at = Dim::from(row)
+        .mul(&lead)
+        .add(&Dim::from(kk).mul(&Dim::Const(step)))
+        .add(&Dim::Const(first));
     let a = g.input(Mem::F32, first + m * (depth * step + pad) + 1);
 
     // The right operand: rows, or panels padded with zeros.
@@ -455,11 +596,21 @@ fn product(seed: u64) {
         let width = [16, 32, 32, 64][g.pick(4)];
         let buf = g.input(Mem::F32, b_first + (n + width - 1) / width * width * depth);
         let stride = Dim::Const(width).mul(&k);
-        BOperand { buf, base: Dim::Const(b_first), k_stride: Dim::Const(width), panel: Some((width, stride)) }
+        BOperand {
+            buf,
+            base: Dim::Const(b_first),
+            k_stride: Dim::Const(width),
+            panel: Some((width, stride)),
+        }
     } else {
         let pad = g.pick(3) as i64;
         let buf = g.input(Mem::F32, b_first + (n + pad) * depth);
-        BOperand { buf, base: Dim::Const(b_first), k_stride: cols.add(&Dim::Const(pad)), panel: None }
+        BOperand {
+            buf,
+            base: Dim::Const(b_first),
+            k_stride: cols.add(&Dim::Const(pad)),
+            panel: None,
+        }
     };
 
     // The epilogue: element, row and column wise operands, an index of the row, a function.
@@ -472,33 +623,58 @@ fn product(seed: u64) {
         let other = match g.pick(5) {
             0 => {
                 let buf = g.input(Mem::F32, n);
-                g.k.expr(Expr::Load { buf, at: Dim::from(col) })
+                g.k.expr(Expr::Load {
+                    buf,
+                    at: Dim::from(col),
+                })
             }
             1 => {
                 let buf = g.input(Mem::F32, m);
-                g.k.expr(Expr::Load { buf, at: Dim::from(row) })
+                g.k.expr(Expr::Load {
+                    buf,
+                    at: Dim::from(row),
+                })
             }
             2 => {
                 let mem = [Mem::F32, Mem::F16][g.pick(2)];
                 let buf = g.input(mem, m * n);
-                g.k.expr(Expr::Load { buf, at: at.clone() })
+                g.k.expr(Expr::Load {
+                    buf,
+                    at: at.clone(),
+                })
             }
             3 => {
                 let limit = 6;
                 let index = g.buffers.len();
-                let bytes = (0..m).flat_map(|_| (g.r.next() as i64 % limit).to_le_bytes()).collect();
+                let bytes = (0..m)
+                    .flat_map(|_| (g.r.next() as i64 % limit).to_le_bytes())
+                    .collect();
                 g.buffers.push(bytes);
-                let index = g.k.buffer(format!("in{index}"), Mem::I64, BufferKind::Input(index as u32));
+                let index = g.k.buffer(
+                    format!("in{index}"),
+                    Mem::I64,
+                    BufferKind::Input(index as u32),
+                );
                 let table = g.input(Mem::F32, limit * 2);
                 let sym = g.k.sym(SymKind::Loaded);
-                epilogue.push(Stmt::Index { sym, buf: index, at: Dim::from(row), limit: Some(Dim::Const(limit)), operand: 3 });
+                epilogue.push(Stmt::Index {
+                    sym,
+                    buf: index,
+                    at: Dim::from(row),
+                    limit: Some(Dim::Const(limit)),
+                    operand: 3,
+                });
                 let at = Dim::from(sym).mul(&Dim::Const(2));
                 g.k.expr(Expr::Load { buf: table, at })
             }
             _ => g.constant(Elem::F32),
         };
         let op = [BinOp::Add, BinOp::Add, BinOp::Max, BinOp::Sub][g.pick(4)];
-        value = g.k.expr(Expr::Bin { op, a: value, b: other });
+        value = g.k.expr(Expr::Bin {
+            op,
+            a: value,
+            b: other,
+        });
     }
     if g.chance(3) {
         let local = g.k.local(Ty::Num(Elem::F32));
@@ -506,8 +682,15 @@ fn product(seed: u64) {
         value = g.k.expr(Expr::Local(local));
     }
     if g.chance(3) {
-        let zero = g.k.expr(Expr::Const { elem: Elem::F32, bits: 0 });
-        value = g.k.expr(Expr::Bin { op: BinOp::MaxFast, a: zero, b: value });
+        let zero = g.k.expr(Expr::Const {
+            elem: Elem::F32,
+            bits: 0,
+        });
+        value = g.k.expr(Expr::Bin {
+            op: BinOp::MaxFast,
+            a: zero,
+            b: value,
+        });
     }
     if g.chance(4) {
         tolerance = 4.0;
@@ -515,12 +698,20 @@ fn product(seed: u64) {
         value = g.k.expr(Expr::Un { op, a: value });
     }
     let out = g.output(Mem::F32, m * n);
-    epilogue.push(Stmt::Store { buf: out, at: at.clone(), value });
+    epilogue.push(Stmt::Store {
+        buf: out,
+        at: at.clone(),
+        value,
+    });
     if g.chance(4) {
         let mem = [Mem::F16, Mem::BF16, Mem::F32][g.pick(3)];
         let more = g.output(mem, m * n);
         let value = g.k.expr(Expr::Local(acc));
-        epilogue.push(Stmt::Store { buf: more, at, value });
+        epilogue.push(Stmt::Store {
+            buf: more,
+            at,
+            value,
+        });
     }
     let contract = Contract {
         row,
@@ -546,9 +737,22 @@ fn product(seed: u64) {
         contract.rows = (t, to);
     }
     g.k.body = vec![Stmt::Contract(Box::new(contract))];
-    let tiles = [(0, 0), (0, 0), (14, 2), (4, 1), (6, 4), (9, 3), (2, 3), (1, 1)];
+    let tiles = [
+        (0, 0),
+        (0, 0),
+        (14, 2),
+        (4, 1),
+        (6, 4),
+        (9, 3),
+        (2, 3),
+        (1, 1),
+    ];
     let (tile_rows, tile_vectors) = tiles[g.pick(tiles.len())];
-    let schedule = Schedule { vector: Vec::new(), tile_rows, tile_vectors };
+    let schedule = Schedule {
+        vector: Vec::new(),
+        tile_rows,
+        tile_vectors,
+    };
     g.case(schedule, tasks).check(tolerance);
 }
 

@@ -12,7 +12,11 @@ use support::Numbers;
 /// -4 to 4 in each; outputs are prefilled with a pattern.
 fn case(text: &str, sizes: &[usize], dims: &[i64], tasks: i64) -> Case {
     let (kernel, own) = parse::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let schedule = if own == Schedule::default() { schedule::automatic(&kernel) } else { own };
+    let schedule = if own == Schedule::default() {
+        schedule::automatic(&kernel)
+    } else {
+        own
+    };
     let mut numbers = Numbers(sizes.len() as u64);
     let mut buffers = vec![Vec::new(); sizes.len()];
     for b in &kernel.buffers {
@@ -20,17 +24,35 @@ fn case(text: &str, sizes: &[usize], dims: &[i64], tasks: i64) -> Case {
             let n = n as usize;
             for _ in 0..sizes[n] {
                 let v = (numbers.next() % 9) as f64 - 4.0;
-                buffers[n].extend(raw(b.mem, if matches!(b.kind, BufferKind::Output(_)) { 77.0 } else { v }));
+                buffers[n].extend(raw(
+                    b.mem,
+                    if matches!(b.kind, BufferKind::Output(_)) {
+                        77.0
+                    } else {
+                        v
+                    },
+                ));
             }
         }
     }
-    let mut memory = interp::Memory { buffers, dims: dims.to_vec(), scratch: Vec::new() };
-    let size = kernel.scratch_bytes.eval(&|s| match kernel.syms[s.0 as usize] {
-        lapidary_codegen::loops::SymKind::Param(p) => dims.get(p as usize).copied(),
-        _ => None,
-    });
+    let mut memory = interp::Memory {
+        buffers,
+        dims: dims.to_vec(),
+        scratch: Vec::new(),
+    };
+    let size = kernel
+        .scratch_bytes
+        .eval(&|s| match kernel.syms[s.0 as usize] {
+            lapidary_codegen::loops::SymKind::Param(p) => dims.get(p as usize).copied(),
+            _ => None,
+        });
     memory.scratch = vec![0; size.unwrap() as usize];
-    Case { kernel, schedule, memory, tasks: (0, tasks) }
+    Case {
+        kernel,
+        schedule,
+        memory,
+        tasks: (0, tasks),
+    }
 }
 
 fn with(mut c: Case, entry: usize, mem: lapidary_codegen::loops::Mem, values: &[f64]) -> Case {
@@ -71,7 +93,13 @@ fn tasks_cut_the_outermost_loop() {
       }
     }";
     for (m, n) in [(0, 5), (1, 17), (7, 33), (9, 1)] {
-        case(text, &[(m * n) as usize, m as usize, (m * n) as usize], &[m, n], (m + 2) / 3).check(0.0);
+        case(
+            text,
+            &[(m * n) as usize, m as usize, (m * n) as usize],
+            &[m, n],
+            (m + 2) / 3,
+        )
+        .check(0.0);
     }
 }
 
@@ -99,7 +127,11 @@ fn rows_are_reduced_across_lanes() {
     for n in EXTENTS.into_iter().skip(1) {
         let c = case(text, &[3 * n as usize; 2], &[3, n], 3);
         c.check(0.0);
-        Case { schedule: Schedule::default(), ..c }.check(0.0);
+        Case {
+            schedule: Schedule::default(),
+            ..c
+        }
+        .check(0.0);
     }
     // No element: sums are 0, and nothing is stored.
     case(text, &[0; 2], &[3, 0], 3).check(0.0);
@@ -107,7 +139,14 @@ fn rows_are_reduced_across_lanes() {
 
 #[test]
 fn an_empty_reduction_gives_the_neutral_element() {
-    for (ty, op) in [("f32", "sum"), ("f32", "max"), ("f64", "min"), ("i32", "prod"), ("i64", "max"), ("i32", "min")] {
+    for (ty, op) in [
+        ("f32", "sum"),
+        ("f32", "max"),
+        ("f64", "min"),
+        ("i32", "prod"),
+        ("i64", "max"),
+        ("i32", "min"),
+    ] {
         let text = format!(
             "kernel empty (x: {ty} input 0, y: {ty} output 1)
                dims d0 = 0
@@ -142,7 +181,13 @@ fn not_a_number_wins_in_minimum_and_maximum() {
     for at in 0..21 {
         let mut values: Vec<f64> = (0..21).map(|i| i as f64 - 7.0).collect();
         values[at] = f64::NAN;
-        with(case(text, &[21, 2], &[], 1), 0, lapidary_codegen::loops::Mem::F32, &values).check(0.0);
+        with(
+            case(text, &[21, 2], &[], 1),
+            0,
+            lapidary_codegen::loops::Mem::F32,
+            &values,
+        )
+        .check(0.0);
     }
 }
 
@@ -171,7 +216,11 @@ fn a_local_may_be_assigned_again() {
     }";
     for n in [0, 1, 2, 3, 9] {
         let c = case(text, &[n as usize, 2 * n as usize + 3], &[n], 1);
-        Case { schedule: Schedule::default(), ..c }.check(0.0);
+        Case {
+            schedule: Schedule::default(),
+            ..c
+        }
+        .check(0.0);
     }
 }
 
@@ -192,7 +241,12 @@ fn indices_from_data_wrap_and_fault() {
     for n in [1, 3, 17] {
         let c = case(text, &[4, 5 * n, 4 * n], &[4, n as i64], 1);
         with(c.clone(), 0, mem, &[0.0, -5.0, 4.0, -1.0]).check(0.0);
-        assert!(with(c.clone(), 0, mem, &[0.0, 5.0, 4.0, -9.0]).expected().fault.is_some());
+        assert!(
+            with(c.clone(), 0, mem, &[0.0, 5.0, 4.0, -9.0])
+                .expected()
+                .fault
+                .is_some()
+        );
         with(c.clone(), 0, mem, &[0.0, 5.0, 4.0, -9.0]).check(0.0);
         with(c, 0, mem, &[0.0, -6.0, 9.0, 0.0]).check(0.0);
     }
@@ -213,7 +267,13 @@ fn an_epilogue_may_load_an_index_for_each_row() {
       }
     }";
     let c = case(text, &[21, 63, 7, 21, 147], &[], 1);
-    with(c, 2, lapidary_codegen::loops::Mem::I32, &[3.0, 1.0, 0.0, -1.0, 5.0, 2.0, 4.0]).check(0.0);
+    with(
+        c,
+        2,
+        lapidary_codegen::loops::Mem::I32,
+        &[3.0, 1.0, 0.0, -1.0, 5.0, 2.0, 4.0],
+    )
+    .check(0.0);
 }
 
 #[test]
@@ -246,7 +306,17 @@ fn one_product_feeds_another_through_scratch() {
       }
     }";
     for (m, n) in [(0, 3), (1, 1), (3, 7), (9, 31), (33, 32), (5, 0)] {
-        let c = case(text, &[5 * m as usize, 5 * n as usize, 17 * n as usize, 17 * m as usize], &[m, n], 1);
+        let c = case(
+            text,
+            &[
+                5 * m as usize,
+                5 * n as usize,
+                17 * n as usize,
+                17 * m as usize,
+            ],
+            &[m, n],
+            1,
+        );
         c.check(0.0);
     }
 }
@@ -281,7 +351,9 @@ fn windows_meet_their_borders_under_conditions() {
 
 #[test]
 fn types_convert_narrow_and_saturate() {
-    let types = ["f32", "f64", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "f16", "bf16"];
+    let types = [
+        "f32", "f64", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "f16", "bf16",
+    ];
     let lane = |t: &str| match t {
         "f32" | "f16" | "bf16" => "f32",
         "f64" => "f64",
@@ -307,7 +379,23 @@ fn types_convert_narrow_and_saturate() {
         }
     }
     // Out of range, and not a number.
-    let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3e9, -3e9, 1e19, -1e19, 2147483648.0, -0.5, 65519.0, 65520.0, 1e-8, 3e-8, 1e-40, 0.1];
+    let values = [
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        3e9,
+        -3e9,
+        1e19,
+        -1e19,
+        2147483648.0,
+        -0.5,
+        65519.0,
+        65520.0,
+        1e-8,
+        3e-8,
+        1e-40,
+        0.1,
+    ];
     for from in ["f32", "f64"] {
         for to in ["i32", "i64", "f16", "bf16", "f64", "f32"] {
             let text = format!(
@@ -320,7 +408,11 @@ fn types_convert_narrow_and_saturate() {
                  }}",
                 lane(to)
             );
-            let mem = if from == "f32" { lapidary_codegen::loops::Mem::F32 } else { lapidary_codegen::loops::Mem::F64 };
+            let mem = if from == "f32" {
+                lapidary_codegen::loops::Mem::F32
+            } else {
+                lapidary_codegen::loops::Mem::F64
+            };
             with(case(&text, &[15; 2], &[], 1), 0, mem, &values).check(0.0);
         }
     }
@@ -338,7 +430,11 @@ fn the_interpreter_reports_what_is_outside() {
     let c = case(text, &[9, 9], &[], 1);
     let mut memory = c.memory.clone();
     let found = interp::run(&c.kernel, &mut memory, 0..1);
-    let expected = InterpError::OutOfBounds { buffer: "x".into(), index: -1, elements: 9 };
+    let expected = InterpError::OutOfBounds {
+        buffer: "x".into(),
+        index: -1,
+        elements: 9,
+    };
     assert_eq!(found, Err(expected));
     let found = interp::run(&LoopKernel::new("none"), &mut memory, 0..1);
     assert_eq!(found, Ok(None));
@@ -353,9 +449,17 @@ fn products_of_every_small_size() {
                 if (n + rows + depth + usize::from(packed) + 2 * usize::from(symbolic)) % 3 != 0 {
                     continue;
                 }
-                let extents = if symbolic { ["d0", "d1", "d2"].map(String::from) } else { [rows, n, depth].map(|v| v.to_string()) };
+                let extents = if symbolic {
+                    ["d0", "d1", "d2"].map(String::from)
+                } else {
+                    [rows, n, depth].map(|v| v.to_string())
+                };
                 let [m, w, k] = &extents;
-                let b = if packed { format!("row 32 panel 32 step 32*{k}") } else { format!("row {w}") };
+                let b = if packed {
+                    format!("row 32 panel 32 step 32*{k}")
+                } else {
+                    format!("row {w}")
+                };
                 let text = format!(
                     "kernel product (a: f32 input 0, b: f32 input 1, c: f32 input 2, z: f32 output 3)
                        dims d0 = 0, d1 = 1, d2 = 2
@@ -370,10 +474,17 @@ fn products_of_every_small_size() {
                        }}
                      }}"
                 );
-                let right = if packed { n.div_ceil(32) * 32 * depth } else { n * depth };
+                let right = if packed {
+                    n.div_ceil(32) * 32 * depth
+                } else {
+                    n * depth
+                };
                 let dims = [rows as i64, n as i64, depth as i64];
                 let c = case(&text, &[rows * depth, right, n, rows * n], &dims, 1);
-                assert!(c.check(0.0) + 2 >= loops_support::targets().len(), "not wide");
+                assert!(
+                    c.check(0.0) + 2 >= loops_support::targets().len(),
+                    "not wide"
+                );
             }
         }
     }

@@ -32,7 +32,11 @@ pub struct Fault {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum InterpError {
     #[error("`{buffer}` has {elements} elements: index {index} is outside")]
-    OutOfBounds { buffer: String, index: i64, elements: usize },
+    OutOfBounds {
+        buffer: String,
+        index: i64,
+        elements: usize,
+    },
     #[error("{0}")]
     Malformed(String),
 }
@@ -164,18 +168,28 @@ impl Machine<'_> {
         let b = self.buffer(buf)?;
         let size = b.mem.bytes() as usize;
         let (entry, length, offset) = match &b.kind {
-            BufferKind::Input(n) | BufferKind::Output(n) => {
-                (Some(*n as usize), self.memory.buffers.get(*n as usize).map_or(0, Vec::len), 0)
-            }
+            BufferKind::Input(n) | BufferKind::Output(n) => (
+                Some(*n as usize),
+                self.memory.buffers.get(*n as usize).map_or(0, Vec::len),
+                0,
+            ),
             BufferKind::Scratch { .. } => {
                 let offset = self.offsets.get(buf.0 as usize).copied().unwrap_or(0);
-                (None, self.memory.scratch.len(), usize::try_from(offset).unwrap_or(usize::MAX))
+                (
+                    None,
+                    self.memory.scratch.len(),
+                    usize::try_from(offset).unwrap_or(usize::MAX),
+                )
             }
         };
         let elements = length.saturating_sub(offset) / size;
         match usize::try_from(at) {
             Ok(i) if i < elements => Ok((entry, offset + i * size..offset + (i + 1) * size)),
-            _ => Err(InterpError::OutOfBounds { buffer: b.name.clone(), index: at, elements }),
+            _ => Err(InterpError::OutOfBounds {
+                buffer: b.name.clone(),
+                index: at,
+                elements,
+            }),
         }
     }
     fn load(&self, buf: Buf, at: i64) -> Result<u64> {
@@ -281,7 +295,9 @@ impl Machine<'_> {
                 let (x, y) = (self.expr(*a)?, self.expr(*b)?);
                 u64::from(match k.ty(*a) {
                     Ty::Bool => compare(*op, &x, &y),
-                    Ty::Num(Elem::F32) => compare(*op, &f32::from_bits(x as u32), &f32::from_bits(y as u32)),
+                    Ty::Num(Elem::F32) => {
+                        compare(*op, &f32::from_bits(x as u32), &f32::from_bits(y as u32))
+                    }
                     Ty::Num(Elem::F64) => compare(*op, &f64::from_bits(x), &f64::from_bits(y)),
                     Ty::Num(e) => compare(*op, &signed(e, x), &signed(e, y)),
                 })
@@ -338,18 +354,31 @@ impl Machine<'_> {
 
     fn stmt(&mut self, s: &Stmt) -> std::result::Result<(), Stop> {
         match s {
-            Stmt::For { var, from, to, body } => {
+            Stmt::For {
+                var,
+                from,
+                to,
+                body,
+            } => {
                 for i in self.int(from)?..self.int(to)? {
                     self.bind(*var, i)?;
                     self.block(body)?;
                 }
             }
-            Stmt::Reduce { var, from, to, body, accs } => {
+            Stmt::Reduce {
+                var,
+                from,
+                to,
+                body,
+                accs,
+            } => {
                 let mut sums = Vec::new();
                 for a in accs {
                     match self.k.ty(a.value) {
                         Ty::Num(e) => sums.push((e, neutral(a.op, e))),
-                        Ty::Bool => return malformed("a reduction of truth values").map_err(Stop::from),
+                        Ty::Bool => {
+                            return malformed("a reduction of truth values").map_err(Stop::from);
+                        }
                     }
                 }
                 for i in self.int(from)?..self.int(to)? {
@@ -378,14 +407,24 @@ impl Machine<'_> {
                 let v = self.value(*value)?;
                 self.store(*buf, self.int(at)?, v)?;
             }
-            Stmt::If { all, then, otherwise } => {
+            Stmt::If {
+                all,
+                then,
+                otherwise,
+            } => {
                 let mut holds = true;
                 for c in all {
                     holds = holds && self.int(c)? >= 0;
                 }
                 self.block(if holds { then } else { otherwise })?;
             }
-            Stmt::Index { sym, buf, at, limit, operand } => {
+            Stmt::Index {
+                sym,
+                buf,
+                at,
+                limit,
+                operand,
+            } => {
                 let mem = self.buffer(*buf)?.mem;
                 let mut v = signed(mem.elem(), self.load(*buf, self.int(at)?)?);
                 if let Some(limit) = limit {
@@ -394,7 +433,11 @@ impl Machine<'_> {
                         v = v.wrapping_add(limit);
                     }
                     if !(0..limit).contains(&v) {
-                        return Err(Stop::Fault(Fault { operand: *operand, value: v, limit }));
+                        return Err(Stop::Fault(Fault {
+                            operand: *operand,
+                            value: v,
+                            limit,
+                        }));
                     }
                 }
                 self.bind(*sym, v)?;
@@ -407,7 +450,11 @@ impl Machine<'_> {
     fn contract(&mut self, c: &Contract) -> std::result::Result<(), Stop> {
         let rows = self.int(&c.rows.0)?..self.int(&c.rows.1)?;
         let cols = self.int(&c.cols.0)?..self.int(&c.cols.1)?;
-        let (depth, base, stride) = (self.int(&c.depth)?, self.int(&c.b.base)?, self.int(&c.b.k_stride)?);
+        let (depth, base, stride) = (
+            self.int(&c.depth)?,
+            self.int(&c.b.base)?,
+            self.int(&c.b.k_stride)?,
+        );
         let panel = match &c.b.panel {
             Some((width, step)) => Some((*width, self.int(step)?)),
             None => None,
@@ -489,9 +536,17 @@ fn f16_bits(v: f32) -> u16 {
     if a >= 65520.0 {
         return sign | 0x7c00;
     }
-    let exponent = if a < 2f64.powi(-14) { -14 } else { a.log2().floor() as i32 };
+    let exponent = if a < 2f64.powi(-14) {
+        -14
+    } else {
+        a.log2().floor() as i32
+    };
     // The logarithm may round up at a power of two's edge.
-    let exponent = if a < 2f64.powi(exponent) && exponent > -14 { exponent - 1 } else { exponent };
+    let exponent = if a < 2f64.powi(exponent) && exponent > -14 {
+        exponent - 1
+    } else {
+        exponent
+    };
     let steps = (a * 2f64.powi(10 - exponent)).round_ties_even() as u32;
     // A subnormal has no leading one; a mantissa that overflows carries into the exponent.
     sign | (steps as i32 + ((exponent + 14) << 10)) as u16
@@ -552,10 +607,18 @@ fn unary(op: UnOp, elem: Elem, x: u64) -> Result<u64> {
             UnOp::Not => !v,
             _ => return malformed(format!("{op:?} of an integer")),
         };
-        return Ok(if elem == Elem::I32 { r as u32 as u64 } else { r as u64 });
+        return Ok(if elem == Elem::I32 {
+            r as u32 as u64
+        } else {
+            r as u64
+        });
     }
     // The sign is a bit, also of a NaN.
-    let top = if elem == Elem::F32 { 1u64 << 31 } else { 1 << 63 };
+    let top = if elem == Elem::F32 {
+        1u64 << 31
+    } else {
+        1 << 63
+    };
     match op {
         UnOp::Neg => return Ok(x ^ top),
         UnOp::Abs => return Ok(x & !top),
@@ -605,8 +668,20 @@ fn binary(op: BinOp, elem: Elem, x: u64, y: u64) -> Result<u64> {
                 BinOp::Div => a / b,
                 BinOp::Rem => a % b,
                 BinOp::Min | BinOp::Max if a.is_nan() => a,
-                BinOp::Min | BinOp::MinFast => if a < b { a } else { b },
-                BinOp::Max | BinOp::MaxFast => if a > b { a } else { b },
+                BinOp::Min | BinOp::MinFast => {
+                    if a < b {
+                        a
+                    } else {
+                        b
+                    }
+                }
+                BinOp::Max | BinOp::MaxFast => {
+                    if a > b {
+                        a
+                    } else {
+                        b
+                    }
+                }
                 BinOp::Pow => (a as f64).powf(b as f64) as f32,
                 _ => return malformed(format!("{op:?} of floats")),
             };
@@ -621,8 +696,20 @@ fn binary(op: BinOp, elem: Elem, x: u64, y: u64) -> Result<u64> {
                 BinOp::Div => a / b,
                 BinOp::Rem => a % b,
                 BinOp::Min | BinOp::Max if a.is_nan() => a,
-                BinOp::Min | BinOp::MinFast => if a < b { a } else { b },
-                BinOp::Max | BinOp::MaxFast => if a > b { a } else { b },
+                BinOp::Min | BinOp::MinFast => {
+                    if a < b {
+                        a
+                    } else {
+                        b
+                    }
+                }
+                BinOp::Max | BinOp::MaxFast => {
+                    if a > b {
+                        a
+                    } else {
+                        b
+                    }
+                }
                 BinOp::Pow => a.powf(b),
                 _ => return malformed(format!("{op:?} of floats")),
             };
@@ -653,7 +740,11 @@ fn binary(op: BinOp, elem: Elem, x: u64, y: u64) -> Result<u64> {
                 BinOp::Sar => a >> shift.unwrap_or(63),
                 BinOp::Pow => return malformed("a power of integers"),
             };
-            if elem == Elem::I32 { r as u32 as u64 } else { r as u64 }
+            if elem == Elem::I32 {
+                r as u32 as u64
+            } else {
+                r as u64
+            }
         }
     })
 }

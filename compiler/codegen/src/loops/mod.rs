@@ -6,9 +6,10 @@
 //! run-time parameters, loop variables, and indices loaded from data. Which loop is vectorised and
 //! how big tiles are is said by a [`Schedule`].
 //!
-//! Invariants: a symbol is bound by one statement and used inside it; a local is assigned before it
-//! is read (one may carry a value from trip to trip of a loop that is not vectorised); a buffer that is written is not read at another index inside the same innermost loop;
-//! every index that comes from data is bound by [`Stmt::Index`], which checks it.
+//! Invariants ([`verify`]): a symbol is bound by one statement and used inside it; a local is
+//! assigned before it is read (one may carry a value from trip to trip of a loop that is not
+//! vectorised); a buffer that is written is not read at another index inside the same innermost
+//! loop; every index that comes from data is bound by [`Stmt::Index`], which checks it.
 //! Nothing here knows ONNX, values of the graph, or addresses.
 
 pub mod interp;

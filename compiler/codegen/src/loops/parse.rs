@@ -17,7 +17,10 @@ const DEEPEST: u32 = 500;
 
 /// Reads one kernel and its schedule. A text without a `schedule` line has an empty schedule.
 pub fn parse(text: &str) -> Result<(LoopKernel, Schedule)> {
-    let mut p = Parser { tokens: tokens(text), ..Parser::default() };
+    let mut p = Parser {
+        tokens: tokens(text),
+        ..Parser::default()
+    };
     p.kernel()?;
     let schedule = p.schedule()?;
     if !p.peek().is_empty() {
@@ -36,7 +39,12 @@ fn tokens(text: &str) -> Vec<(usize, &str)> {
             let len = match c {
                 '0'..='9' => number_len(rest),
                 c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
-                _ if ["..", ">=", "<=", "==", "!="].iter().any(|s| rest.starts_with(s)) => 2,
+                _ if ["..", ">=", "<=", "==", "!="]
+                    .iter()
+                    .any(|s| rest.starts_with(s)) =>
+                {
+                    2
+                }
                 c => c.len_utf8(),
             };
             let (token, after) = rest.split_at(len);
@@ -102,7 +110,10 @@ impl<'t> Parser<'t> {
         self.tokens.get(self.next.min(last)).map_or(1, |t| t.0)
     }
     fn fail<T>(&self, what: impl Into<String>) -> Result<T> {
-        Err(ParseError { line: self.line(), what: what.into() })
+        Err(ParseError {
+            line: self.line(),
+            what: what.into(),
+        })
     }
     fn peek(&self) -> &'t str {
         self.peek_at(0)
@@ -170,9 +181,14 @@ impl<'t> Parser<'t> {
     /// A symbol whose first letter is this kind's; notes its kind.
     fn sym(&mut self, kind: &SymKind) -> Result<Sym> {
         let word = self.peek();
-        let number = word.strip_prefix(letter(kind)).and_then(|n| n.parse::<u16>().ok());
+        let number = word
+            .strip_prefix(letter(kind))
+            .and_then(|n| n.parse::<u16>().ok());
         let Some(n) = number else {
-            return self.fail(format!("expected a symbol `{}…`, found `{word}`", letter(kind)));
+            return self.fail(format!(
+                "expected a symbol `{}…`, found `{word}`",
+                letter(kind)
+            ));
         };
         let at = n as usize;
         if self.syms.len() <= at {
@@ -192,9 +208,17 @@ impl<'t> Parser<'t> {
     fn sym_use(&mut self) -> Result<Sym> {
         let word = self.peek();
         let known = word.starts_with(['d', 't', 'b', 'v', 'x']);
-        match word.get(1..).filter(|_| known).and_then(|n| n.parse::<u16>().ok()) {
+        match word
+            .get(1..)
+            .filter(|_| known)
+            .and_then(|n| n.parse::<u16>().ok())
+        {
             Some(n) => {
-                let fits = self.syms.get(n as usize).and_then(Option::as_ref).map(letter);
+                let fits = self
+                    .syms
+                    .get(n as usize)
+                    .and_then(Option::as_ref)
+                    .map(letter);
                 if fits.is_none_or(|l| !word.starts_with(l)) {
                     return self.fail(format!("`{word}` is not bound by anything before it"));
                 }
@@ -505,7 +529,10 @@ impl<'t> Parser<'t> {
     }
     fn stmt_here(&mut self, accs: &mut Option<Vec<Acc>>) -> Result<Option<Stmt>> {
         let store = self.peek_at(1) == "[";
-        if !store && let Some(accs) = accs && self.peek_at(1) == ":" {
+        if !store
+            && let Some(accs) = accs
+            && self.peek_at(1) == ":"
+        {
             let local = self.local()?;
             let op = self.named_in(REDOPS, "a reduction")?;
             self.expect("=")?;
@@ -518,7 +545,11 @@ impl<'t> Parser<'t> {
                 let buf = self.buf()?;
                 let at = self.in_brackets()?;
                 self.expect("=")?;
-                Stmt::Store { buf, at, value: self.formula()? }
+                Stmt::Store {
+                    buf,
+                    at,
+                    value: self.formula()?,
+                }
             }
             "with" => {
                 self.next += 1;
@@ -532,12 +563,20 @@ impl<'t> Parser<'t> {
                 self.next += 1;
                 let local = self.local()?;
                 self.expect("=")?;
-                Stmt::Let { local, value: self.formula()? }
+                Stmt::Let {
+                    local,
+                    value: self.formula()?,
+                }
             }
             "for" => {
                 self.next += 1;
                 let (var, from, to) = self.range()?;
-                Stmt::For { var, from, to, body: self.block()? }
+                Stmt::For {
+                    var,
+                    from,
+                    to,
+                    body: self.block()?,
+                }
             }
             "reduce" => {
                 self.next += 1;
@@ -547,7 +586,13 @@ impl<'t> Parser<'t> {
                 while !self.take("}") {
                     body.extend(self.stmt(&mut accs)?);
                 }
-                Stmt::Reduce { var, from, to, body, accs: accs.unwrap_or_default() }
+                Stmt::Reduce {
+                    var,
+                    from,
+                    to,
+                    body,
+                    accs: accs.unwrap_or_default(),
+                }
             }
             "if" => {
                 self.next += 1;
@@ -561,8 +606,16 @@ impl<'t> Parser<'t> {
                     self.expect("0")?;
                 }
                 let then = self.block()?;
-                let otherwise = if self.take("else") { self.block()? } else { Vec::new() };
-                Stmt::If { all, then, otherwise }
+                let otherwise = if self.take("else") {
+                    self.block()?
+                } else {
+                    Vec::new()
+                };
+                Stmt::If {
+                    all,
+                    then,
+                    otherwise,
+                }
             }
             "index" => {
                 self.next += 1;
@@ -570,9 +623,19 @@ impl<'t> Parser<'t> {
                 self.expect("=")?;
                 let buf = self.buf()?;
                 let at = self.in_brackets()?;
-                let limit = if self.take("below") { Some(self.dim()?) } else { None };
+                let limit = if self.take("below") {
+                    Some(self.dim()?)
+                } else {
+                    None
+                };
                 self.expect("operand")?;
-                Stmt::Index { sym, buf, at, limit, operand: self.number()? }
+                Stmt::Index {
+                    sym,
+                    buf,
+                    at,
+                    limit,
+                    operand: self.number()?,
+                }
             }
             "contract" => self.contract()?,
             other => return self.fail(format!("expected a statement, found `{other}`")),
@@ -614,7 +677,12 @@ impl<'t> Parser<'t> {
         let acc = self.local()?;
         let epilogue = self.block()?;
         self.expect("}")?;
-        let b = BOperand { buf, base, k_stride, panel };
+        let b = BOperand {
+            buf,
+            base,
+            k_stride,
+            panel,
+        };
         Ok(Stmt::Contract(Box::new(Contract {
             row,
             rows,
@@ -651,16 +719,26 @@ impl<'t> Parser<'t> {
                 "scratch" => {
                     offsets.push((self.k.buffers.len(), self.next));
                     self.skip_dim();
-                    BufferKind::Scratch { offset: Dim::Const(0) }
+                    BufferKind::Scratch {
+                        offset: Dim::Const(0),
+                    }
                 }
-                other => return self.fail(format!("expected input, output or scratch, found `{other}`")),
+                other => {
+                    return self.fail(format!(
+                        "expected input, output or scratch, found `{other}`"
+                    ));
+                }
             };
             let buf = Buf(self.k.buffers.len() as u32);
             if self.buffers.insert(name, buf).is_some() {
                 return self.fail(format!("two buffers are named `{name}`"));
             }
             let own = name.split('#').next().unwrap_or(name).to_string();
-            self.k.buffers.push(Buffer { name: own, mem, kind });
+            self.k.buffers.push(Buffer {
+                name: own,
+                mem,
+                kind,
+            });
         }
         if self.take("dims") {
             loop {
@@ -688,7 +766,11 @@ impl<'t> Parser<'t> {
                 break;
             }
         }
-        self.k.scratch_bytes = if self.take("scratch") { self.dim()? } else { Dim::Const(0) };
+        self.k.scratch_bytes = if self.take("scratch") {
+            self.dim()?
+        } else {
+            Dim::Const(0)
+        };
         if self.take("declare") {
             loop {
                 match self.peek().chars().next() {

@@ -12,8 +12,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
 
 /// Names of the lane types.
-pub(super) const ELEMS: &[(Elem, &str)] =
-    &[(Elem::F32, "f32"), (Elem::F64, "f64"), (Elem::I32, "i32"), (Elem::I64, "i64")];
+pub(super) const ELEMS: &[(Elem, &str)] = &[
+    (Elem::F32, "f32"),
+    (Elem::F64, "f64"),
+    (Elem::I32, "i32"),
+    (Elem::I64, "i64"),
+];
 
 /// Names of one-operand primitives.
 pub(super) const UNOPS: &[(UnOp, &str)] = &[
@@ -78,8 +82,12 @@ pub(super) const COMPARE: &[(CmpOp, &str)] = &[
 ];
 
 /// Names of reductions.
-pub(super) const REDOPS: &[(RedOp, &str)] =
-    &[(RedOp::Sum, "sum"), (RedOp::Prod, "prod"), (RedOp::Min, "min"), (RedOp::Max, "max")];
+pub(super) const REDOPS: &[(RedOp, &str)] = &[
+    (RedOp::Sum, "sum"),
+    (RedOp::Prod, "prod"),
+    (RedOp::Min, "min"),
+    (RedOp::Max, "max"),
+];
 
 /// The letter of a symbol's name.
 pub(super) fn letter(kind: &SymKind) -> char {
@@ -123,7 +131,10 @@ pub(super) fn constant(elem: Elem, bits: u64) -> String {
 pub(super) fn operands(e: &Expr) -> Vec<ExprId> {
     match e {
         Expr::Load { .. } | Expr::Const { .. } | Expr::Local(_) | Expr::Int { .. } => Vec::new(),
-        Expr::Un { a, .. } | Expr::Convert { a, .. } | Expr::Bits { a, .. } | Expr::Narrow { a, .. } => {
+        Expr::Un { a, .. }
+        | Expr::Convert { a, .. }
+        | Expr::Bits { a, .. }
+        | Expr::Narrow { a, .. } => {
             vec![*a]
         }
         Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => vec![*a, *b],
@@ -175,7 +186,13 @@ impl Printer<'_> {
         let Some(buffer) = self.k.buffers.get(b.0 as usize) else {
             return format!("?{}", b.0);
         };
-        match self.k.buffers.iter().filter(|o| o.name == buffer.name).count() {
+        match self
+            .k
+            .buffers
+            .iter()
+            .filter(|o| o.name == buffer.name)
+            .count()
+        {
             1 => buffer.name.clone(),
             _ => format!("{}#{}", buffer.name, b.0),
         }
@@ -216,26 +233,38 @@ impl Printer<'_> {
             Expr::Load { buf, at } => (format!("{}[{}]", self.buf(*buf), self.dim(at)), 4),
             Expr::Const { elem, bits } => (constant(*elem, *bits), 4),
             Expr::Local(l) => (format!("l{}", l.0), 4),
-            Expr::Int { value, elem } => {
-                (format!("index.{}({})", name(ELEMS, *elem), self.dim(value)), 4)
-            }
+            Expr::Int { value, elem } => (
+                format!("index.{}({})", name(ELEMS, *elem), self.dim(value)),
+                4,
+            ),
             Expr::Un { op, a } => (format!("{}({})", name(UNOPS, *op), x(a)), 4),
             Expr::Bin { op, a, b } => match INFIX.iter().find(|i| i.0 == *op) {
-                Some((_, sign, p)) => {
-                    (format!("{} {sign} {}", self.expr(*a, *p), self.expr(*b, p + 1)), *p)
-                }
+                Some((_, sign, p)) => (
+                    format!("{} {sign} {}", self.expr(*a, *p), self.expr(*b, p + 1)),
+                    *p,
+                ),
                 None => (format!("{}({}, {})", name(BINOPS, *op), x(a), x(b)), 4),
             },
             Expr::Fma { a, b, c } => (format!("fma({}, {}, {})", x(a), x(b), x(c)), 4),
-            Expr::Cmp { op, a, b } => {
-                (format!("{} {} {}", self.expr(*a, 2), name(COMPARE, *op), self.expr(*b, 2)), 1)
-            }
+            Expr::Cmp { op, a, b } => (
+                format!(
+                    "{} {} {}",
+                    self.expr(*a, 2),
+                    name(COMPARE, *op),
+                    self.expr(*b, 2)
+                ),
+                1,
+            ),
             Expr::Select { cond, a, b } => (format!("select({}, {}, {})", x(cond), x(a), x(b)), 4),
             Expr::Convert { a, to } => (format!("to.{}({})", name(ELEMS, *to), x(a)), 4),
             Expr::Bits { a, to } => (format!("bits.{}({})", name(ELEMS, *to), x(a)), 4),
             Expr::Narrow { a, to } => (format!("narrow.{}({})", name(MEMS, *to), x(a)), 4),
         };
-        if binds < at_least { format!("({text})") } else { text }
+        if binds < at_least {
+            format!("({text})")
+        } else {
+            text
+        }
     }
 
     fn block(&mut self, body: &[Stmt]) {
@@ -250,13 +279,24 @@ impl Printer<'_> {
 
     fn stmt(&mut self, s: &Stmt) {
         match s {
-            Stmt::For { var, from, to, body } => {
+            Stmt::For {
+                var,
+                from,
+                to,
+                body,
+            } => {
                 let range = self.range(*var, from, to);
                 self.line(&format!("for {range} {{"));
                 self.block(body);
                 self.line("}");
             }
-            Stmt::Reduce { var, from, to, body, accs } => {
+            Stmt::Reduce {
+                var,
+                from,
+                to,
+                body,
+                accs,
+            } => {
                 let range = self.range(*var, from, to);
                 self.line(&format!("reduce {range} {{"));
                 self.block(body);
@@ -279,8 +319,15 @@ impl Printer<'_> {
                 let place = format!("{}[{}]", self.buf(*buf), self.dim(at));
                 self.line(&format!("{place} = {value}"));
             }
-            Stmt::If { all, then, otherwise } => {
-                let all: Vec<String> = all.iter().map(|d| format!("{} >= 0", self.dim(d))).collect();
+            Stmt::If {
+                all,
+                then,
+                otherwise,
+            } => {
+                let all: Vec<String> = all
+                    .iter()
+                    .map(|d| format!("{} >= 0", self.dim(d)))
+                    .collect();
                 self.line(&format!("if {} {{", all.join(" and ")));
                 self.block(then);
                 if !otherwise.is_empty() {
@@ -289,7 +336,13 @@ impl Printer<'_> {
                 }
                 self.line("}");
             }
-            Stmt::Index { sym, buf, at, limit, operand } => {
+            Stmt::Index {
+                sym,
+                buf,
+                at,
+                limit,
+                operand,
+            } => {
                 let below = limit.as_ref().map(|l| format!(" below {}", self.dim(l)));
                 let text = format!(
                     "index {} = {}[{}]{} operand {operand}",
@@ -315,7 +368,10 @@ impl Printer<'_> {
         self.depth += 1;
         let a = format!("a {}[{}]", self.buf(c.a), self.dim(&c.a_at));
         self.line(&a);
-        let panel = c.b.panel.as_ref().map(|(w, step)| format!(" panel {w} step {}", self.dim(step)));
+        let panel =
+            c.b.panel
+                .as_ref()
+                .map(|(w, step)| format!(" panel {w} step {}", self.dim(step)));
         let b = format!(
             "b {}[{}] row {}{}",
             self.buf(c.b.buf),
@@ -406,8 +462,12 @@ impl Printer<'_> {
         let free = (0u32..).map(Sym).zip(&self.k.syms);
         let free = free.filter(|(s, kind)| bound(kind) && !syms.contains(s));
         let free: Vec<String> = free.map(|(s, _)| self.sym(s)).collect();
-        let never = (0..self.k.locals.len() as u32).map(Local).filter(|l| !locals.contains(l));
-        free.into_iter().chain(never.map(|l| self.local(l))).collect()
+        let never = (0..self.k.locals.len() as u32)
+            .map(Local)
+            .filter(|l| !locals.contains(l));
+        free.into_iter()
+            .chain(never.map(|l| self.local(l)))
+            .collect()
     }
 }
 
@@ -417,7 +477,9 @@ pub fn for_each_stmt<'s>(body: &'s [Stmt], f: &mut dyn FnMut(&'s Stmt)) {
         f(s);
         match s {
             Stmt::For { body, .. } | Stmt::Reduce { body, .. } => for_each_stmt(body, f),
-            Stmt::If { then, otherwise, .. } => {
+            Stmt::If {
+                then, otherwise, ..
+            } => {
                 for_each_stmt(then, f);
                 for_each_stmt(otherwise, f);
             }
@@ -459,7 +521,12 @@ impl Renumber<'_> {
                 *a = self.expr(*a);
                 *b = self.expr(*b);
             }
-            Expr::Fma { a, b, c } | Expr::Select { cond: a, a: b, b: c } => {
+            Expr::Fma { a, b, c }
+            | Expr::Select {
+                cond: a,
+                a: b,
+                b: c,
+            } => {
                 *a = self.expr(*a);
                 *b = self.expr(*b);
                 *c = self.expr(*c);
@@ -481,7 +548,9 @@ impl Renumber<'_> {
                     accs.iter_mut().for_each(|a| a.value = self.root(a.value));
                 }
                 Stmt::Let { value, .. } | Stmt::Store { value, .. } => *value = self.root(*value),
-                Stmt::If { then, otherwise, .. } => {
+                Stmt::If {
+                    then, otherwise, ..
+                } => {
                     self.block(then);
                     self.block(otherwise);
                 }
@@ -501,7 +570,12 @@ impl LoopKernel {
     /// The same kernel with its expressions in order of use, equal ones merged and unused ones gone.
     pub fn canonical(&self) -> LoopKernel {
         let mut out = self.clone();
-        let mut r = Renumber { k: self, exprs: Vec::new(), known: HashMap::new(), new: HashMap::new() };
+        let mut r = Renumber {
+            k: self,
+            exprs: Vec::new(),
+            known: HashMap::new(),
+            new: HashMap::new(),
+        };
         r.block(&mut out.body);
         out.exprs = r.exprs;
         out
@@ -510,7 +584,12 @@ impl LoopKernel {
 
 impl fmt::Display for LoopKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut p = Printer { k: self, out: String::new(), depth: 0, named: HashMap::new() };
+        let mut p = Printer {
+            k: self,
+            out: String::new(),
+            depth: 0,
+            named: HashMap::new(),
+        };
         p.kernel();
         f.write_str(&p.out)
     }

@@ -25,12 +25,18 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Checks a kernel.
 pub fn verify(kernel: &LoopKernel) -> std::result::Result<(), VerifyError> {
-    let name = |what| VerifyError { kernel: kernel.name.clone(), what };
+    let name = |what| VerifyError {
+        kernel: kernel.name.clone(),
+        what,
+    };
     Verifier::new(kernel).kernel().map_err(name)
 }
 
 /// Checks that a schedule speaks of loops that the kernel has.
-pub fn verify_schedule(kernel: &LoopKernel, schedule: &Schedule) -> std::result::Result<(), VerifyError> {
+pub fn verify_schedule(
+    kernel: &LoopKernel,
+    schedule: &Schedule,
+) -> std::result::Result<(), VerifyError> {
     let mut wrong = None;
     let mut loops = HashSet::new();
     for_each_stmt(&kernel.body, &mut |s| {
@@ -44,11 +50,17 @@ pub fn verify_schedule(kernel: &LoopKernel, schedule: &Schedule) -> std::result:
         }
     });
     if let Some(v) = schedule.vector.iter().find(|v| !loops.contains(v)) {
-        wrong = Some(format!("the schedule vectorises v{}, which is no loop", v.0));
+        wrong = Some(format!(
+            "the schedule vectorises v{}, which is no loop",
+            v.0
+        ));
     }
     match wrong {
         None => Ok(()),
-        Some(what) => Err(VerifyError { kernel: kernel.name.clone(), what }),
+        Some(what) => Err(VerifyError {
+            kernel: kernel.name.clone(),
+            what,
+        }),
     }
 }
 
@@ -84,7 +96,9 @@ fn carried(k: &LoopKernel, body: &[Stmt]) -> Option<Local> {
                     accs.iter().for_each(|a| read(a.value, &inner, early));
                     done.extend(accs.iter().map(|a| a.local));
                 }
-                Stmt::If { then, otherwise, .. } => {
+                Stmt::If {
+                    then, otherwise, ..
+                } => {
                     walk(k, then, &mut done.clone(), early);
                     walk(k, otherwise, &mut done.clone(), early);
                 }
@@ -124,7 +138,8 @@ impl<'k> Verifier<'k> {
     fn kernel(&mut self) -> Result<()> {
         let k = self.k;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let identifier = |n: &str| n.chars().all(word) && !n.starts_with(|c: char| c.is_ascii_digit());
+        let identifier =
+            |n: &str| n.chars().all(word) && !n.starts_with(|c: char| c.is_ascii_digit());
         if k.name.is_empty() || !identifier(&k.name) {
             return Err("its name is not an identifier of C".into());
         }
@@ -146,7 +161,10 @@ impl<'k> Verifier<'k> {
         let mut entries = HashSet::new();
         for b in &k.buffers {
             if b.name.is_empty() || !identifier(&b.name) {
-                return Err(format!("the buffer's name `{}` is not an identifier", b.name));
+                return Err(format!(
+                    "the buffer's name `{}` is not an identifier",
+                    b.name
+                ));
             }
             match &b.kind {
                 BufferKind::Input(n) | BufferKind::Output(n) if *n > i32::MAX as u32 / 8 => {
@@ -162,10 +180,15 @@ impl<'k> Verifier<'k> {
                     self.dim(offset, "the place of a scratch buffer")?;
                     let whole = match offset {
                         Dim::Const(c) => c % 64 == 0,
-                        Dim::Sum(s) => s.constant % 64 == 0 && s.terms.iter().all(|t| t.1 % 64 == 0),
+                        Dim::Sum(s) => {
+                            s.constant % 64 == 0 && s.terms.iter().all(|t| t.1 % 64 == 0)
+                        }
                     };
                     if !whole {
-                        return Err(format!("scratch `{}` is not at a multiple of 64 bytes", b.name));
+                        return Err(format!(
+                            "scratch `{}` is not at a multiple of 64 bytes",
+                            b.name
+                        ));
                     }
                 }
             }
@@ -177,7 +200,9 @@ impl<'k> Verifier<'k> {
             if operands(e).iter().any(|o| o.0 as usize >= i) {
                 return Err(format!("expression {i} does not come after its operands"));
             }
-            let ty = self.typed(e).map_err(|what| format!("expression {i}: {what}"))?;
+            let ty = self
+                .typed(e)
+                .map_err(|what| format!("expression {i}: {what}"))?;
             self.types.push(ty);
         }
         self.block(&k.body)?;
@@ -185,10 +210,16 @@ impl<'k> Verifier<'k> {
     }
 
     fn buffer(&self, b: Buf) -> Result<&'k Buffer> {
-        self.k.buffers.get(b.0 as usize).ok_or_else(|| format!("there is no buffer {}", b.0))
+        self.k
+            .buffers
+            .get(b.0 as usize)
+            .ok_or_else(|| format!("there is no buffer {}", b.0))
     }
     fn ty(&self, e: ExprId) -> Result<Ty> {
-        self.types.get(e.0 as usize).copied().ok_or_else(|| format!("there is no expression {}", e.0))
+        self.types
+            .get(e.0 as usize)
+            .copied()
+            .ok_or_else(|| format!("there is no expression {}", e.0))
     }
     fn elem(&self, e: ExprId) -> Result<Elem> {
         match self.ty(e)? {
@@ -206,7 +237,11 @@ impl<'k> Verifier<'k> {
         Ok(match e {
             Expr::Load { buf, .. } => Ty::Num(self.buffer(*buf)?.mem.elem()),
             Expr::Const { elem, .. } | Expr::Int { elem, .. } => Ty::Num(*elem),
-            Expr::Local(l) => *self.k.locals.get(l.0 as usize).ok_or_else(|| format!("there is no local {}", l.0))?,
+            Expr::Local(l) => *self
+                .k
+                .locals
+                .get(l.0 as usize)
+                .ok_or_else(|| format!("there is no local {}", l.0))?,
             Expr::Un { op, a } => {
                 let ty = self.ty(*a)?;
                 let fits = match (op, ty) {
@@ -228,7 +263,9 @@ impl<'k> Verifier<'k> {
                     (B::And | B::Or | B::Xor | B::Add | B::Mul | B::Min | B::Max, Ty::Bool) => true,
                     (_, Ty::Bool) => false,
                     (B::Pow | B::MinFast | B::MaxFast, Ty::Num(e)) => e.is_float(),
-                    (B::And | B::Or | B::Xor | B::Shl | B::Shr | B::Sar, Ty::Num(e)) => !e.is_float(),
+                    (B::And | B::Or | B::Xor | B::Shl | B::Shr | B::Sar, Ty::Num(e)) => {
+                        !e.is_float()
+                    }
                     _ => true,
                 };
                 if !fits {
@@ -297,7 +334,9 @@ impl<'k> Verifier<'k> {
             }
             let e = &self.k.exprs[id.0 as usize];
             match e {
-                Expr::Load { at, buf } => self.dim(at, &format!("an index of `{}`", self.buffer(*buf)?.name))?,
+                Expr::Load { at, buf } => {
+                    self.dim(at, &format!("an index of `{}`", self.buffer(*buf)?.name))?
+                }
                 Expr::Int { value, .. } => self.dim(value, "an integer")?,
                 Expr::Local(l) if !self.assigned[l.0 as usize] => {
                     return Err(format!("l{} is read before it is assigned", l.0));
@@ -312,7 +351,9 @@ impl<'k> Verifier<'k> {
         let i = l.0 as usize;
         match self.k.locals.get(i) {
             None => return Err(format!("there is no local {}", l.0)),
-            Some(own) if *own != ty => return Err(format!("l{i} of type {own:?} is assigned {ty:?}")),
+            Some(own) if *own != ty => {
+                return Err(format!("l{i} of type {own:?} is assigned {ty:?}"));
+            }
             Some(_) => {}
         }
         self.assigned[i] = true;
@@ -346,7 +387,12 @@ impl<'k> Verifier<'k> {
 
     fn stmt(&mut self, s: &Stmt) -> Result<()> {
         match s {
-            Stmt::For { var, from, to, body } => {
+            Stmt::For {
+                var,
+                from,
+                to,
+                body,
+            } => {
                 self.dim(from, "a loop's start")?;
                 self.dim(to, "a loop's end")?;
                 self.inside(|v| {
@@ -355,7 +401,13 @@ impl<'k> Verifier<'k> {
                     Ok(())
                 })
             }
-            Stmt::Reduce { var, from, to, body, accs } => {
+            Stmt::Reduce {
+                var,
+                from,
+                to,
+                body,
+                accs,
+            } => {
                 self.dim(from, "a reduction's start")?;
                 self.dim(to, "a reduction's end")?;
                 self.inside(|v| {
@@ -392,10 +444,17 @@ impl<'k> Verifier<'k> {
                 match self.ty(*value)? {
                     Ty::Num(e) if e == buffer.mem.elem() => Ok(()),
                     Ty::Bool if buffer.mem.elem() == Elem::I32 => Ok(()),
-                    ty => Err(format!("{ty:?} is stored to `{}` of {:?}", buffer.name, buffer.mem)),
+                    ty => Err(format!(
+                        "{ty:?} is stored to `{}` of {:?}",
+                        buffer.name, buffer.mem
+                    )),
                 }
             }
-            Stmt::If { all, then, otherwise } => {
+            Stmt::If {
+                all,
+                then,
+                otherwise,
+            } => {
                 all.iter().try_for_each(|c| self.dim(c, "a condition"))?;
                 if !otherwise.is_empty() && all.len() > 1 {
                     return Err("a condition with an alternative has more than one term".into());
@@ -403,12 +462,21 @@ impl<'k> Verifier<'k> {
                 self.inside(|v| v.block(then))?;
                 self.inside(|v| v.block(otherwise))
             }
-            Stmt::Index { sym, buf, at, limit, .. } => {
+            Stmt::Index {
+                sym,
+                buf,
+                at,
+                limit,
+                ..
+            } => {
                 let buffer = self.buffer(*buf)?;
                 self.dim(at, &format!("an index of `{}`", buffer.name))?;
                 limit.iter().try_for_each(|l| self.dim(l, "a limit"))?;
                 if buffer.mem.elem().is_float() {
-                    return Err(format!("an index is loaded from `{}` of {:?}", buffer.name, buffer.mem));
+                    return Err(format!(
+                        "an index is loaded from `{}` of {:?}",
+                        buffer.name, buffer.mem
+                    ));
                 }
                 self.bind(*sym, SymKind::Loaded)
             }
@@ -417,7 +485,15 @@ impl<'k> Verifier<'k> {
     }
 
     fn contract(&mut self, c: &Contract) -> Result<()> {
-        for d in [&c.rows.0, &c.rows.1, &c.cols.0, &c.cols.1, &c.depth, &c.b.base, &c.b.k_stride] {
+        for d in [
+            &c.rows.0,
+            &c.rows.1,
+            &c.cols.0,
+            &c.cols.1,
+            &c.depth,
+            &c.b.base,
+            &c.b.k_stride,
+        ] {
             self.dim(d, "a contraction")?;
         }
         if let Some((width, stride)) = &c.b.panel {
@@ -430,7 +506,10 @@ impl<'k> Verifier<'k> {
         for b in [c.a, c.b.buf] {
             let buffer = self.buffer(b)?;
             if buffer.mem != Mem::F32 {
-                return Err(format!("a contraction reads `{}` of {:?}", buffer.name, buffer.mem));
+                return Err(format!(
+                    "a contraction reads `{}` of {:?}",
+                    buffer.name, buffer.mem
+                ));
             }
         }
         self.inside(|v| {
@@ -446,7 +525,9 @@ impl<'k> Verifier<'k> {
             v.bind(c.col, SymKind::Loop)?;
             v.assign(c.acc, Ty::Num(Elem::F32))?;
             let mut nested = false;
-            for_each_stmt(&c.epilogue, &mut |s| nested |= matches!(s, Stmt::Contract(_)));
+            for_each_stmt(&c.epilogue, &mut |s| {
+                nested |= matches!(s, Stmt::Contract(_))
+            });
             if nested {
                 return Err("a contraction inside an epilogue".into());
             }
@@ -459,7 +540,10 @@ impl<'k> Verifier<'k> {
     fn written_and_read(&self, body: &[Stmt]) -> Result<()> {
         for s in body {
             let (Stmt::For { body, .. } | Stmt::Reduce { body, .. }) = s else {
-                if let Stmt::If { then, otherwise, .. } = s {
+                if let Stmt::If {
+                    then, otherwise, ..
+                } = s
+                {
                     self.written_and_read(then)?;
                     self.written_and_read(otherwise)?;
                 }
@@ -493,7 +577,9 @@ impl<'k> Verifier<'k> {
                     && stores.iter().any(|(b, place)| b == buf && *place != at)
                 {
                     let name = &self.buffer(*buf)?.name;
-                    return Err(format!("`{name}` is read at another index in the loop that writes it"));
+                    return Err(format!(
+                        "`{name}` is read at another index in the loop that writes it"
+                    ));
                 }
             }
         }
