@@ -115,6 +115,14 @@ fn of_lowering(error: &LowerError) -> Class {
     }
 }
 
+/// A file that is not there is the caller's mistake.
+fn of_io(error: &std::io::Error) -> Class {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Class::Usage,
+        _ => Class::Other,
+    }
+}
+
 fn of_code(code: ErrorCode) -> Class {
     match code {
         ErrorCode::Input | ErrorCode::Check | ErrorCode::Index => Class::Invalid,
@@ -128,10 +136,8 @@ impl Error {
     /// What the error means for the caller.
     pub fn class(&self) -> Class {
         match self {
-            Error::Onnx(OnnxError::Io { source, .. }) => match source.kind() {
-                std::io::ErrorKind::NotFound => Class::Usage,
-                _ => Class::Other,
-            },
+            Error::Onnx(OnnxError::Io { source, .. }) => of_io(source),
+            Error::Onnx(OnnxError::NotAFile { .. }) => Class::Usage,
             Error::Onnx(_) | Error::Invalid(_) => Class::Invalid,
             Error::Faults(Faults(faults)) => {
                 if faults.iter().all(|f| f.kind == FaultKind::Unsupported) {
@@ -148,6 +154,7 @@ impl Error {
             }
             Error::Lower(error) => of_lowering(error),
             Error::Link(LinkError::Name(_)) => Class::Usage,
+            Error::Link(LinkError::File { source, .. }) => of_io(source),
             Error::Link(_) => Class::Other,
             Error::File { class, .. } => *class,
             Error::Usage(_) => Class::Usage,
@@ -159,15 +166,11 @@ impl Error {
 
     /// The operating system refused; a file that is not there is the caller's mistake.
     pub fn io(action: &'static str, path: &Path, error: &std::io::Error) -> Error {
-        let class = match error.kind() {
-            std::io::ErrorKind::NotFound => Class::Usage,
-            _ => Class::Other,
-        };
         Error::File {
             action,
             path: path.to_path_buf(),
             message: error.to_string(),
-            class,
+            class: of_io(error),
         }
     }
 

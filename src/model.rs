@@ -186,7 +186,13 @@ impl Model {
         let mut made = pipeline::write(&program, &name, output, weights, options)?;
         let header = header.map_or_else(|| output.with_extension("h"), Path::to_path_buf);
         let text = lapidary_link::header(&program.graph, &name);
-        write_file(&header, |file| file.write_all(text.as_bytes()))?;
+        if let Err(error) = write_file(&header, |file| file.write_all(text.as_bytes())) {
+            // All or nothing; the first error is the one that tells.
+            for path in &made {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error);
+        }
         made.push(header);
         Ok(made)
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use lapidary::case::{Case, DataSet, WrongOutput};
 use lapidary::{Compiled, Error, Model, Options, bisect};
 
-use super::common::{CompileOptions, require_cpu, require_file};
+use super::common::{CompileOptions, print, require_cpu, require_file};
 
 /// Checks a model, or the results of a folder with a model and data sets
 #[derive(Args)]
@@ -46,8 +46,7 @@ impl Check {
         }
         let model = self.compile.load(&self.path)?;
         model.check(&options)?;
-        println!("{}: sound", self.path.display());
-        Ok(())
+        print(&format!("{}: sound\n", self.path.display()))
     }
 
     fn case(&self, options: &Options) -> Result<(), Error> {
@@ -57,14 +56,17 @@ impl Check {
         let mut context = compiled.context()?;
         let names = case.model.output_names();
         if case.sets.is_empty() {
-            println!("{}: compiled; no data sets", self.path.display());
+            print(&format!("{}: compiled; no data sets\n", self.path.display()))?;
         }
         let mut wrong = Vec::new();
         for folder in &case.sets {
             let set = case.read_set(folder)?;
             let found = context.run_tensors(&set.inputs)?;
             match set.judge(&found, &names, case.tolerance) {
-                Ok(greatest) => println!("{}: right, greatest difference {greatest:.3e}", set.name),
+                Ok(greatest) => print(&format!(
+                    "{}: right, greatest difference {greatest:.3e}\n",
+                    set.name
+                ))?,
                 Err(outputs) => {
                     wrong.push(describe(&set, &outputs));
                     if self.bisect {

@@ -1,5 +1,6 @@
 //! What verbs share: options, models of either kind, and how values are described.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -135,6 +136,14 @@ pub fn shape_for(info: &ValueInfo, dims: &[String]) -> Result<Vec<usize>, Error>
             by_place.or_else(by_name).or(dim.value).unwrap_or(1)
         })
         .collect())
+}
+
+/// Writes a result. What cannot be written (a full disk behind the shell's `>`) is an error.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::Other(format!("cannot write to standard output: {error}")))
 }
 
 /// `f32[batch, 3, 224, 224]`

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lapidary::Error;
 
-use super::common::{CompileOptions, require_file};
+use super::common::{CompileOptions, print, require_file};
 
 /// Compiles a model to a file
 #[derive(Args)]
@@ -38,7 +38,7 @@ impl Compile {
         )?;
         for path in made {
             let bytes = std::fs::metadata(&path).map_or(0, |m| m.len());
-            println!("{} ({} bytes)", path.display(), bytes);
+            print(&format!("{} ({} bytes)\n", path.display(), bytes))?;
         }
         Ok(())
     }

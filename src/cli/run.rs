@@ -8,7 +8,7 @@ use lapidary::files::{read_npz, read_tensor, write_file, write_npz};
 use lapidary::random::Random;
 use lapidary::{Error, Tensor, Value, ValueInfo};
 
-use super::common::{CompileOptions, named, open, shape_for, summary};
+use super::common::{CompileOptions, named, open, print, shape_for, summary};
 
 /// Runs a model once: prints its outputs, or writes them to a file
 #[derive(Args)]
@@ -64,7 +64,7 @@ impl Run {
             Some(path) => write_outputs(path, &named),
             None => {
                 for (name, tensor) in named {
-                    println!("{}", summary(name, tensor));
+                    print(&format!("{}\n", summary(name, tensor)))?;
                 }
                 Ok(())
             }

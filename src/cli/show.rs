@@ -286,5 +286,6 @@ fn node_names(program: &Program, node: NodeId) -> impl Iterator<Item = &str> {
 
 fn write(out: &mut impl Write, text: &str) -> Result<(), Error> {
     out.write_all(text.as_bytes())
-        .map_err(|error| Error::Other(format!("cannot write: {error}")))
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::Other(format!("cannot write to standard output: {error}")))
 }

@@ -22,7 +22,7 @@ use lapidary::pipeline::Work;
 use lapidary::random::Random;
 use lapidary::{Compiled, Context, Error, Model, Options, Tensor, TensorView, pipeline};
 
-use super::common::{CompileOptions, is_library, require_cpu, require_file, shape_for};
+use super::common::{CompileOptions, is_library, print, require_cpu, require_file, shape_for};
 use peer::{Against, Peer};
 use report::Entry;
 
@@ -181,8 +181,8 @@ impl Bench {
             .collect();
         let name = self.path.display().to_string();
         match self.format {
-            Format::Json => println!("{}", report::json(&name, &entries)),
-            Format::Table => print!("{}", report::table(&name, &entries, &peaks)),
+            Format::Json => print(&format!("{}\n", report::json(&name, &entries)))?,
+            Format::Table => print(&report::table(&name, &entries, &peaks))?,
         }
         if self.profile {
             let threads = self.threads.first().copied().unwrap_or(1);
@@ -369,12 +369,11 @@ impl Bench {
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
         context.run_in_place(&views)?;
         let cold = ready + begin.elapsed();
-        println!(
-            "{} {}",
+        print(&format!(
+            "{} {}\n",
             cold.as_nanos(),
             peak_memory(Path::new("/proc/self/status"))
-        );
-        Ok(())
+        ))
     }
 }
 

@@ -701,17 +701,29 @@ impl Expander<'_> {
                 } else {
                     l
                 };
-                let fault = Inst::Fault {
+                // What is reported is the index as it was read.
+                let mut then = Vec::new();
+                let mut value = r;
+                if cmp == kernel::GCmp::Lt {
+                    value = self.out.reg(Class::Gpr);
+                    then.push(Inst::GBin {
+                        op: kernel::GOp::Sub,
+                        dst: value,
+                        a: r,
+                        b: l,
+                    });
+                }
+                then.push(Inst::Fault {
                     kind: FAULT_INDEX,
                     operand,
-                    value: r,
+                    value,
                     limit: l,
-                };
+                });
                 self.emit(Inst::If {
                     cmp,
                     a: r,
                     b,
-                    then: vec![fault],
+                    then,
                     otherwise: Vec::new(),
                 });
             }

@@ -180,7 +180,13 @@ pub fn write(
         place.publish(&weights_temporary, file)?;
     }
     drop(weights_place);
-    place.publish(&made, path)?;
+    if let Err(error) = place.publish(&made, path) {
+        if let Some(file) = &weights_file {
+            // Of no use alone; the first error is the one that tells.
+            let _ = std::fs::remove_file(file);
+        }
+        return Err(error);
+    }
     Ok(Written {
         path: path.to_path_buf(),
         weights: weights_file,
