@@ -80,7 +80,7 @@ static int32_t recurrent(
     const lap_tensor *x = in[0], *operand[8] = {0};
     for (int32_t i = 0; i < 8 && i < n_in; i++) operand[i] = in[i];
     int64_t n = net.hidden, d = net.directions, all = net.acts_n * d;
-    NEED(at->ints[0] >= 0 && at->ints[0] <= 2 && n > 0, "direction {a}, hidden size {b}", at->ints[0], n);
+    NEED(at->ints[0] >= 0 && at->ints[0] <= 2 && n > 0 && n < INT32_MAX, "direction {a}, hidden size {b}", at->ints[0], n);
     NEED(at->ints[4] == all && at->n_ints >= 5 + all, "{a} activations, expected {b}", at->ints[4], all);
     NEED(at->n_floats >= 1 + 2 * all, "{a} parameters of activations, expected {b}", at->n_floats - 1, 2 * all);
     for (int64_t i = 0; i < all; i++) {

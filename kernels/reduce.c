@@ -92,7 +92,7 @@ static void reduce_tasks(void *const *buffers, const int64_t *dims, int64_t begi
     (void)worker;
     for (int64_t o = begin; o < end; o++) {
         int64_t base = offset(o, j->kept, j->kept_dims, j->kept_strides);
-        if (wide && j->kind != L2 && j->kind < LOG_SUM + 8 && j->kind != LOG_SUM && j->kind != LOG_SUM_EXP) {
+        if (wide && j->kind != L2 && j->kind != LOG_SUM && j->kind != LOG_SUM_EXP) {
             ((uint64_t *)j->y->data)[o] = reduce_integer(j, base);
         } else {
             double v = reduce_number(j, base);
@@ -106,25 +106,26 @@ static void reduce_tasks(void *const *buffers, const int64_t *dims, int64_t begi
     }
 }
 
-/* x, axes. Ints: kind (by the order above), keep, noop_with_empty_axes. */
+/* x, axes or none. Ints: kind (by the order above), keep, noop_with_empty_axes (then no axis is reduced, but squares,
+ * roots and logarithms are taken all the same). */
 LAP_LIBRARY_KERNEL(lap_lib_reduce) {
-    EXPECT(2, 1, 3, 0);
+    EXPECT(1, 1, 3, 0);
     const lap_tensor *x = in[0];
-    int64_t axes[LAP_MAX_RANK], n, dims[LAP_MAX_RANK], strides[LAP_MAX_RANK], stride = 1;
+    const lap_tensor *list = lap_opt(in, n_in, 1);
+    int64_t axes[LAP_MAX_RANK], n = 0, dims[LAP_MAX_RANK], strides[LAP_MAX_RANK], stride = 1;
     int32_t rank = 0;
     uint32_t set = 0;
     reduce_job j = {.x = x, .y = out[0], .kind = at->ints[0], .inner = 1};
     NEED(j.kind >= SUM && j.kind <= OR, "reduction {a}", j.kind, 0);
     NEED(lap_is_number(x->dtype), "elements of type {a}, expected numbers", x->dtype, 0);
     NEED(out[0]->dtype == x->dtype, "an output of type {a} for elements of type {b}", out[0]->dtype, x->dtype);
-    TRY(lap_ints(ctx, in[1], 1, axes, LAP_MAX_RANK, &n, node_id));
+    if (list) TRY(lap_ints(ctx, list, 1, axes, LAP_MAX_RANK, &n, node_id));
     for (int64_t k = 0; k < n; k++) {
         int32_t a;
         TRY(lap_axis(ctx, axes[k], x->rank, &a, node_id));
         set |= 1u << a;
     }
     if (n == 0 && !at->ints[2]) set = ~0u;
-    if (n == 0 && at->ints[2]) return lap_copy_as(ctx, x, out[0], x->rank, x->dims, node_id);
     for (int32_t a = x->rank - 1; a >= 0; a--) {
         strides[a] = stride;
         if (__builtin_mul_overflow(stride, x->dims[a], &stride)) stride = 0; /* then x is empty */

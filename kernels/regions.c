@@ -2,6 +2,7 @@
 #include "lap_library.h"
 
 #define MAX_SPACE 3 /* spatial axes */
+#define MAX_SAMPLES 4096 /* of a bin of a region, along an axis */
 
 /* ---- grid_sample ------------------------------------------------------------------------------- */
 
@@ -229,22 +230,27 @@ static void roi_tasks(void *const *buffers, const int64_t *dims, int64_t begin, 
         }
         double bin_h = h / (double)j->out_h, bin_w = w / (double)j->out_w;
         double grid_h = j->ratio > 0 ? (double)j->ratio : ceil(bin_h), grid_w = j->ratio > 0 ? (double)j->ratio : ceil(bin_w);
-        if (!(grid_h < 65536 && grid_w < 65536)) { /* also NaN */
-            if (!worker->fault.kind) worker->fault = (lap_fault){LAP_FAULT_VALUE, 1, n, 65536};
+        if (!(fabs(grid_h) <= MAX_SAMPLES && fabs(grid_w) <= MAX_SAMPLES)) { /* also NaN */
+            if (!worker->fault.kind) worker->fault = (lap_fault){LAP_FAULT_VALUE, 1, n, MAX_SAMPLES};
             return;
         }
         int64_t rows = (int64_t)grid_h, columns = (int64_t)grid_w, count = lap_max(rows * columns, 1);
         for (int64_t o = 0; o < j->out_h * j->out_w; o++) {
             double sum = 0;
             int any = 0;
+            if (worker->cancel && atomic_load_explicit(worker->cancel, memory_order_relaxed)) return;
             for (int64_t iy = 0; iy < rows; iy++) {
                 double yy = y0 + (double)(o / j->out_w) * bin_h + ((double)iy + 0.5) * bin_h / grid_h, py = 0;
                 int64_t ly = 0, hy = 0;
                 int in_y = bilinear(yy, j->height, &ly, &hy, &py);
+                if (!in_y) { /* all zeros */
+                    if (j->max && columns > 0) sum = any ? fmax(sum, 0) : 0, any = 1;
+                    continue;
+                }
                 for (int64_t ix = 0; ix < columns; ix++) {
                     double xx = x0 + (double)(o % j->out_w) * bin_w + ((double)ix + 0.5) * bin_w / grid_w, px = 0, v[4] = {0};
                     int64_t lx = 0, hx = 0;
-                    if (in_y && bilinear(xx, j->width, &lx, &hx, &px)) {
+                    if (bilinear(xx, j->width, &lx, &hx, &px)) {
                         v[0] = (1 - py) * (1 - px) * (double)x[ly * j->width + lx];
                         v[1] = (1 - py) * px * (double)x[ly * j->width + hx];
                         v[2] = py * (1 - px) * (double)x[hy * j->width + lx];
@@ -272,7 +278,7 @@ LAP_LIBRARY_KERNEL(lap_lib_roi_align) {
     NEED(x->rank == 4, "an input of rank {a}, expected {b}", x->rank, 4);
     NEED(rois->rank == 2 && rois->dims[1] == 4, "regions of rank {a}, expected [n, 4]", rois->rank, 0);
     int64_t n = rois->dims[0], found, dims[] = {n, x->dims[1], at->ints[1], at->ints[2]};
-    NEED(dims[2] > 0 && dims[3] > 0 && at->ints[3] < 65536, "an output of {a} by {b}", dims[2], dims[3]);
+    NEED(dims[2] > 0 && dims[3] > 0 && dims[2] < 65536 && dims[3] < 65536 && at->ints[3] <= MAX_SAMPLES, "an output of {a} by {b}", dims[2], dims[3]);
     TEMP(int64_t, batch, n);
     TRY(lap_ints(ctx, in[2], 2, batch, n, &found, node_id));
     NEED(found == n, "{a} batch indices for {b} regions", found, n);
@@ -297,7 +303,7 @@ LAP_LIBRARY_KERNEL(lap_lib_max_roi_pool) {
     NEED(x->rank == 4, "an input of rank {a}, expected {b}", x->rank, 4);
     NEED(rois->rank == 2 && rois->dims[1] == 5, "regions of rank {a}, expected [n, 5]", rois->rank, 0);
     int64_t n = rois->dims[0], c = x->dims[1], h = x->dims[2], w = x->dims[3], dims[] = {n, c, at->ints[0], at->ints[1]};
-    NEED(dims[2] > 0 && dims[3] > 0, "an output of {a} by {b}", dims[2], dims[3]);
+    NEED(dims[2] > 0 && dims[3] > 0 && dims[2] < 65536 && dims[3] < 65536, "an output of {a} by {b}", dims[2], dims[3]);
     NEED(lap_is_float(x->dtype) && lap_is_float(rois->dtype) && out[0]->dtype == x->dtype, "elements of types {a} and {b}",
          x->dtype, rois->dtype);
     TRY(lap_output_alloc(ctx, out[0], 4, dims, node_id));

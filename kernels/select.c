@@ -8,6 +8,7 @@ LAP_LIBRARY_KERNEL(lap_lib_non_zero) {
     EXPECT(1, 1, 0, 0);
     const lap_tensor *x = in[0];
     NEED(lap_is_number(x->dtype), "elements of type {a}, expected numbers", x->dtype, 0);
+    NEED(out[0]->dtype == LAPIDARY_I64, "an output of type {a}, expected i64 ({b})", out[0]->dtype, LAPIDARY_I64);
     int64_t n = lap_elements(x), found = 0;
     TEMP(int64_t, places, n);
     for (int64_t i = 0; i < n; i++) {

@@ -13,10 +13,14 @@ static int advance(int64_t *index, const int64_t *dims, int64_t n) {
     return 0;
 }
 
-/* The spatial rank of a record and that of its input. */
-static int32_t space_of(lap_context *ctx, int64_t n, const lap_tensor *x, int32_t n_ints, int32_t lists, int32_t head, int32_t node_id) {
+/* The spatial rank of a record and that of its input; the record's lists hold small numbers. */
+static int32_t space_of(
+    lap_context *ctx, int64_t n, const lap_tensor *x, const lap_attrs *at, int32_t lists, int32_t head, int32_t node_id) {
     NEED(n >= 1 && n <= MAX_SPACE, "{a} spatial axes, expected 1 to {b}", n, MAX_SPACE);
-    NEED(n_ints >= head + lists * n, "the record has {a} integers, expected {b}", n_ints, head + lists * n);
+    NEED(at->n_ints >= head + lists * n, "the record has {a} integers, expected {b}", at->n_ints, head + lists * n);
+    for (int64_t i = head; i < head + lists * n; i++) {
+        NEED(at->ints[i] > -INT32_MAX && at->ints[i] < INT32_MAX, "entry {a} of the record is {b}", i, at->ints[i]);
+    }
     NEED(!x || x->rank == n + 2, "an input of rank {a} for {b} spatial axes", x ? x->rank : 0, n);
     return LAPIDARY_OK;
 }
@@ -77,7 +81,7 @@ LAP_LIBRARY_KERNEL(lap_lib_max_pool) {
     EXPECT(1, 1, 2, 0);
     const lap_tensor *x = in[0], *shape = out[0] ? out[0] : n_out > 1 ? out[1] : NULL;
     int64_t n = at->ints[1], dims[LAP_MAX_RANK];
-    TRY(space_of(ctx, n, x, at->n_ints, 4, 2, node_id));
+    TRY(space_of(ctx, n, x, at, 4, 2, node_id));
     if (!shape) return LAPIDARY_OK;
     NEED(lap_is_number(x->dtype), "elements of type {a}, expected numbers", x->dtype, 0);
     for (int64_t i = 2; i < 2 + 4 * n; i++) NEED(at->ints[i] >= (i < 2 + 3 * n ? 1 : 0), "the window has {a} at {b}", at->ints[i], i);
@@ -102,7 +106,7 @@ LAP_LIBRARY_KERNEL(lap_lib_max_unpool) {
     EXPECT(2, 1, 1, 0);
     const lap_tensor *x = in[0], *wanted = lap_opt(in, n_in, 2);
     int64_t n = at->ints[0], dims[LAP_MAX_RANK], inner[LAP_MAX_RANK], rank, total = lap_elements(x);
-    TRY(space_of(ctx, n, x, at->n_ints, 4, 1, node_id));
+    TRY(space_of(ctx, n, x, at, 4, 1, node_id));
     memcpy(inner, x->dims, sizeof inner);
     for (int64_t d = 0; d < n; d++) {
         const int64_t *lists = at->ints + 1 + d;
@@ -148,7 +152,7 @@ LAP_LIBRARY_KERNEL(lap_lib_col2im) {
     EXPECT(3, 1, 1, 0);
     const lap_tensor *x = in[0];
     int64_t n = at->ints[0], image[LAP_MAX_RANK], block[LAP_MAX_RANK], blocks[MAX_SPACE], found, dims[LAP_MAX_RANK];
-    TRY(space_of(ctx, n, NULL, at->n_ints, 4, 1, node_id));
+    TRY(space_of(ctx, n, NULL, at, 4, 1, node_id));
     NEED(x->rank == 3, "an input of rank {a}, expected {b}", x->rank, 3);
     TRY(lap_ints(ctx, in[1], 1, image, LAP_MAX_RANK, &found, node_id));
     NEED(found == n, "an image of {a} axes, expected {b}", found, n);
@@ -265,7 +269,7 @@ LAP_LIBRARY_KERNEL(lap_lib_deform_conv) {
     EXPECT(3, 1, 3, 0);
     const lap_tensor *x = in[0], *w = in[1], *offset = in[2], *bias = lap_opt(in, n_in, 3), *mask = lap_opt(in, n_in, 4);
     int64_t groups = at->ints[0], offset_groups = at->ints[1], n = at->ints[2], dims[LAP_MAX_RANK];
-    TRY(space_of(ctx, n, x, at->n_ints, 5, 3, node_id));
+    TRY(space_of(ctx, n, x, at, 5, 3, node_id));
     NEED(w->rank == x->rank && offset->rank == x->rank, "weights of rank {a}, offsets of rank {b}", w->rank, offset->rank);
     const int64_t *kernel = at->ints + 3, taps = lap_count((int32_t)n, kernel);
     for (int64_t d = 0; d < n; d++) NEED(kernel[d] == w->dims[2 + d], "a kernel of {a}, the weights have {b}", kernel[d], w->dims[2 + d]);

@@ -16,7 +16,8 @@
 //! 3: plain nodes), features, targets, number of groups (plain: of trees), trees, steps of a row,
 //! aggregate (0 sum, 1 average, 2 least, 3 greatest), post (0 none, 1 softmax, 2 logistic,
 //! 3 softmax_zero, 4 probit), labels (0 none, 1 i64, 2 strings), then the i64 labels. Floats: base
-//! values. Strings: nodes; NaN bits; groups (eight roots, steps: u32) or roots; votes of leaves with
+//! values. Strings: nodes; NaN bits; groups (eight roots, steps
+//! that are always taken, steps to the last leaf: u32) or roots; votes of leaves with
 //! not exactly one (first, count: u32 a leaf); votes (target: u32, weight: f32); string labels.
 //! Outputs: the labels, if any, then the scores.
 
@@ -284,7 +285,11 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
             base += tree.nodes.len() as u32;
         }
         let steps = group.last().map_or(0, |t| t.most);
-        let least = group.iter().map(|t| t.least).min().unwrap_or(0);
+        // Looking whether all have arrived costs as much as a few steps.
+        let least = match group.iter().map(|t| t.least).min() {
+            Some(least) if steps > least + 3 => least,
+            _ => steps,
+        };
         for v in roots.iter().chain([&least, &steps]) {
             body.roots.extend(v.to_le_bytes());
         }
