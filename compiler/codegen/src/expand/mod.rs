@@ -63,7 +63,7 @@ enum Key {
     Select(Reg, Reg, Reg),
     Cvt(kernel::VCvt, Elem, Reg),
     FromInt(Dim, Elem, i64),
-    GatherIndex(Dim),
+    GatherIndex(i64),
     Mask(u8, Reg, Option<Reg>),
     Count(Dim),
 }

@@ -216,55 +216,13 @@ impl Expander<'_> {
         Ok(r)
     }
 
-    /// `lane * step`, as 32-bit lanes (64-bit where the kernel's lanes are that wide anyway).
+    /// `lane * step` in 32-bit lanes; the schedule gathers with small constant steps only.
     fn gather_index(&mut self, step: &Dim) -> Result<Reg> {
-        let depth = self.placed(self.dim_depth(step)?);
-        if let Some(r) = self.scopes[depth]
-            .known
-            .get(&Key::GatherIndex(step.clone()))
-        {
-            return Ok(*r);
-        }
+        let Some(step) = step.as_const().filter(|s| i32::try_from(s.saturating_mul(self.lanes())).is_ok()) else {
+            return Err(ExpandError(format!("a gather of `{}` steps too far", self.loops.name)));
+        };
         let zero = self.int_reg(&Dim::Const(0))?;
-        let dst = self.out.reg(Class::Vec(Elem::I32));
-        match step.as_const() {
-            Some(step) => self.push(
-                depth,
-                Inst::VIota {
-                    dst,
-                    base: zero,
-                    step,
-                },
-            ),
-            None => {
-                let lane = self.out.reg(Class::Vec(Elem::I32));
-                let factor = self.out.reg(Class::Vec(Elem::I32));
-                let src = self.int_reg(step)?;
-                self.push(
-                    depth,
-                    Inst::VIota {
-                        dst: lane,
-                        base: zero,
-                        step: 1,
-                    },
-                );
-                self.push(depth, Inst::VFromGpr { dst: factor, src });
-                self.push(
-                    depth,
-                    Inst::VBin {
-                        op: B::Mul,
-                        dst,
-                        a: lane,
-                        b: factor,
-                    },
-                );
-            }
-        }
-        self.depths.insert(dst, depth);
-        self.scopes[depth]
-            .known
-            .insert(Key::GatherIndex(step.clone()), dst);
-        Ok(dst)
+        Ok(self.number(0, Key::GatherIndex(step), Class::Vec(Elem::I32), |dst| Inst::VIota { dst, base: zero, step }))
     }
 
     pub(super) fn store(&mut self, buf: Buf, at: &Dim, value: ExprId) -> Result<()> {

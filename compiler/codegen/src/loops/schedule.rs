@@ -11,6 +11,9 @@ use crate::expand::{factor, for_each_sym};
 /// Trips below which lanes are not worth it.
 const FEW_TRIPS: i64 = 4;
 
+/// Greatest step of a gather, in elements: 16 lanes of it count in 32 bits.
+const FARTHEST: i64 = 1 << 26;
+
 /// A schedule that vectorises what can be.
 pub fn automatic(kernel: &LoopKernel) -> Schedule {
     let mut s = Schedule::default();
@@ -134,7 +137,7 @@ fn expr_fits(k: &LoopKernel, e: ExprId, var: Sym, gather: bool) -> bool {
     let all = |es: &[ExprId]| es.iter().all(|e| expr_fits(k, *e, var, gather));
     match &k.exprs[e.0 as usize] {
         Expr::Load { at, .. } => match factor(at, var) {
-            Some(f) => gather || f.is_const(0) || f.is_const(1),
+            Some(f) => f.is_const(0) || f.is_const(1) || (gather && f.as_const().is_some_and(|f| f.abs() <= FARTHEST)),
             None => false,
         },
         Expr::Int { value, .. } => factor(value, var).is_some_and(|f| f.as_const().is_some()),
