@@ -277,6 +277,25 @@ fn an_epilogue_may_load_an_index_for_each_row() {
 }
 
 #[test]
+fn an_epilogue_may_ask_for_its_column() {
+    // Lanes would go different ways: one lane at a time.
+    let text = "kernel corner (a: f32 input 0, b: f32 input 1, z: f32 output 2)
+      tasks 1
+    {
+      contract m v0 in 0..5, n v1 in 0..21, k v2 in 0..3 {
+        a a[3*v0 + v2]
+        b b[0] row 21
+        epilogue l0: f32 {
+          if v0 - v1 >= 0 {
+            z[21*v0 + v1] = l0
+          }
+        }
+      }
+    }";
+    case(text, &[15, 63, 105], &[], 1).check(0.0);
+}
+
+#[test]
 fn one_product_feeds_another_through_scratch() {
     let text = "kernel attention (q: f32 input 0, w: f32 input 1, v: f32 input 2, z: f32 output 3, s: f32 scratch 0, u: f32 scratch 4352)
       dims d0 = 0, d1 = 1

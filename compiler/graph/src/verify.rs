@@ -183,7 +183,10 @@ impl Verifier<'_> {
             if !ty.takes(data) {
                 let expected = type_text(self.graph, ty);
                 let found = format!("{}{:?}", data.dtype, data.dims);
-                self.report(value_place(self.graph, *v), Problem::Data { expected, found });
+                self.report(
+                    value_place(self.graph, *v),
+                    Problem::Data { expected, found },
+                );
             }
         }
     }

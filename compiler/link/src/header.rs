@@ -120,7 +120,10 @@ fn summary(graph: &Graph) -> String {
             Some(data) => {
                 let dims = data.dims.iter().map(i64::to_string).collect::<Vec<_>>();
                 let dims = dims.join(", ");
-                writeln!(out, " * input  {name}: {shape}, with a default of dims [{dims}]: need not be set")
+                writeln!(
+                    out,
+                    " * input  {name}: {shape}, with a default of dims [{dims}]: need not be set"
+                )
             }
         };
     }

@@ -41,7 +41,11 @@ pub fn release(bytes: *const [u8]) {
         // SAFETY: the mapping is read-only and of a file, so a page that is read again has the same content.
         // A refusal costs memory alone.
         let _ = unsafe {
-            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start - base, bytes.len())
+            map.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                start - base,
+                bytes.len(),
+            )
         };
     }
 }

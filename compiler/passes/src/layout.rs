@@ -248,7 +248,10 @@ fn flattened(rw: &mut Rewriter, n: NodeId, twins: &Twins) -> Option<()> {
     let fresh = a.iter().chain(&b).chain(&out).max()?.checked_add(1)?;
     let (lc, lh, lw) = (fresh, fresh.checked_add(1)?, fresh.checked_add(2)?);
     let with = |labels: &[u8], by: [u8; 3]| -> Vec<u8> {
-        labels.iter().flat_map(|l| if *l == k { by.to_vec() } else { vec![*l] }).collect()
+        labels
+            .iter()
+            .flat_map(|l| if *l == k { by.to_vec() } else { vec![*l] })
+            .collect()
     };
     let (a, b) = (with(&a, [lh, lw, lc]), with(&b, [lc, lh, lw]));
     let mut order: Vec<u8> = Vec::new();
@@ -258,9 +261,16 @@ fn flattened(rw: &mut Rewriter, n: NodeId, twins: &Twins) -> Option<()> {
         }
     }
     let number = |labels: &[u8]| -> Vec<u8> {
-        labels.iter().map(|l| order.iter().position(|o| o == l).unwrap_or_default() as u8).collect()
+        labels
+            .iter()
+            .map(|l| order.iter().position(|o| o == l).unwrap_or_default() as u8)
+            .collect()
     };
-    let op = Op::Contract { a: number(&a), b: number(&b), out: number(&out) };
+    let op = Op::Contract {
+        a: number(&a),
+        b: number(&b),
+        out: number(&out),
+    };
     let v = rw.add(op, &[twin, weight], n)?;
     rw.replace_node(n, v);
     Some(())

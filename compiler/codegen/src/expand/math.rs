@@ -57,10 +57,7 @@ impl Expander<'_> {
             Elem::F32 => self.exp(n),
             _ => self.call(MathFn::Exp, n, None)?,
         };
-        let (one, zero) = (
-            self.constant(elem, one_bits(elem)),
-            self.constant(elem, 0),
-        );
+        let (one, zero) = (self.constant(elem, one_bits(elem)), self.constant(elem, 0));
         let d = self.bin(B::Add, e, one);
         let below = self.cmp(CmpOp::Lt, x, zero);
         let top = self.select(below, e, one);

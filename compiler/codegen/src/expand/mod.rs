@@ -360,6 +360,8 @@ impl Expander<'_> {
         step: i64,
         body: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
+        self.uniform(from)?;
+        self.uniform(to)?;
         let (from, to) = (self.resolve(from), self.resolve(to));
         if let Some(n) = to.sub(&from).as_const() {
             if n <= 0 {
@@ -382,6 +384,22 @@ impl Expander<'_> {
             step,
             body,
         });
+        Ok(())
+    }
+
+    /// What decides which statements run is the same in every lane.
+    fn uniform(&self, d: &Dim) -> Result<()> {
+        let Some(v) = &self.vector else {
+            return Ok(());
+        };
+        let mut differs = false;
+        for_each_sym(d, &mut |s| differs |= s == v.var);
+        if differs {
+            return Err(ExpandError(format!(
+                "lanes of `{}` go different ways",
+                self.loops.name
+            )));
+        }
         Ok(())
     }
 
@@ -628,6 +646,7 @@ impl Expander<'_> {
     fn condition(&mut self, all: &[Dim], then: &[Stmt], otherwise: &[Stmt]) -> Result<()> {
         let mut open = Vec::new();
         for c in all {
+            self.uniform(c)?;
             let c = self.resolve(c);
             match c.is_ge(0).filter(|_| c.as_const().is_some()) {
                 Some(true) => {}
@@ -675,6 +694,7 @@ impl Expander<'_> {
         limit: Option<&Dim>,
         operand: i32,
     ) -> Result<()> {
+        self.uniform(at)?;
         let mem = self.loops.buffers[buf.0 as usize].mem;
         let addr = self.address(buf, at)?;
         let r = self.out.reg(Class::Gpr);

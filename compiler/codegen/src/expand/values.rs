@@ -218,11 +218,25 @@ impl Expander<'_> {
 
     /// `lane * step` in 32-bit lanes; the schedule gathers with small constant steps only.
     fn gather_index(&mut self, step: &Dim) -> Result<Reg> {
-        let Some(step) = step.as_const().filter(|s| i32::try_from(s.saturating_mul(self.lanes())).is_ok()) else {
-            return Err(ExpandError(format!("a gather of `{}` steps too far", self.loops.name)));
+        let Some(step) = step
+            .as_const()
+            .filter(|s| i32::try_from(s.saturating_mul(self.lanes())).is_ok())
+        else {
+            return Err(ExpandError(format!(
+                "a gather of `{}` steps too far",
+                self.loops.name
+            )));
         };
         let zero = self.int_reg(&Dim::Const(0))?;
-        Ok(self.number(0, Key::GatherIndex(step), Class::Vec(Elem::I32), |dst| Inst::VIota { dst, base: zero, step }))
+        Ok(
+            self.number(0, Key::GatherIndex(step), Class::Vec(Elem::I32), |dst| {
+                Inst::VIota {
+                    dst,
+                    base: zero,
+                    step,
+                }
+            }),
+        )
     }
 
     pub(super) fn store(&mut self, buf: Buf, at: &Dim, value: ExprId) -> Result<()> {

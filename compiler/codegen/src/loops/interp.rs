@@ -426,7 +426,8 @@ impl Machine<'_> {
                 operand,
             } => {
                 let mem = self.buffer(*buf)?.mem;
-                let mut v = signed(mem.elem(), self.load(*buf, self.int(at)?)?);
+                let read = signed(mem.elem(), self.load(*buf, self.int(at)?)?);
+                let mut v = read;
                 if let Some(limit) = limit {
                     let limit = self.int(limit)?;
                     if v < 0 {
@@ -435,7 +436,7 @@ impl Machine<'_> {
                     if !(0..limit).contains(&v) {
                         return Err(Stop::Fault(Fault {
                             operand: *operand,
-                            value: v,
+                            value: read,
                             limit,
                         }));
                     }

@@ -35,6 +35,7 @@ fn visit(k: &LoopKernel, stmt: &Stmt, s: &mut Schedule) -> bool {
             let many = to.sub(from).as_const().is_none_or(|n| n >= FEW_TRIPS);
             let nested = contains(body, &|s| matches!(s, Stmt::For { .. }));
             let reduces = contains(body, &|s| matches!(s, Stmt::Reduce { .. }));
+            let many = many && super::verify::carried(k, body).is_none();
             let strict = many && block_fits(k, body, *var, false);
             if reduces && !nested && strict {
                 s.vector.push(*var);
@@ -59,7 +60,7 @@ fn visit(k: &LoopKernel, stmt: &Stmt, s: &mut Schedule) -> bool {
         } => {
             let inner = body.iter().fold(false, |any, b| visit(k, b, s) | any);
             let many = to.sub(from).as_const().is_none_or(|n| n >= FEW_TRIPS);
-            if inner || !many {
+            if inner || !many || super::verify::carried(k, body).is_some() {
                 return inner;
             }
             let fits = block_fits(k, body, *var, false)
@@ -137,7 +138,11 @@ fn expr_fits(k: &LoopKernel, e: ExprId, var: Sym, gather: bool) -> bool {
     let all = |es: &[ExprId]| es.iter().all(|e| expr_fits(k, *e, var, gather));
     match &k.exprs[e.0 as usize] {
         Expr::Load { at, .. } => match factor(at, var) {
-            Some(f) => f.is_const(0) || f.is_const(1) || (gather && f.as_const().is_some_and(|f| f.abs() <= FARTHEST)),
+            Some(f) => {
+                f.is_const(0)
+                    || f.is_const(1)
+                    || (gather && f.as_const().is_some_and(|f| f.abs() <= FARTHEST))
+            }
             None => false,
         },
         Expr::Int { value, .. } => factor(value, var).is_some_and(|f| f.as_const().is_some()),

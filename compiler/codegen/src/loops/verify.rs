@@ -66,7 +66,7 @@ pub fn verify_schedule(
 
 /// A local that a loop's body reads before it assigns it, and assigns: it carries a value from one
 /// trip to the next.
-fn carried(k: &LoopKernel, body: &[Stmt]) -> Option<Local> {
+pub(super) fn carried(k: &LoopKernel, body: &[Stmt]) -> Option<Local> {
     /// Goes through statements in order; `done` are the locals assigned on every path to here.
     fn walk(k: &LoopKernel, body: &[Stmt], done: &mut HashSet<Local>, early: &mut HashSet<Local>) {
         let read = |root: ExprId, done: &HashSet<Local>, early: &mut HashSet<Local>| {
