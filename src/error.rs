@@ -125,9 +125,11 @@ fn of_io(error: &std::io::Error) -> Class {
 
 fn of_code(code: ErrorCode) -> Class {
     match code {
-        ErrorCode::Input | ErrorCode::Check | ErrorCode::Index => Class::Invalid,
+        ErrorCode::Input | ErrorCode::Check | ErrorCode::Index | ErrorCode::Weights => {
+            Class::Invalid
+        }
         ErrorCode::Argument | ErrorCode::Output => Class::Usage,
-        ErrorCode::Cpu => Class::Unsupported,
+        ErrorCode::Cpu | ErrorCode::Abi => Class::Unsupported,
         _ => Class::Other,
     }
 }
@@ -148,6 +150,7 @@ impl Error {
             }
             Error::Import(errors) if errors.is_unsupported() => Class::Unsupported,
             Error::Import(_) => Class::Invalid,
+            Error::Runtime(RuntimeError::Open { .. }) => Class::Invalid,
             Error::Runtime(error) | Error::Link(LinkError::Runtime(error)) => of_code(error.code()),
             Error::Link(LinkError::MissingKernel { .. } | LinkError::Unsupported { .. }) => {
                 Class::Unsupported

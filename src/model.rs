@@ -111,7 +111,13 @@ impl Model {
     /// The value of an input that a run leaves out, if it has one.
     pub fn default_of(&self, input: &str) -> Result<Option<Tensor>, Error> {
         let info = self.inputs.iter().find(|(name, _)| name == input);
-        let Some((_, Ok(ValueInfo { has_default: true, .. }))) = info else {
+        let Some((
+            _,
+            Ok(ValueInfo {
+                has_default: true, ..
+            }),
+        )) = info
+        else {
             return Ok(None);
         };
         let tensors = &self.file.graph().initializer;
@@ -120,7 +126,9 @@ impl Model {
         };
         let view = self.file.tensor_data(tensor)?;
         let tensor = tensor_of_view(&view);
-        tensor.map(Some).map_err(|e| Error::Unsupported(format!("'{input}': {e}")))
+        tensor
+            .map(Some)
+            .map_err(|e| Error::Unsupported(format!("'{input}': {e}")))
     }
 
     /// Fails if an input or output is no tensor that can cross the interface.

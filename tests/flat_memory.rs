@@ -51,9 +51,19 @@ fn variants_that_are_compiled_and_dropped_leave_nothing_behind() {
     for i in 0..count {
         variant(batch(i));
     }
-    let (grown, more) = (resident().saturating_sub(memory), mappings().saturating_sub(maps));
-    println!("{count} variants: {} KiB before, {} KiB more, {more} more mappings", memory >> 10, grown >> 10);
+    let (grown, more) = (
+        resident().saturating_sub(memory),
+        mappings().saturating_sub(maps),
+    );
+    println!(
+        "{count} variants: {} KiB before, {} KiB more, {more} more mappings",
+        memory >> 10,
+        grown >> 10
+    );
     // Less than 4 KiB a variant on top of what an allocator may keep.
-    assert!(grown < (8 << 20) + 4096 * count as u64, "{count} variants: {grown} bytes more");
+    assert!(
+        grown < (8 << 20) + 4096 * count as u64,
+        "{count} variants: {grown} bytes more"
+    );
     assert!(more < 32, "{count} variants: {more} more mappings");
 }

@@ -56,7 +56,10 @@ impl Check {
         let mut context = compiled.context()?;
         let names = case.model.output_names();
         if case.sets.is_empty() {
-            print(&format!("{}: compiled; no data sets\n", self.path.display()))?;
+            print(&format!(
+                "{}: compiled; no data sets\n",
+                self.path.display()
+            ))?;
         }
         let mut wrong = Vec::new();
         for folder in &case.sets {

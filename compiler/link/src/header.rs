@@ -205,12 +205,12 @@ fn run_function(
     let upper = name.to_uppercase();
     let _ = write!(
         out,
-        "/* Runs the model on contiguous inputs. A pointer to an output that is not NULL is set to the output's\n \
+        "/* Runs the model on contiguous inputs; NULL gives one its default. A pointer to an output that is not NULL is set to the output's\n \
          * data, which is the context's until its next run (its shape: lapidary_output). */\n\
          static inline int32_t {name}_run(\n    {}) {{\n    int32_t code;\n",
         params.join(",\n    ")
     );
-    for p in inputs {
+    for (i, p) in inputs.iter().enumerate() {
         let Some(dims) = p.dims.as_ref().filter(|_| p.c_type().is_some()) else {
             let _ = writeln!(
                 out,
@@ -231,6 +231,11 @@ fn run_function(
             })
             .collect();
         let (code, bits) = p.dlpack();
+        let given = match graph.default_of(i) {
+            Some(_) => format!("{} ? ", p.id),
+            None => String::new(),
+        };
+        let default = if given.is_empty() { "" } else { " : NULL" };
         let initial = if values.is_empty() {
             "0".to_string()
         } else {
@@ -243,7 +248,8 @@ fn run_function(
              tensor_.device.device_id = 0;\n        tensor_.strides = NULL;\n        tensor_.byte_offset = 0;\n        \
              tensor_.ndim = {};\n        tensor_.dtype.code = {code};\n        tensor_.dtype.bits = {bits};\n        \
              tensor_.dtype.lanes = 1;\n        tensor_.shape = shape_;\n        \
-             code = lapidary_set_input(context, {upper}_INPUT_{}, &tensor_);\n        if (code) return code;\n    }}\n",
+             code = lapidary_set_input(context, {upper}_INPUT_{}, {given}&tensor_{default});\n        \
+             if (code) return code;\n    }}\n",
             p.id,
             dims.len(),
             p.id.to_uppercase()
