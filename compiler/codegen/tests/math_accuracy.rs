@@ -4,8 +4,8 @@
 mod loops_support;
 mod support;
 
-use lapidary_codegen::loops::{BinOp, UnOp};
-use loops_support::accuracy::{Function, Unary, worst};
+use lapidary_codegen::loops::{BinOp, UnOp, interp};
+use loops_support::accuracy::{Function, Unary, exact, worst};
 use loops_support::{Target, targets, ulp_f32};
 use support::Numbers;
 
@@ -182,5 +182,17 @@ fn zeros_keep_their_sign_and_nan_stays() {
                 "{op:?} of NaN at {target:?}"
             );
         }
+    }
+}
+
+#[test]
+fn the_interpreters_erf_is_near_the_librarys() {
+    for i in -70_000..70_000 {
+        let x = i as f64 / 10_000.0;
+        let (found, expected) = (interp::erf(x), exact(UnOp::Erf, x));
+        assert!(
+            (found - expected).abs() <= 8.0 * f64::EPSILON * expected.abs(),
+            "{x}"
+        );
     }
 }
