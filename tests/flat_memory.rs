@@ -30,8 +30,10 @@ fn variants_that_are_compiled_and_dropped_leave_nothing_behind() {
     let variant = |batch: usize| {
         // As the command does: a model, loaded, compiled for one size, run and dropped.
         let model = Model::load(folder).expect("it loads");
-        let mut options = Options::default();
-        options.threads = 1 + batch % 2;
+        let mut options = Options {
+            threads: 1 + batch % 2,
+            ..Options::default()
+        };
         options.set_dim(&format!("batch={batch}")).expect("a dim");
         let compiled = model.compile(&options).expect("it compiles");
         let info = &compiled.inputs()[0];

@@ -197,7 +197,7 @@ impl<M: Module> Code<'_, '_, M> {
                 self.int(address as i64)
             }
             Place::Strings(i) => {
-                let at = string_tensor(&mut self.pool, self.request, *i);
+                let at = string_tensor(self.pool, self.request, *i);
                 self.pool_address(at)
             }
         }
