@@ -23,6 +23,9 @@ pub struct VerifyError {
 
 type Result<T> = std::result::Result<T, String>;
 
+/// Most vectors of sums in a tile: what its scratch memory holds.
+const MOST_SUMS: u32 = (crate::expand::TILE_SCRATCH / 64) as u32;
+
 /// Checks a kernel.
 pub fn verify(kernel: &LoopKernel) -> std::result::Result<(), VerifyError> {
     let name = |what| VerifyError {
@@ -54,6 +57,9 @@ pub fn verify_schedule(
             "the schedule vectorises v{}, which is no loop",
             v.0
         ));
+    }
+    if schedule.tile_rows.saturating_mul(schedule.tile_vectors) > MOST_SUMS {
+        wrong = Some(format!("a tile has more than {MOST_SUMS} vectors of sums"));
     }
     match wrong {
         None => Ok(()),
