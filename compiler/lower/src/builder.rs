@@ -37,7 +37,8 @@ pub(crate) struct Builder<'g> {
     /// Loop variables run over `0..extent`.
     extents: HashMap<Sym, Dim>,
     levels: Vec<Level>,
-    gathered: HashMap<(Buf, Dim), Sym>,
+    /// Loaded indices by place and limit, with the level that binds them.
+    gathered: HashMap<(Buf, Dim, Option<Dim>), (Sym, usize)>,
 }
 
 impl<'g> Builder<'g> {
@@ -199,18 +200,24 @@ impl<'g> Builder<'g> {
         });
     }
     pub fn end_block(&mut self) -> Vec<Stmt> {
-        let stmts = if self.levels.len() > 1 {
-            self.levels.pop().map(|l| l.stmts)
-        } else {
-            None
-        };
-        stmts.unwrap_or_default()
+        if self.levels.len() <= 1 {
+            return Vec::new();
+        }
+        let stmts = self.levels.pop().map(|l| l.stmts).unwrap_or_default();
+        self.forget_closed();
+        stmts
+    }
+    /// Indices loaded in a level that is closed are not known any more.
+    fn forget_closed(&mut self) {
+        let open = self.levels.len();
+        self.gathered.retain(|_, (_, level)| *level < open);
     }
     /// Closes the innermost loop.
     pub fn close(&mut self) {
         if self.levels.len() > 1
             && let Some(l) = self.levels.pop()
         {
+            self.forget_closed();
             match l.loop_ {
                 Some((var, from, to)) => self.push(Stmt::For {
                     var,
@@ -461,7 +468,8 @@ impl<'g> Builder<'g> {
         limit: Option<&Dim>,
     ) -> Result<Sym> {
         let (buf, at) = self.element(v, at)?;
-        if let Some(s) = self.gathered.get(&(buf, at.clone())) {
+        let key = (buf, at.clone(), limit.cloned());
+        if let Some((s, _)) = self.gathered.get(&key) {
             return Ok(*s);
         }
         let sym = self.kernel.sym(SymKind::Loaded);
@@ -484,7 +492,7 @@ impl<'g> Builder<'g> {
             operand: operand as i32,
         };
         self.levels[level].stmts.push(stmt);
-        self.gathered.insert((buf, at), sym);
+        self.gathered.insert(key, (sym, level));
         Ok(sym)
     }
 

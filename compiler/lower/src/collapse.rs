@@ -211,7 +211,7 @@ fn collapse_stmt(k: &mut LoopKernel, s: &mut Stmt) {
                     }
                 });
             }
-            let contains_contract = inner.iter().any(|s| matches!(s, Stmt::Contract(_)));
+            let contains_contract = has_contract(inner);
             if fits && !contains_contract {
                 Some((j, to.mul(n), inner.clone()))
             } else {

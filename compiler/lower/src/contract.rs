@@ -8,7 +8,7 @@
 use crate::builder::Builder;
 use crate::nest::finish_nest;
 use crate::pack::{Form, PANEL};
-use crate::program::{Operand, Step};
+use crate::program::Operand;
 use crate::{LowerError, Lowering, single};
 use lapidary_codegen::expand::factor;
 use lapidary_codegen::loops::*;
@@ -540,7 +540,6 @@ fn tiled(
         .mul(&Dim::Const(2));
     let cost = flops.clone();
     let (loops, step) = b.finish(group.nodes.clone(), cost, flops)?;
-    let _: &Step = &step;
     l.kernel(loops, step);
     Ok(())
 }

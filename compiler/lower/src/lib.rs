@@ -21,6 +21,7 @@ mod scalar;
 mod scatter;
 mod single;
 mod trees;
+mod unsigned;
 
 pub use error::LowerError;
 pub use program::{ConstId, KernelDef, KernelId, LibraryStep, Operand, Program, Step};

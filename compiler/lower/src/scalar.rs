@@ -1,7 +1,7 @@
 //! Pointwise bodies to scalar expressions: types, narrow arithmetic, ONNX's scalar semantics.
 
-use crate::LowerError;
 use crate::builder::Builder;
+use crate::{LowerError, unsigned};
 use lapidary_codegen::loops::*;
 use lapidary_graph::{DType, Dim, NodeId, Pointwise, PwOp, Scalar, ValueId};
 
@@ -157,6 +157,13 @@ fn cast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
     if from == DType::Bool {
         return b.expr(Expr::Convert { a, to: elem(to) });
     }
+    if from == DType::U64 && to.is_float() {
+        let e = unsigned::to_float(b, a, elem(to));
+        return fit(b, e, to);
+    }
+    if to == DType::U64 && from.is_float() {
+        return unsigned::from_float(b, a, elem(from));
+    }
     let wide = b.expr(Expr::Convert { a, to: elem(to) });
     let narrow = mem(to).is_some_and(|m| m.bytes() < m.elem().bytes());
     if from.is_float() && !to.is_float() && narrow {
@@ -199,20 +206,13 @@ fn cast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
     fit(b, wide, to)
 }
 
-/// Flips the top bit, so that signed comparison orders unsigned 64-bit numbers.
+/// In the order of signed lanes: 64-bit unsigned numbers have their top bit flipped.
 fn ordered(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
-    if t != DType::U64 {
-        return e;
+    if t == DType::U64 {
+        unsigned::ordered(b, e)
+    } else {
+        e
     }
-    let top = b.expr(Expr::Const {
-        elem: Elem::I64,
-        bits: 1 << 63,
-    });
-    b.expr(Expr::Bin {
-        op: BinOp::Xor,
-        a: e,
-        b: top,
-    })
 }
 
 fn apply(b: &mut Builder, op: &PwOp, a: &[ExprId], from: DType, to: DType) -> Result<ExprId> {
@@ -307,6 +307,8 @@ fn apply(b: &mut Builder, op: &PwOp, a: &[ExprId], from: DType, to: DType) -> Re
         PwOp::Add => bin(b, BinOp::Add, arg(1)?),
         PwOp::Sub => bin(b, BinOp::Sub, arg(1)?),
         PwOp::Mul => bin(b, BinOp::Mul, arg(1)?),
+        PwOp::Div if from == DType::U64 => unsigned::quotient(b, x, arg(1)?),
+        PwOp::Fmod | PwOp::Mod if from == DType::U64 => unsigned::remainder(b, x, arg(1)?),
         PwOp::Div => bin(b, BinOp::Div, arg(1)?),
         PwOp::Fmod => bin(b, BinOp::Rem, arg(1)?),
         PwOp::Mod => {
@@ -421,21 +423,12 @@ fn power(b: &mut Builder, x: ExprId, y: ExprId, from: DType, to: DType) -> ExprI
         });
         return fit(b, e, to);
     }
-    let (x, y) = (
-        b.expr(Expr::Convert {
-            a: x,
-            to: Elem::F64,
-        }),
-        b.expr(Expr::Convert {
-            a: y,
-            to: Elem::F64,
-        }),
-    );
+    let (x, y) = (cast(b, x, from, DType::F64), cast(b, y, from, DType::F64));
     let p = b.expr(Expr::Bin {
         op: BinOp::Pow,
         a: x,
         b: y,
     });
-    let e = b.expr(Expr::Convert { a: p, to: elem(to) });
+    let e = cast(b, p, DType::F64, to);
     fit(b, e, to)
 }

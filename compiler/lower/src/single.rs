@@ -4,7 +4,7 @@
 use crate::builder::Builder;
 use crate::nest::{elementwise, finish_nest};
 use crate::program::{LibraryStep, Operand, Step};
-use crate::{LowerError, Lowering, collapse, scalar, scatter};
+use crate::{LowerError, Lowering, collapse, scalar, scatter, unsigned};
 use lapidary_codegen::loops::*;
 use lapidary_graph::op::{PadMode, ReduceKind};
 use lapidary_graph::{DType, Dim, Graph, Group, NodeId, Op, Scalar, ValueId};
@@ -106,10 +106,12 @@ pub(crate) fn emit_reduce(
 ) -> Result<Local> {
     let elem = scalar::elem(dtype);
     let bool_ = dtype == DType::Bool;
-    let value = if bool_ {
-        b.expr(Expr::Convert { a: value, to: elem })
-    } else {
-        value
+    // 64-bit unsigned numbers are compared with their top bit flipped.
+    let flipped = dtype == DType::U64 && matches!(kind, ReduceKind::Max | ReduceKind::Min);
+    let value = match dtype {
+        DType::Bool => b.expr(Expr::Convert { a: value, to: elem }),
+        _ if flipped => unsigned::ordered(b, value),
+        _ => value,
     };
     let un = |b: &mut Builder, op, a| b.expr(Expr::Un { op, a });
     let bin = |b: &mut Builder, op, x, y| b.expr(Expr::Bin { op, a: x, b: y });
@@ -164,6 +166,7 @@ pub(crate) fn emit_reduce(
         }
         ReduceKind::L2 => un(b, UnOp::Sqrt, sum),
         ReduceKind::LogSum => un(b, UnOp::Log, sum),
+        _ if flipped => unsigned::ordered(b, sum),
         _ => sum,
     };
     if bool_ {
@@ -292,6 +295,12 @@ fn arg_reduce(
         b.kernel.local(Ty::Num(Elem::I64)),
     );
     let first = b.value_at(x, &index)?;
+    let unsigned = b.dtype(x) == DType::U64;
+    let first = if unsigned {
+        unsigned::ordered(&mut b, first)
+    } else {
+        first
+    };
     b.push(Stmt::Let {
         local: best,
         value: first,
@@ -307,6 +316,11 @@ fn arg_reduce(
     let var = b.open_range(&Dim::Const(1), &shape[axis]);
     index[axis] = Dim::from(var);
     let value = b.value_at(x, &index)?;
+    let value = if unsigned {
+        unsigned::ordered(&mut b, value)
+    } else {
+        value
+    };
     let (old, old_place) = (b.expr(Expr::Local(best)), b.expr(Expr::Local(place)));
     let op = match (max, last) {
         (true, false) => CmpOp::Gt,

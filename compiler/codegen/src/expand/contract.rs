@@ -229,7 +229,10 @@ impl Expander<'_> {
         let a0 = self.full_pointer(c.a, &a_first)?;
         let near = row_stride
             .as_const()
-            .and_then(|s| s.checked_mul(4 * rows))
+            .and_then(|s| {
+                s.checked_mul(4 * rows)?
+                    .checked_add(k_step.checked_mul(4 * UNROLL_K)?)
+            })
             .is_some_and(|b| b.abs() < i32::MAX as i64 / 2);
         let mut a_moving = Vec::new();
         let mut stride_bytes = None;

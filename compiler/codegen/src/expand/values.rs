@@ -527,10 +527,10 @@ impl Expander<'_> {
         let magic = self.cvt(VCvt::Bits, Elem::F32, magic);
         let r = self.bin(B::Add, a, magic);
         let r = self.bin(B::Sub, r, magic);
-        // Past the greatest half: infinity. Infinities and NaN: as they are.
-        let abs = self.un(U::Abs, r);
-        let (limit, inf) = (self.f32c(65504.0), self.constant(Elem::F32, 0x7f80_0000));
-        let over = self.cmp(CmpOp::Gt, abs, limit);
+        // From halfway past the greatest half on: infinity. Infinities and NaN: as they are.
+        let abs = self.un(U::Abs, a);
+        let (limit, inf) = (self.f32c(65520.0), self.constant(Elem::F32, 0x7f80_0000));
+        let over = self.cmp(CmpOp::Ge, abs, limit);
         let inf_bits = self.cvt(VCvt::Bits, Elem::I32, inf);
         let signed = self.bin(B::Or, inf_bits, s);
         let signed = self.cvt(VCvt::Bits, Elem::F32, signed);
@@ -540,7 +540,6 @@ impl Expander<'_> {
         let rb = self.bin(B::Or, rb, s);
         let r = self.cvt(VCvt::Bits, Elem::F32, rb);
         let not_finite = {
-            let abs = self.un(U::Abs, a);
             let finite = self.cmp(CmpOp::Lt, abs, inf);
             self.mask_op(2, finite, None)
         };
