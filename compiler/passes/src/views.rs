@@ -136,8 +136,12 @@ fn split_after_transpose(rw: &mut Rewriter, n: NodeId, perm: &[usize]) -> Option
     Some(())
 }
 
-/// Whether a transposition leaves the order of the axes that are not 1.
+/// Whether a transposition leaves the order of the axes that are not 1. Of a value without a known
+/// rank (`dims` is empty) that cannot be told.
 pub fn moves_only_units(dims: &[Dim], perm: &[usize]) -> bool {
+    if dims.len() != perm.len() {
+        return false;
+    }
     let order: Vec<usize> = perm
         .iter()
         .copied()
@@ -363,4 +367,17 @@ fn below_pointwise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     let v = rw.reshape(v, out, n)?;
     rw.replace_node(n, v);
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_move_only_where_the_rank_is_known() {
+        let dims = [Dim::Const(1), Dim::Const(4), Dim::Const(5)];
+        assert!(moves_only_units(&dims, &[1, 0, 2]));
+        assert!(!moves_only_units(&dims, &[0, 2, 1]));
+        assert!(!moves_only_units(&[], &[0, 2, 1]));
+    }
 }
