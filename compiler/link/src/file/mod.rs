@@ -176,16 +176,12 @@ pub fn write(
         Artifact::Archive => tools::archive(&place, &objects, options)?,
         Artifact::Shared => tools::shared(&place, &objects, options, &file_name(path))?,
     };
-    if let Some(file) = &weights_file {
-        place.publish(&weights_temporary, file)?;
-    }
-    drop(weights_place);
-    if let Err(error) = place.publish(&made, path) {
-        if let Some(file) = &weights_file {
-            // Of no use alone; the first error is the one that tells.
-            let _ = std::fs::remove_file(file);
+    match &weights_file {
+        Some(file) => {
+            let own = weights_place.as_ref().unwrap_or(&place);
+            own.publish_with((&weights_temporary, file), (&made, path))?;
         }
-        return Err(error);
+        None => place.publish(&made, path)?,
     }
     Ok(Written {
         path: path.to_path_buf(),

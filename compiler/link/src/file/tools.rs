@@ -46,6 +46,36 @@ impl Workplace {
     pub fn publish(&self, from: &Path, to: &Path) -> Result<(), LinkError> {
         std::fs::rename(from, to).map_err(|e| LinkError::file("write", to, e))
     }
+    /// Gives two finished files, as (from, to), their names, the first in this folder's parent: both
+    /// or none. What the first replaces is kept until the second is there, since it belongs to what
+    /// the second replaces.
+    pub fn publish_with(
+        &self,
+        first: (&Path, &Path),
+        second: (&Path, &Path),
+    ) -> Result<(), LinkError> {
+        let kept = self.file("replaced");
+        let old = std::fs::symlink_metadata(first.1).is_ok_and(|m| !m.is_dir());
+        if old {
+            // A second name leaves no moment without the file; not every file system has them.
+            std::fs::hard_link(first.1, &kept)
+                .or_else(|_| std::fs::rename(first.1, &kept))
+                .map_err(|e| LinkError::file("write", first.1, e))?;
+        }
+        let published = self.publish(first.0, first.1);
+        let failed = match published {
+            Ok(()) => self.publish(second.0, second.1).err(),
+            Err(error) => Some(error),
+        };
+        let Some(error) = failed else { return Ok(()) };
+        // The first error is the one that tells.
+        if old {
+            let _ = std::fs::rename(&kept, first.1);
+        } else if !first.0.exists() {
+            let _ = std::fs::remove_file(first.1);
+        }
+        Err(error)
+    }
 }
 
 impl Drop for Workplace {
@@ -132,4 +162,46 @@ fn run(mut command: Command, hint: &'static str) -> Result<(), LinkError> {
         status: output.status.to_string(),
         stderr: String::from_utf8_lossy(&output.stderr).trim().to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_cannot_be_published_leaves_the_old_weights() {
+        let root = std::env::temp_dir().join(format!("lapidary-publish-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        // A folder with something inside stands where the library goes.
+        let (library, weights) = (root.join("m.so"), root.join("m.weights"));
+        std::fs::create_dir_all(library.join("full")).unwrap();
+        for old in [Some("old"), None] {
+            let place = Workplace::new(&library).unwrap();
+            let made = place.write("made", b"library").unwrap();
+            let new = place.write("new", b"new").unwrap();
+            match old {
+                Some(text) => std::fs::write(&weights, text).unwrap(),
+                None => std::fs::remove_file(&weights).unwrap(),
+            }
+            assert!(
+                place
+                    .publish_with((&new, &weights), (&made, &library))
+                    .is_err()
+            );
+            assert_eq!(std::fs::read_to_string(&weights).ok().as_deref(), old);
+        }
+        std::fs::remove_dir(library.join("full")).unwrap();
+        std::fs::remove_dir(&library).unwrap();
+        std::fs::write(&weights, "old").unwrap();
+        let place = Workplace::new(&library).unwrap();
+        let made = place.write("made", b"library").unwrap();
+        let new = place.write("new", b"new").unwrap();
+        place
+            .publish_with((&new, &weights), (&made, &library))
+            .unwrap();
+        drop(place);
+        assert_eq!(std::fs::read_to_string(&weights).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }
