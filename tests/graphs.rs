@@ -1,0 +1,171 @@
+//! Small graphs in their text form, compiled at every level that this machine has, against the
+//! interpreter: one graph for each way in which generated code and the meaning of a graph could part.
+
+use lapidary_codegen::Level;
+use lapidary_graph::{DType, Graph, TensorData, interp, text};
+use lapidary_link::{CodeOptions, host_level, jit};
+use lapidary_runtime::{Tensor, TensorView};
+
+fn tensor(dtype: DType, dims: &[i64], values: &[u64]) -> TensorData {
+    let bytes = values
+        .iter()
+        .flat_map(|v| v.to_le_bytes()[..dtype.bytes()].to_vec())
+        .collect::<Vec<u8>>();
+    TensorData {
+        dtype,
+        dims: dims.to_vec(),
+        bytes: bytes.into(),
+        strings: Vec::new(),
+    }
+}
+
+fn f32s(dims: &[i64], values: &[f32]) -> TensorData {
+    let bits: Vec<u64> = values.iter().map(|v| v.to_bits() as u64).collect();
+    tensor(DType::F32, dims, &bits)
+}
+
+/// The graph's outputs as compiled code gives them.
+fn compiled(graph: &Graph, inputs: &[TensorData], level: Level) -> Result<Vec<Tensor>, String> {
+    let mut graph = graph.clone();
+    lapidary_passes::optimize(&mut graph, &Default::default()).map_err(|e| e.to_string())?;
+    let (groups, _) = lapidary_passes::fuse(&graph);
+    let program = lapidary_lower::lower(graph, &groups).map_err(|e| e.to_string())?;
+    let options = CodeOptions {
+        level,
+        ..CodeOptions::host()
+    };
+    let model = jit(program, &options).map_err(|e| e.to_string())?;
+    let mut context = model.context(1).map_err(|e| e.to_string())?;
+    let shapes: Vec<Vec<usize>> = inputs
+        .iter()
+        .map(|t| t.dims.iter().map(|d| *d as usize).collect())
+        .collect();
+    let views: Vec<TensorView> = inputs
+        .iter()
+        .zip(&shapes)
+        .map(|(t, shape)| {
+            let dtype = lapidary_runtime::DType::from_onnx(t.dtype as i32).expect("a type");
+            TensorView::from_bytes(dtype, shape, &t.bytes).expect("sizes agree")
+        })
+        .collect();
+    context.run(&views).map_err(|e| e.to_string())
+}
+
+/// Every output bit for bit, at every level.
+fn agrees(source: &str, inputs: &[TensorData]) {
+    let graph = text::parse(source).expect("the graph parses");
+    let expected = interp::run(&graph, inputs).expect("the interpreter takes it");
+    for level in [Level::Baseline, Level::V3, Level::V4] {
+        if level > host_level() {
+            continue;
+        }
+        let found = compiled(&graph, inputs, level).expect("it compiles and runs");
+        assert_eq!(found.len(), expected.len());
+        for (f, e) in found.iter().zip(&expected) {
+            assert_eq!(f.bytes(), &e.bytes[..], "{} at {level:?}", graph.name);
+        }
+    }
+}
+
+const SHARED_INDEX: &str = r#"
+graph "two gathers by one index, of axes of different size" [n] {
+  input %i: i64[n]
+  input %a: f32[7, 2]
+  input %b: f32[5, 2]
+  %x: f32[n, 2] = gather {axis: 0} %a, %i   ; /first
+  %y: f32[n, 2] = gather {axis: 0} %b, %i   ; /second
+  %z: f32[n, 2] = pointwise (a = %x, b = %y) => a + b   ; /add
+  output "z" %z
+}
+"#;
+
+fn two_tables() -> [TensorData; 2] {
+    let values: Vec<f32> = (0..14).map(|v| v as f32 * 1.5 - 4.0).collect();
+    [f32s(&[7, 2], &values), f32s(&[5, 2], &values[..10])]
+}
+
+#[test]
+fn a_shared_index_counts_from_the_end_of_each_axis() {
+    let [a, b] = two_tables();
+    let i = tensor(DType::I64, &[3], &[4, -1i64 as u64, -5i64 as u64]);
+    agrees(SHARED_INDEX, &[i, a, b]);
+}
+
+#[test]
+fn a_shared_index_is_checked_against_each_axis() {
+    let [a, b] = two_tables();
+    let i = tensor(DType::I64, &[1], &[6]);
+    let graph = text::parse(SHARED_INDEX).expect("the graph parses");
+    let error = compiled(&graph, &[i, a, b], host_level()).expect_err("6 lies outside of 5");
+    assert!(error.contains("index 6"), "{error}");
+}
+
+#[test]
+fn unsigned_numbers_keep_their_upper_half() {
+    let x = [
+        u64::MAX,
+        1 << 63,
+        (1 << 63) + 12_345,
+        7,
+        0,
+        u64::MAX - 1,
+        1 << 40,
+        3,
+    ];
+    let y = [3, 1 << 63, 10, 2, 5, u64::MAX, 1, 0];
+    agrees(
+        r#"
+graph "unsigned" [] {
+  input %x: u64[8]
+  input %y: u64[8]
+  %q: u64[8] = pointwise (a = %x, b = %y) => a / b   ; /div
+  %r: u64[8] = pointwise (a = %x, b = %y) => mod(a, b)   ; /mod
+  %f: f32[8] = pointwise (a = %x) => f32(a)   ; /cast
+  %d: f64[8] = pointwise (a = %x) => f64(a)   ; /cast_1
+  %b: u64[8] = pointwise (a = %d) => u64(a)   ; /cast_2
+  %m: u64[1] = reduce {kind: max, axes: [0], keep: true} %x   ; /max
+  %n: u64[1] = reduce {kind: min, axes: [0], keep: true} %x   ; /min
+  output "q" %q
+  output "r" %r
+  output "f" %f
+  output "d" %d
+  output "b" %b
+  output "m" %m
+  output "n" %n
+}
+"#,
+        &[tensor(DType::U64, &[8], &x), tensor(DType::U64, &[8], &y)],
+    );
+}
+
+#[test]
+fn rounding_to_half_is_right_at_every_exponent() {
+    let mut values = vec![
+        0.0,
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        65519.9,
+        65520.0,
+        1e-40,
+    ];
+    for exponent in -149..=127 {
+        for mantissa in [1.0f32, 1.0004883, 1.0014648, 1.5, 1.9995117, 1.9999999] {
+            values.push((mantissa as f64 * 2f64.powi(exponent)) as f32);
+            values.push((-mantissa as f64 * 2f64.powi(exponent)) as f32);
+        }
+    }
+    let n = values.len() as i64;
+    agrees(
+        r#"
+graph "halves" [n] {
+  input %x: f32[n]
+  %h: f16[n] = pointwise (a = %x) => f16(a)   ; /cast
+  %y: f32[n] = pointwise (a = %h) => f32(a)   ; /cast_1
+  output "h" %h
+  output "y" %y
+}
+"#,
+        &[f32s(&[n], &values)],
+    );
+}
