@@ -324,7 +324,8 @@ static int32_t run_all(lap_private *self) {
     lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
     int64_t timeout = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
-    self->deadline = timeout > 0 ? lap_os_now() + timeout : 0;
+    self->deadline = 0;
+    if (timeout > 0 && __builtin_add_overflow(lap_os_now(), timeout, &self->deadline)) self->deadline = INT64_MAX;
     int32_t code = lap_bind_dims(self);
     if (!code) code = lap_gather_inputs(self);
     if (code) return code;

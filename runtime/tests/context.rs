@@ -315,6 +315,14 @@ fn a_run_ends_at_its_deadline_and_when_cancelled_from_another_thread() {
 }
 
 #[test]
+fn the_longest_timeout_does_not_end_a_run() {
+    let (inputs, outputs) = example(3, 1, 0);
+    let mut context = context_of(table(), &Options::default()).unwrap();
+    context.set_timeout(Some(Duration::MAX));
+    assert_eq!(context.run(&views(&inputs)).unwrap(), outputs);
+}
+
+#[test]
 fn contexts_of_one_model_run_concurrently_on_one_pool() {
     let pool = Arc::new(ThreadPool::new(3).unwrap());
     std::thread::scope(|scope| {
