@@ -172,7 +172,7 @@ int64_t lap_pool_scratch_missing(const lapidary_pool *pool, int64_t bytes) {
     int64_t missing = 0;
     for (int32_t i = 0; i < pool->n_members; i++) {
         int64_t held = pool->members[i].worker.scratch_bytes;
-        if (held < bytes) missing += bytes - held;
+        if (held < bytes && __builtin_add_overflow(missing, bytes - held, &missing)) return INT64_MAX;
     }
     return missing;
 }

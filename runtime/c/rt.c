@@ -85,13 +85,17 @@ static int32_t own_scratch(lap_private *self, lap_worker *worker, int64_t bytes,
 static int32_t pool_scratch(lap_private *self, int64_t bytes, int32_t node_id) {
     int64_t missing = lap_pool_scratch_missing(self->pool, bytes);
     if (missing == 0) return LAPIDARY_OK;
-    int64_t needed = self->memory_used + lap_pool_scratch_total(self->pool) + missing;
+    int64_t needed;
+    if (__builtin_add_overflow(lap_pool_scratch_total(self->pool), missing, &needed) ||
+        __builtin_add_overflow(self->memory_used, needed, &needed)) {
+        needed = INT64_MAX;
+    }
     if (self->memory_limit > 0 && needed > self->memory_limit) {
         return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, needed, self->memory_limit,
                          "%lld bytes are needed with scratch, the limit is %lld", (long long)needed,
                          (long long)self->memory_limit);
     }
-    if (lap_pool_scratch(self->pool, bytes)) return LAPIDARY_OK;
+    if (needed < INT64_MAX && lap_pool_scratch(self->pool, bytes)) return LAPIDARY_OK;
     return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes of scratch",
                      (long long)bytes);
 }
