@@ -211,6 +211,38 @@ fn a_wrong_result_is_told_with_its_worst_element() {
 }
 
 #[test]
+fn files_of_one_compilation_must_differ() {
+    let folder = Folder::new("distinct");
+    let model = folder.path("model.so");
+    std::fs::copy(format!("{DIGITS}/model.onnx"), &model).expect("a copy");
+    let before = std::fs::read(&model).expect("the model");
+    let (same, library) = (folder.path("./model.so"), folder.path("x.so"));
+    let again = folder.path("./x.so");
+    let source = format!("{DIGITS}/model.onnx");
+    fails(&["compile", &model, "-o", &same], 2, "the model");
+    for option in ["--weights", "--header"] {
+        fails(
+            &["compile", &model, "-o", &library, option, &same],
+            2,
+            "the model",
+        );
+        fails(
+            &["compile", &source, "-o", &library, option, &again],
+            2,
+            "--output",
+        );
+    }
+    let header = folder.path("x.h");
+    fails(
+        &["compile", &source, "-o", &library, "--weights", &header],
+        2,
+        "--header",
+    );
+    assert_eq!(std::fs::read(&model).expect("the model"), before);
+    assert_eq!(std::fs::read_dir(&folder.0).expect("the folder").count(), 1);
+}
+
+#[test]
 fn a_compiled_library_runs_and_its_header_compiles() {
     let folder = Folder::new("library");
     let model = format!("{DIGITS}/model.onnx");

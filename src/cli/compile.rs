@@ -1,6 +1,6 @@
 //! `lapidary compile`: a model to a library, an archive or an object file, with its C header.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lapidary::Error;
@@ -28,6 +28,7 @@ pub struct Compile {
 impl Compile {
     pub fn run(self) -> Result<(), Error> {
         require_file(&self.model)?;
+        self.require_distinct()?;
         let options = self.compile.options(0)?;
         let model = self.compile.load(&self.model)?;
         let made = model.compile_to(
@@ -42,4 +43,42 @@ impl Compile {
         }
         Ok(())
     }
+
+    /// One file must not be written over another of the same call, least of all over the model.
+    fn require_distinct(&self) -> Result<(), Error> {
+        let header = self.header.clone();
+        let header = header.unwrap_or_else(|| self.output.with_extension("h"));
+        let mut files = vec![("the model", place(&self.model))];
+        if let Ok(target) = self.model.canonicalize() {
+            // A link is read, what it leads to would be overwritten.
+            files.push(("the model", target));
+        }
+        let outputs = [
+            ("--output", Some(self.output.as_path())),
+            ("--weights", self.weights.as_deref()),
+            ("--header", Some(header.as_path())),
+        ];
+        for (role, path) in outputs {
+            let Some(path) = path else { continue };
+            let at = place(path);
+            if let Some((other, _)) = files.iter().find(|(_, p)| *p == at) {
+                return Err(Error::Usage(format!(
+                    "{role} and {other} are the same file '{}' (hint: give each a path of its own)",
+                    path.display()
+                )));
+            }
+            files.push((role, at));
+        }
+        Ok(())
+    }
+}
+
+/// The folder as it really is, and the name in it: equal for all ways to write a path.
+fn place(path: &Path) -> PathBuf {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let folder = parent.canonicalize().unwrap_or_else(|_| parent.into());
+    folder.join(path.file_name().unwrap_or_default())
 }
