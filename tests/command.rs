@@ -130,6 +130,13 @@ fn mistakes_in_the_call_are_told_with_what_to_do() {
         ".npz",
     );
     fails(&["compile", &model, "-o", "x.exe"], 2, ".so, .a or .o");
+    for batch in ["batch=9999999999999", "batch=4611686018427387904"] {
+        fails(
+            &["run", &model, "--input", "pixels=random", "--dim", batch],
+            2,
+            "'pixels'",
+        );
+    }
     fails(&["check", "src"], 2, "model.onnx");
     fails(&["bench", &model, "--threads", "0"], 2, "--threads");
     fails(&["fly"], 2, "unrecognized subcommand");

@@ -102,6 +102,14 @@ pub enum RuntimeError {
         /// The length of the data.
         found: usize,
     },
+    /// There is no memory for a tensor.
+    #[error("there is no memory for a {dtype} tensor of shape {shape:?}")]
+    TensorMemory {
+        /// Its element type.
+        dtype: DType,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// Data of one type was asked for as another.
     #[error("the tensor's elements are {found}, not {expected}")]
     TensorType {
@@ -127,6 +135,7 @@ impl RuntimeError {
         match self {
             Self::Model { code, .. } => *code,
             Self::Open { .. } | Self::UnknownType(_) => ErrorCode::Abi,
+            Self::TensorMemory { .. } => ErrorCode::Memory,
             Self::Arity { .. } | Self::TensorSize { .. } | Self::TensorType { .. } => {
                 ErrorCode::Argument
             }

@@ -147,16 +147,18 @@ impl Aligned {
     }
 
     fn zeroed(bytes: usize) -> Self {
+        Self::try_zeroed(bytes).unwrap_or_else(|| handle_alloc_error(Self::layout(bytes)))
+    }
+
+    /// `None`: there is no such memory.
+    fn try_zeroed(bytes: usize) -> Option<Self> {
         let layout = Self::layout(bytes);
         if layout.size() < bytes {
-            handle_alloc_error(layout);
+            return None;
         }
         // SAFETY: the layout's size is not 0.
-        let data = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(data) {
-            Some(data) => Self { data, bytes },
-            None => handle_alloc_error(layout),
-        }
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { data, bytes })
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -206,12 +208,25 @@ pub(crate) fn count(shape: &[usize]) -> Option<usize> {
 }
 
 impl Tensor {
-    /// A tensor of zeros (of empty strings).
+    /// A tensor of zeros (of empty strings). A shape is often a caller's wish: one that is too big is
+    /// an error, not the end of the process.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self, RuntimeError> {
-        let n = count(shape).ok_or_else(|| size_error(dtype, shape, 0))?;
+        let too_big = || RuntimeError::TensorMemory {
+            dtype,
+            shape: shape.to_vec(),
+        };
+        let n = count(shape).ok_or_else(too_big)?;
         let storage = match dtype {
-            DType::String => Storage::Strings(vec![String::new(); n]),
-            _ => Storage::Bytes(Aligned::zeroed(n * dtype.bytes())),
+            DType::String => {
+                let mut strings = Vec::new();
+                strings.try_reserve_exact(n).map_err(|_| too_big())?;
+                strings.resize(n, String::new());
+                Storage::Strings(strings)
+            }
+            _ => {
+                let bytes = n.checked_mul(dtype.bytes()).ok_or_else(too_big)?;
+                Storage::Bytes(Aligned::try_zeroed(bytes).ok_or_else(too_big)?)
+            }
         };
         Ok(Self {
             dtype,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lapidary::case::Case;
+use lapidary::random::Random;
 use lapidary::{Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
 
 /// How a model is compiled and run.
@@ -136,6 +137,21 @@ pub fn shape_for(info: &ValueInfo, dims: &[String]) -> Result<Vec<usize>, Error>
             by_place.or_else(by_name).or(dim.value).unwrap_or(1)
         })
         .collect())
+}
+
+/// A random input of this shape; integers are below `bound`.
+pub fn random_input(
+    random: &mut Random,
+    info: &ValueInfo,
+    shape: &[usize],
+    bound: u8,
+) -> Result<Tensor, Error> {
+    random.tensor(info.dtype, shape, bound).map_err(|error| {
+        Error::Usage(format!(
+            "input '{}' cannot be random: {error} (hint: give smaller dims with --dim)",
+            info.name
+        ))
+    })
 }
 
 /// Writes a result. What cannot be written (a full disk behind the shell's `>`) is an error.

@@ -8,7 +8,7 @@ use lapidary::files::{read_npz, read_tensor, write_file, write_npz};
 use lapidary::random::Random;
 use lapidary::{Error, Tensor, Value, ValueInfo};
 
-use super::common::{CompileOptions, named, open, print, shape_for, summary};
+use super::common::{CompileOptions, named, open, print, random_input, shape_for, summary};
 
 /// Runs a model once: prints its outputs, or writes them to a file
 #[derive(Args)]
@@ -89,7 +89,7 @@ impl Run {
             })?;
             let tensor = if source.as_os_str() == "random" {
                 let shape = shape_for(info, &self.compile.dims)?;
-                random.tensor(info.dtype, &shape, self.random_below)?
+                random_input(&mut random, info, &shape, self.random_below)?
             } else {
                 read_tensor(&source, &name)?
             };

@@ -22,7 +22,9 @@ use lapidary::pipeline::Work;
 use lapidary::random::Random;
 use lapidary::{Compiled, Context, Error, Model, Options, Tensor, TensorView, pipeline};
 
-use super::common::{CompileOptions, is_library, print, require_cpu, require_file, shape_for};
+use super::common::{
+    CompileOptions, is_library, print, random_input, require_cpu, require_file, shape_for,
+};
 use peer::{Against, Peer};
 use report::Entry;
 
@@ -131,7 +133,7 @@ impl Subject {
                 return Ok(default);
             }
             let shape = shape_for(info, &bench.compile.dims)?;
-            Ok(random.tensor(info.dtype, &shape, 2)?)
+            random_input(&mut random, info, &shape, 2)
         };
         compiled.inputs().iter().map(make).collect()
     }
