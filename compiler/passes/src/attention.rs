@@ -151,6 +151,9 @@ fn raise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     }
     // Attention's sizes must be equal, where a contraction would broadcast.
     let [qd, kd, vd] = [0, 1, 2].map(|i| rw.dims(operands[i]).to_vec());
+    if [&qd, &kd, &vd].iter().any(|d| d.len() != rank) {
+        return miss(rw, "an operand's rank is not known");
+    }
     if qd[..rank - 2] != kd[..rank - 2]
         || kd[..rank - 2] != vd[..rank - 2]
         || qd[rank - 1] != kd[rank - 1]

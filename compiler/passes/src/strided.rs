@@ -35,7 +35,8 @@ impl Strided {
     /// The view after one more operator; `None` when it needs a copy (or is no view).
     pub fn then(&self, op: &Op) -> Option<Strided> {
         match op {
-            Op::Transpose { perm } => Some(Strided {
+            // The rank may not be known.
+            Op::Transpose { perm } if perm.len() == self.dims.len() => Some(Strided {
                 offset: self.offset.clone(),
                 dims: perm.iter().map(|p| self.dims[*p].clone()).collect(),
                 strides: perm.iter().map(|p| self.strides[*p].clone()).collect(),
