@@ -10,6 +10,8 @@ mod builder;
 mod collapse;
 mod contract;
 mod conv;
+mod conv_plain;
+mod depthwise;
 mod error;
 mod index;
 mod nest;

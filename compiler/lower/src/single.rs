@@ -45,7 +45,7 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
         Op::ScatterNd { reduce } => scatter::nd(l, g, group, n, *reduce),
         Op::Contract { .. } => crate::contract::contract(l, g, group),
         Op::Conv { .. } => crate::conv::conv(l, g, group),
-        Op::ConvTranspose { .. } => crate::conv::transpose(l, g, group, n),
+        Op::ConvTranspose { .. } => crate::conv_plain::transpose(l, g, group, n),
         Op::Pool { .. } => crate::pool::pool(l, g, group),
         Op::Attention(_) => crate::attention::attention(l, g, group),
         Op::Trees(t) => {
