@@ -23,7 +23,8 @@ use lapidary::random::Random;
 use lapidary::{Compiled, Context, Error, Model, Options, Tensor, TensorView, pipeline};
 
 use super::common::{
-    CompileOptions, is_library, print, random_input, require_cpu, require_file, shape_for,
+    CompileOptions, CpuChoice, is_library, print, random_input, require_cpu, require_file,
+    shape_for,
 };
 use peer::{Against, Peer};
 use report::Entry;
@@ -51,6 +52,9 @@ pub struct Bench {
     /// Python for the peer; the active one if none is given
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Other instruction sets to measure in the same run, beside --cpu
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CPU,…")]
+    beside: Vec<CpuChoice>,
     /// Shows the time of each kernel with its ONNX node, to stderr
     #[arg(long)]
     profile: bool,
@@ -152,7 +156,8 @@ struct Variant {
 }
 
 enum Runner {
-    Own(Context),
+    /// A name and what it runs.
+    Own(String, Context),
     Peer(Peer),
 }
 
@@ -206,22 +211,36 @@ impl Bench {
         let mut variants = Vec::new();
         let mut inputs = Vec::new();
         for &threads in &self.threads {
-            let options = self.compile.options(threads)?;
-            let compiled = subject.compile(&options)?;
-            inputs = subject.inputs(self, &compiled)?;
-            let mut context = compiled.context()?;
-            let outputs = context.run_tensors(&inputs)?;
             let reference = subject.set.as_ref().map(|set| set.outputs.as_slice());
-            let (cold, peak_memory) = self.fresh_process(threads)?;
-            variants.push(Variant {
-                runner: Runner::Own(context),
-                threads,
-                times: Vec::new(),
-                per_turn: 1,
-                cold: Some(cold),
-                peak_memory: Some(peak_memory),
-                error: reference.and_then(|expected| greatest_error(expected, &outputs)),
-            });
+            let mut outputs = Vec::new();
+            for (n, cpu) in std::iter::once(&self.compile.cpu)
+                .chain(&self.beside)
+                .enumerate()
+            {
+                let mut options = self.compile.options(threads)?;
+                options.cpu = (*cpu).into();
+                let compiled = subject.compile(&options)?;
+                inputs = subject.inputs(self, &compiled)?;
+                let mut context = compiled.context()?;
+                let found = context.run_tensors(&inputs)?;
+                let (cold, peak_memory) = self.fresh_process(threads, *cpu)?;
+                let name = match cpu.to_possible_value().filter(|_| !self.beside.is_empty()) {
+                    Some(cpu) => format!("lapidary {}", cpu.get_name()),
+                    None => "lapidary".to_string(),
+                };
+                variants.push(Variant {
+                    runner: Runner::Own(name, context),
+                    threads,
+                    times: Vec::new(),
+                    per_turn: 1,
+                    cold: Some(cold),
+                    peak_memory: Some(peak_memory),
+                    error: reference.and_then(|expected| greatest_error(expected, &found)),
+                });
+                if n == 0 {
+                    outputs = found;
+                }
+            }
             let Some(Against::Onnxruntime) = self.against else {
                 continue;
             };
@@ -312,7 +331,7 @@ impl Bench {
         let gflops = flops.map(|flops| flops / p50_ms / 1e6);
         Entry {
             name: match &variant.runner {
-                Runner::Own(_) => "lapidary".to_string(),
+                Runner::Own(name, _) => name.clone(),
                 Runner::Peer(peer) => peer.name.clone(),
             },
             threads: variant.threads,
@@ -328,7 +347,7 @@ impl Bench {
     }
 
     /// Load, compile and first run in a process of its own, and the greatest memory it held.
-    fn fresh_process(&self, threads: usize) -> Result<(Duration, u64), Error> {
+    fn fresh_process(&self, threads: usize, cpu: CpuChoice) -> Result<(Duration, u64), Error> {
         let failed = |text: String| Error::Other(format!("the process for the start: {text}"));
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
@@ -337,7 +356,10 @@ impl Bench {
         for dim in &self.compile.dims {
             command.args(["--dim", dim]);
         }
-        if let Some(cpu) = self.compile.cpu.to_possible_value() {
+        if self.compile.fix_defaults {
+            command.arg("--fix-defaults");
+        }
+        if let Some(cpu) = cpu.to_possible_value() {
             command.args(["--cpu", cpu.get_name()]);
         }
         let output = command
@@ -383,7 +405,7 @@ impl Variant {
     fn run(&mut self, inputs: &[Tensor], times: usize) -> Result<Vec<Duration>, Error> {
         match &mut self.runner {
             Runner::Peer(peer) => peer.run(times),
-            Runner::Own(context) => {
+            Runner::Own(_, context) => {
                 let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
                 let mut all = Vec::with_capacity(times);
                 for _ in 0..times {
