@@ -191,10 +191,11 @@ impl Expander<'_> {
         let depth = self.resolve(&c.depth);
         let b_stride = self.resolve(&c.b.k_stride);
 
-        let sets = if rows * vectors < FEW_SUMS {
-            UNROLL_K
-        } else {
-            1
+        let room = (self.target.vector_registers as i64 - vectors - 2) / (rows * vectors);
+        let sets = match rows * vectors {
+            sums if sums >= FEW_SUMS || room < 2 => 1,
+            _ if room < UNROLL_K => 2,
+            _ => UNROLL_K,
         };
         let scope = self.depth();
         let mut sums = Vec::new();
@@ -398,7 +399,9 @@ impl Expander<'_> {
         // What the epilogue reads is loaded here and not further out: a register held across the loop
         // over k would be one sum less.
         let guarded = std::mem::replace(&mut self.scopes[scope].guarded, true);
-        if self.is_heavy(&c.epilogue) && rows * vectors > 2 {
+        // With 16 registers a tile leaves too few for any epilogue.
+        let scarce = self.target.masks && self.target.vector_registers <= 16;
+        if (scarce || self.is_heavy(&c.epilogue)) && rows * vectors > 2 {
             let place = self.loops.scratch_bytes.clone();
             let base = self.scratch_at(&place)?;
             let bytes = self.lanes() * 4;
