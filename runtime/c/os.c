@@ -35,9 +35,17 @@ struct lap_os_gate {
     pthread_cond_t condition;
 };
 
+/* A huge page of x86-64 and of AArch64 with pages of 4 KiB. */
+#define HUGE_PAGE ((size_t)2 << 20)
+
 void *lap_os_alloc(size_t bytes) {
     void *memory = NULL;
-    if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) return NULL;
+    /* The first touch of a page costs more than clearing it: large blocks ask for large pages. */
+    int large = bytes >= 2 * HUGE_PAGE;
+    if (posix_memalign(&memory, large ? HUGE_PAGE : 64, bytes ? bytes : 64) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (large) madvise(memory, bytes & ~(HUGE_PAGE - 1), MADV_HUGEPAGE);
+#endif
     return memory;
 }
 

@@ -94,6 +94,11 @@ pub(crate) fn in_memory(
         bytes,
         source,
     })?;
+    if bytes as u64 >= MUCH {
+        // Only speed is lost where the system has no huge pages.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
     let pages = Pages::new(options, taken.addresses);
     let mut rest: &mut [u8] = &mut map;
     let mut at = 0;
