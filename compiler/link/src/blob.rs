@@ -18,7 +18,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// So often, what was read of the model is given back.
-const WAVE: Duration = Duration::from_millis(10);
+const WAVE: Duration = Duration::from_millis(2);
 /// Below so many bytes of weights it is not worth the trouble.
 const MUCH: u64 = 16 << 20;
 /// Constants below this are not worth a system call.
