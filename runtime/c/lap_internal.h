@@ -55,6 +55,9 @@ typedef void (*lap_kernel)(
 
 /* ---- tensors --------------------------------------------------------------------------------- */
 
+/* What a descriptor or an object holds. */
+typedef enum lap_kind { LAP_KIND_TENSOR = 0, LAP_KIND_SEQUENCE = 1, LAP_KIND_OPTIONAL = 2, LAP_KIND_MAP = 3 } lap_kind;
+
 /* A tensor descriptor. Inside a run every descriptor is contiguous and row-major. */
 typedef struct lap_tensor {
     void *data;
@@ -63,7 +66,7 @@ typedef struct lap_tensor {
     int64_t dims[LAP_MAX_RANK];
     int64_t strides[LAP_MAX_RANK]; /* in elements */
     int32_t buffer; /* the arena buffer behind it, or -1 */
-    int32_t reserved;
+    int32_t kind; /* lap_kind; not LAP_KIND_TENSOR: `data` is a lap_object, dtype that of its tensors, rank -1 */
 } lap_tensor;
 
 /* A library kernel. NULL in `in` or `out`: an optional operand that is absent. An output with data NULL
@@ -161,7 +164,8 @@ typedef struct lap_model_table {
     uint64_t weights_hash; /* lap_hash64 of the blob */
     const lap_default *defaults; /* n_defaults */
     int64_t n_defaults;
-    uint64_t reserved[2];
+    int64_t weights_offset; /* of a region's body: where its constants begin in the model's blob */
+    uint64_t reserved;
 } lap_model_table;
 
 /* The head of a weights file; the blob follows at byte 64. */
@@ -279,6 +283,7 @@ LAP_AT(lap_tensor, rank, 12);
 LAP_AT(lap_tensor, dims, 16);
 LAP_AT(lap_tensor, strides, 144);
 LAP_AT(lap_tensor, buffer, 272);
+LAP_AT(lap_tensor, kind, 276);
 _Static_assert(sizeof(lap_tensor) == 280, "lap_tensor");
 LAP_AT(lap_context, rt, 0);
 LAP_AT(lap_context, dims, 8);
@@ -313,6 +318,7 @@ LAP_AT(lap_model_table, weights_file, 120);
 LAP_AT(lap_model_table, weights_bytes, 128);
 LAP_AT(lap_model_table, weights_hash, 136);
 LAP_AT(lap_model_table, defaults, 144);
+LAP_AT(lap_model_table, weights_offset, 160);
 _Static_assert(sizeof(lap_default) == 32, "lap_default");
 _Static_assert(sizeof(lap_model_table) == 176, "lap_model_table");
 _Static_assert(sizeof(lap_dim_bind) == 24, "lap_dim_bind");

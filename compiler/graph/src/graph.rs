@@ -17,12 +17,25 @@ entity_id!(
     "n"
 );
 
-/// Type of a tensor value.
+/// What holds tensors (or other containers).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Container {
+    Sequence,
+    Optional,
+    /// Keys of this type: i64 (any integer in ONNX) or string.
+    Map(DType),
+}
+
+/// Type of a value: a tensor, or containers around one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TensorType {
+    /// Element type of the tensor, or of the tensors inside the containers.
     pub dtype: DType,
-    /// Row-major dimensions; `None` when even the rank is known at run time only.
+    /// Row-major dimensions; `None` when even the rank is known at run time only, and for every container.
     pub shape: Option<Vec<Dim>>,
+    /// Containers around the tensor, outermost first; empty for a tensor. Values of a map are
+    /// tensors of rank 0 where nothing else is inside.
+    pub containers: Vec<Container>,
 }
 
 impl TensorType {
@@ -30,7 +43,35 @@ impl TensorType {
         TensorType {
             dtype,
             shape: Some(shape.into_iter().collect()),
+            containers: Vec::new(),
         }
+    }
+    /// A tensor whose rank is known at run time only.
+    pub fn unranked(dtype: DType) -> Self {
+        TensorType {
+            dtype,
+            shape: None,
+            containers: Vec::new(),
+        }
+    }
+    /// Whether it is a tensor, not a sequence, optional or map.
+    pub fn is_tensor(&self) -> bool {
+        self.containers.is_empty()
+    }
+    /// What is inside the outermost container; the type itself if it is a tensor.
+    pub fn element(&self) -> TensorType {
+        let mut inner = self.clone();
+        if !inner.containers.is_empty() {
+            inner.containers.remove(0);
+        }
+        inner
+    }
+    /// The type with one more container around it; dimensions inside are not kept.
+    pub fn inside(&self, container: Container) -> TensorType {
+        let mut outer = TensorType::unranked(self.dtype);
+        outer.containers.push(container);
+        outer.containers.extend(&self.containers);
+        outer
     }
     /// The dimensions; none for an unranked value.
     pub fn dims(&self) -> &[Dim] {

@@ -24,7 +24,8 @@ pub use dim::{Atom, Dim, Sym};
 pub use dtype::DType;
 pub use entity::{EntityMap, EntityRef};
 pub use graph::{
-    Def, Graph, NodeData, NodeId, SymbolData, SymbolOrigin, TensorType, ValueData, ValueId,
+    Container, Def, Graph, NodeData, NodeId, SymbolData, SymbolOrigin, TensorType, ValueData,
+    ValueId,
 };
 pub use group::{Group, GroupKind};
 pub use op::Op;

@@ -115,6 +115,54 @@ pub struct LibraryCall {
     pub strings: Vec<bytes::Bytes>,
 }
 
+/// What a region does with its bodies; docs/regions.md has the rules.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RegionKind {
+    /// Operand 0 is the condition (bool, one element). Bodies: then, else. Every body input is an
+    /// operand; the outputs are the chosen body's.
+    If,
+    /// Operands: trip count (i64, may be absent), condition (bool, may be absent), `carried` initial
+    /// values, captures. The body's first inputs are the iteration (i64 scalar), the condition (bool
+    /// scalar), the carried values; its outputs the condition, the carried values, the scan outputs.
+    /// Outputs: the carried values, then each scan output stacked along a new first axis.
+    Loop { carried: usize },
+    /// Operands: `states` initial values, one tensor for each of `inputs`, captures. The body's first
+    /// inputs are the states and one slice of each scanned input; its outputs the states and one
+    /// slice of each of `outputs`. Outputs: the states, then each scan output stacked along its axis.
+    Scan {
+        states: usize,
+        /// Axis (from the front) and whether it is walked backwards.
+        inputs: Vec<(usize, bool)>,
+        /// Axis of the stacked output (negative: from the end) and whether slices are put in front.
+        outputs: Vec<(i64, bool)>,
+    },
+}
+
+/// Where an input of a body comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BodyArg {
+    /// This operand of the region.
+    Operand(usize),
+    /// The region makes it: the iteration, the condition, a carried value, a slice.
+    Own,
+}
+
+/// A graph that a region runs. It sees nothing but its inputs: values of the graph around it are
+/// operands of the region.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Body {
+    pub graph: crate::Graph,
+    /// One for each input of the graph.
+    pub args: Vec<BodyArg>,
+}
+
+/// Control flow: an operator that runs graphs. Its output types are stated by the importer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Region {
+    pub kind: RegionKind,
+    pub bodies: Vec<Body>,
+}
+
 /// One core operator.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
@@ -225,6 +273,7 @@ pub enum Op {
     /// ai.onnx.ml ensembles; input x, outputs scores or (label, scores).
     Trees(Arc<TreeEnsemble>),
     Library(LibraryCall),
+    Region(Box<Region>),
 }
 
 impl Op {
@@ -256,6 +305,11 @@ impl Op {
             Op::ScatterNd { .. } => "scatter_nd",
             Op::Trees(_) => "trees",
             Op::Library(_) => "library",
+            Op::Region(r) => match r.kind {
+                RegionKind::If => "if",
+                RegionKind::Loop { .. } => "loop",
+                RegionKind::Scan { .. } => "scan",
+            },
         }
     }
 
@@ -308,7 +362,8 @@ impl Op {
             | Op::ScatterElements { .. }
             | Op::ScatterNd { .. }
             | Op::Trees(_)
-            | Op::Library(_) => Vec::new(),
+            | Op::Library(_)
+            | Op::Region(_) => Vec::new(),
         }
     }
 }

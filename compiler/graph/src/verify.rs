@@ -5,7 +5,7 @@
 //! the driver tests them before the node that needs them runs.
 
 use crate::infer::{self, CheckKind, InferError};
-use crate::{Atom, Def, Dim, Graph, NodeId, Op, Sym, SymbolOrigin, TensorType, ValueId};
+use crate::{Atom, Container, Def, Dim, Graph, NodeId, Op, Sym, SymbolOrigin, TensorType, ValueId};
 use std::collections::{BTreeSet, HashSet};
 
 /// A broken invariant, with the place in the graph.
@@ -100,8 +100,16 @@ pub fn node_place(graph: &Graph, n: NodeId) -> String {
     }
 }
 
-/// `f32[batch, 3]` with the symbols' names.
+/// `f32[batch, 3]` with the symbols' names; `seq(f32[*])`, `opt(…)` and `map(string, …)` for containers.
 pub fn type_text(graph: &Graph, t: &TensorType) -> String {
+    if let Some(outer) = t.containers.first() {
+        let inner = type_text(graph, &t.element());
+        return match outer {
+            Container::Sequence => format!("seq({inner})"),
+            Container::Optional => format!("opt({inner})"),
+            Container::Map(key) => format!("map({key}, {inner})"),
+        };
+    }
     let dims = match &t.shape {
         None => "*".to_string(),
         Some(d) => d
@@ -357,7 +365,7 @@ type Inferred = Result<(Vec<TensorType>, Vec<infer::Requirement>), InferError>;
 /// Types of a node's outputs from those of its inputs; `None` for library calls.
 fn infer_node(graph: &Graph, n: NodeId) -> Option<Inferred> {
     let node = graph.nodes.get(n)?;
-    if matches!(node.op, Op::Library(_)) {
+    if matches!(node.op, Op::Library(_) | Op::Region(_)) {
         return None;
     }
     let mut inputs = Vec::with_capacity(node.inputs.len());

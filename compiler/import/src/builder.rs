@@ -244,6 +244,7 @@ impl Builder {
             types.push(TensorType {
                 dtype: out.dtype,
                 shape,
+                containers: Vec::new(),
             });
         }
         let call = LibraryCall {

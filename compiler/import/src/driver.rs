@@ -234,7 +234,7 @@ impl<'m> Import<'m> {
         };
         let dtype = dtype(tensor.elem_type)?;
         let Some(shape) = &tensor.shape else {
-            return Ok(TensorType { dtype, shape: None });
+            return Ok(TensorType::unranked(dtype));
         };
         let input = self.b.g.inputs.len() as u32;
         let mut dims = Vec::new();

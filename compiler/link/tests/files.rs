@@ -342,10 +342,7 @@ fn a_header_is_valid_c_whatever_the_names() {
         let dims = [b.clone(), c.clone(), Dim::Const(3), b.mul(&c)];
         g.add_input(*name, TensorType::new(dtype, dims.into_iter().take(i % 5)));
     }
-    let unranked = TensorType {
-        dtype: DType::F32,
-        shape: None,
-    };
+    let unranked = TensorType::unranked(DType::F32);
     let v = g.add_input("unranked", unranked);
     g.outputs = vec![("x".into(), g.inputs[0]), ("y\n".into(), v)];
     let folder = Folder::new("header");

@@ -26,7 +26,7 @@ mod trees;
 mod unsigned;
 
 pub use error::LowerError;
-pub use program::{ConstId, KernelDef, KernelId, LibraryStep, Operand, Program, Step};
+pub use program::{ConstId, KernelDef, KernelId, LibraryStep, Operand, Program, RegionBody, Step};
 
 use lapidary_codegen::loops::{LoopKernel, schedule};
 use lapidary_graph::{EntityMap, Graph, Group, GroupKind, Op, ValueId};
@@ -51,6 +51,7 @@ pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, LowerError> {
         kernels: p.kernels,
         constants: p.constants,
         aliases: p.aliases,
+        bodies: Vec::new(),
     })
 }
 

@@ -56,6 +56,15 @@ pub struct LibraryStep {
     /// this node is set by it.
     pub outputs: Vec<ValueId>,
     pub node: NodeId,
+    /// Graphs that the kernel runs: positions in [`Program::bodies`].
+    pub bodies: Vec<usize>,
+}
+
+/// A body of a region.
+pub struct RegionBody {
+    pub program: Program,
+    /// For each of its inputs the operand of the region that it is, or -1: the region makes it.
+    pub args: Vec<i32>,
 }
 
 /// One step of the program.
@@ -92,4 +101,6 @@ pub struct Program {
     /// Values that are another value's bytes under another shape: alias to its source. Chains are
     /// resolved. A graph output that is an alias, an input or a constant is copied by the plan.
     pub aliases: HashMap<ValueId, ValueId>,
+    /// What regions run, each a program of its own with its own symbols, steps and constants.
+    pub bodies: Vec<RegionBody>,
 }

@@ -61,10 +61,10 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
             c.floats.clone(),
             c.strings.clone(),
         ),
-        Op::Softmax { .. } | Op::Normalize { .. } => Err(LowerError::unsupported(
+        Op::Softmax { .. } | Op::Normalize { .. } | Op::Region(_) => Err(LowerError::unsupported(
             g,
             n,
-            format!("{} that was not expanded", node.op.name()),
+            format!("{} here", node.op.name()),
         )),
     }
 }
@@ -89,6 +89,7 @@ fn library(
         inputs,
         outputs: node.outputs.clone(),
         node: n,
+        bodies: Vec::new(),
     }));
     Ok(())
 }

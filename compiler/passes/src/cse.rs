@@ -24,7 +24,7 @@ pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
             }
         }
         let node = &rw.graph.nodes[n];
-        if matches!(node.op, Op::Library(_) | Op::Trees(_)) {
+        if matches!(node.op, Op::Library(_) | Op::Region(_) | Op::Trees(_)) {
             return;
         }
         let key = (node.op.name().to_string(), node.inputs.clone());

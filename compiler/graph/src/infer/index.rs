@@ -45,6 +45,7 @@ pub(super) fn gather_elements(cx: &mut Context, axis: usize) -> Result<TensorTyp
         return Ok(TensorType {
             dtype: data.dtype,
             shape: indices.shape.clone(),
+            containers: Vec::new(),
         });
     };
     inside(cx, axis, d, i)?;

@@ -208,6 +208,11 @@ pub fn output_types_and_requirements(
                 name: call.name.clone(),
             });
         }
+        Op::Region(_) => {
+            return Err(InferError::Library {
+                name: op.name().into(),
+            });
+        }
     };
     Ok((types, std::mem::take(&mut cx.needs)))
 }
@@ -466,7 +471,7 @@ impl<'a> Context<'a> {
 }
 
 fn unranked(dtype: DType) -> TensorType {
-    TensorType { dtype, shape: None }
+    TensorType::unranked(dtype)
 }
 
 /// `dims` with one axis replaced.

@@ -122,6 +122,7 @@ pub(super) fn trees(cx: &mut Context, trees: &TreeEnsemble) -> Result<Vec<Tensor
                 Dim::Const(trees.targets as i64),
             )
         }),
+        containers: Vec::new(),
     };
     let label = trees.labels.as_ref().map(|l| TensorType {
         dtype: match l {
@@ -129,6 +130,7 @@ pub(super) fn trees(cx: &mut Context, trees: &TreeEnsemble) -> Result<Vec<Tensor
             Labels::Strings(_) => DType::String,
         },
         shape: batch.map(|b| vec![b]),
+        containers: Vec::new(),
     });
     Ok(label.into_iter().chain([scores]).collect())
 }

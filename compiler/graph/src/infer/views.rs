@@ -140,6 +140,7 @@ pub(super) fn concat(cx: &mut Context, axis: usize) -> Result<TensorType, InferE
     Ok(TensorType {
         dtype: first.dtype,
         shape: out,
+        containers: Vec::new(),
     })
 }
 

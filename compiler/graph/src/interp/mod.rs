@@ -499,6 +499,7 @@ fn dispatch(
         }
         Op::Trees(t) => trees::trees(t, input(0)?),
         Op::Library(_) => Err("library calls are evaluated by the hook".into()),
+        Op::Region(_) => Err("regions are evaluated with their graph".into()),
     }
 }
 
@@ -506,7 +507,7 @@ fn dispatch(
 /// work is small; `None` otherwise, or when the node would fail.
 pub fn fold_node(graph: &Graph, node: NodeId) -> Option<Vec<TensorData>> {
     let data = graph.nodes.get(node)?;
-    if matches!(data.op, Op::Library(_)) {
+    if matches!(data.op, Op::Library(_) | Op::Region(_)) {
         return None;
     }
     let mut operands = Vec::with_capacity(data.inputs.len());

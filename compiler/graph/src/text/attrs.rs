@@ -255,6 +255,13 @@ pub(super) fn print(graph: &Graph, op: &Op) -> String {
             }
         }
         Op::Trees(t) => trees(&mut r, t),
+        Op::Region(region) => {
+            let bodies = region
+                .bodies
+                .iter()
+                .map(|b| quoted(b.graph.name.as_bytes()));
+            r.put("bodies", list(bodies));
+        }
         Op::Library(call) => {
             if !call.ints.is_empty() {
                 r.put("ints", numbers(&call.ints));

@@ -400,7 +400,12 @@ impl Parser {
         } else {
             Some(self.dims()?)
         };
-        Ok((key, TensorType { dtype, shape }))
+        let ty = TensorType {
+            dtype,
+            shape,
+            containers: Vec::new(),
+        };
+        Ok((key, ty))
     }
     fn statement(&mut self) -> Result<(), ParseError> {
         if matches!(self.peek(), Token::Value(..)) {

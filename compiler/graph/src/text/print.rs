@@ -37,6 +37,9 @@ fn symbol(graph: &Graph, s: Sym) -> String {
 }
 
 fn ty(graph: &Graph, t: &TensorType) -> String {
+    if !t.is_tensor() {
+        return crate::verify::type_text(graph, t);
+    }
     match &t.shape {
         None => format!("{}[*]", t.dtype),
         Some(d) => format!("{}{}", t.dtype, dims(graph, d)),

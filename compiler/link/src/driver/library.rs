@@ -87,6 +87,7 @@ impl<M: Module> Code<'_, '_, M> {
         record.i32(call.floats.len() as i32);
         record.i32(call.strings.len() as i32);
         record.i32(0);
+        record.pool(None);
         self.pool.record(record)
     }
 

@@ -535,6 +535,7 @@ impl<'a> Builder<'a> {
                     inputs: vec![Some(Operand::Value(v))],
                     outputs: vec![v],
                     node: self.graph.producer(v).unwrap_or(NodeId(u32::MAX)),
+                    bodies: Vec::new(),
                 };
                 Action::Library {
                     call,

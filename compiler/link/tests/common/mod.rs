@@ -29,6 +29,7 @@ impl Maker {
                 kernels: EntityMap::new(),
                 constants: EntityMap::new(),
                 aliases: HashMap::new(),
+                bodies: Vec::new(),
             },
         }
     }
@@ -252,6 +253,7 @@ pub fn two_segments() -> Program {
         inputs: vec![Some(Operand::Value(x)), None],
         outputs: vec![p],
         node: n1,
+        bodies: Vec::new(),
     }));
     let (n2, y) = m.node("square", &[p], ty);
     let k = m.kernel(square());
@@ -268,10 +270,7 @@ pub fn copies() -> Program {
     let n = m.input_symbol("n", 0, 0);
     let s = TensorType::new(DType::String, [n]);
     let s = m.program.graph.add_input("s", s);
-    let u = TensorType {
-        dtype: DType::F32,
-        shape: None,
-    };
+    let u = TensorType::unranked(DType::F32);
     let u = m.program.graph.add_input("u", u);
     let c = TensorData {
         dtype: DType::String,
