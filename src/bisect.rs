@@ -15,6 +15,7 @@ use lapidary_runtime::{DType, Tensor};
 
 use crate::case::DataSet;
 use crate::compare::{Tolerance, compare};
+use crate::operator::Target;
 use crate::{Compiled, Error, Model, Options, pipeline};
 
 /// Names what makes the result of this data set wrong.
@@ -33,7 +34,7 @@ pub fn bisect(
         Ok(wrong.and_then(|w| w.first().map(|o| format!("'{}': {}", o.name, o.mismatch))))
     };
 
-    let graph = pipeline::import(model, options)?;
+    let graph = pipeline::import(model, options, Target::Memory)?;
     if let Some(wrong) = judge(&graph)? {
         return Ok(format!(
             "bisect: the graph is wrong as imported, before any pass: output {wrong}"

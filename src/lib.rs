@@ -22,6 +22,7 @@ mod compiled;
 mod error;
 pub mod files;
 mod model;
+pub mod operator;
 mod options;
 pub mod pipeline;
 pub mod random;

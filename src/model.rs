@@ -12,6 +12,7 @@ use lapidary_onnx::proto::{ValueInfoProto, type_proto};
 use lapidary_runtime::{DType, Dim, Tensor, ValueInfo};
 
 use crate::files::{tensor_of_view, write_file};
+use crate::operator::Target;
 use crate::{Compiled, Error, Faults, Options, pipeline};
 
 /// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
@@ -156,13 +157,13 @@ impl Model {
         checker::check(&self.file).map_err(Faults)?;
         self.file.verify_unchanged()?;
         self.require_tensors()?;
-        pipeline::import(self, options)?;
+        pipeline::import(self, options, Target::Memory)?;
         Ok(())
     }
 
     /// Compiles into memory.
     pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
-        let program = pipeline::program(self, options)?;
+        let program = pipeline::program(self, options, Target::Memory)?;
         let code = pipeline::jit(program, options)?;
         Compiled::from_code(code, options)
     }
@@ -174,7 +175,7 @@ impl Model {
         weights: Option<&Path>,
         options: &Options,
     ) -> Result<(), Error> {
-        let program = pipeline::program(self, options)?;
+        let program = pipeline::program(self, options, Target::File)?;
         let name = artifact_name(library);
         pipeline::write(&program, &name, library, weights, options)?;
         Ok(())
@@ -189,7 +190,7 @@ impl Model {
         header: Option<&Path>,
         options: &Options,
     ) -> Result<Vec<PathBuf>, Error> {
-        let program = pipeline::program(self, options)?;
+        let program = pipeline::program(self, options, Target::File)?;
         let name = artifact_name(output);
         let mut made = pipeline::write(&program, &name, output, weights, options)?;
         let header = header.map_or_else(|| output.with_extension("h"), Path::to_path_buf);

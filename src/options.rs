@@ -9,6 +9,7 @@ use lapidary_runtime::abi;
 pub use lapidary_import::DimSetting;
 
 use crate::Error;
+use crate::operator::Operators;
 
 /// The instructions that code may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -69,6 +70,10 @@ pub struct Options {
     pub weights: Option<PathBuf>,
     /// Passes of the optimiser to leave out, to find the one that is wrong.
     pub skip_passes: Vec<String>,
+    /// Operators of the application.
+    pub operators: Operators,
+    /// Objects and archives that a shared library needs beside the runtime: the application's kernels.
+    pub link: Vec<PathBuf>,
 }
 
 impl Options {

@@ -15,14 +15,16 @@ use lapidary_onnx::checker;
 use lapidary_passes::{Remark, Report};
 use lapidary_runtime::ModelCode;
 
+use crate::operator::Target;
 use crate::{Error, Faults, Model, Options};
 
 /// The graph as the importer makes it.
-pub fn import(model: &Model, options: &Options) -> Result<Graph, Error> {
+pub fn import(model: &Model, options: &Options, target: Target) -> Result<Graph, Error> {
     let import = ImportOptions {
         symbolic: options.symbolic,
         dims: options.dims.clone(),
         fix_defaults: model.has_fixed_defaults(),
+        operators: options.operators.for_import(target),
     };
     let mut graph = lapidary_import::import(model.file(), &import)?;
     graph.name = model.name();
@@ -50,12 +52,12 @@ pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, Error> {
 
 /// All stages up to a lowered program, the checker first. Files that were cut short since they were opened are an
 /// error, before anything reads them and again before the program's weights are packed.
-pub fn program(model: &Model, options: &Options) -> Result<Program, Error> {
+pub fn program(model: &Model, options: &Options, target: Target) -> Result<Program, Error> {
     model.file().verify_unchanged()?;
     checker::check(model.file()).map_err(Faults)?;
     model.require_tensors()?;
     model.file().verify_unchanged()?;
-    let mut graph = import(model, options)?;
+    let mut graph = import(model, options, target)?;
     optimize(&mut graph, options)?;
     let (groups, _) = groups(&graph);
     let program = lower(graph, &groups)?;
@@ -65,7 +67,12 @@ pub fn program(model: &Model, options: &Options) -> Result<Program, Error> {
 
 /// Code in memory.
 pub fn jit(program: Program, options: &Options) -> Result<Arc<dyn ModelCode>, Error> {
-    let code: JitModel = lapidary_link::jit(program, &code_options(options))?;
+    let operators = options.operators.kernels();
+    let code_options = CodeOptions {
+        operators: &operators,
+        ..code_options(options)
+    };
+    let code: JitModel = lapidary_link::jit(program, &code_options)?;
     Ok(code.code())
 }
 
@@ -84,6 +91,7 @@ pub fn write(
         ))
     })?;
     let mut file = FileOptions::new(name);
+    file.link = options.link.clone();
     if let Some(weights) = weights {
         file.weights = WeightsIn::Beside;
         file.weights_path = Some(weights.to_path_buf());

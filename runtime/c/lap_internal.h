@@ -206,7 +206,12 @@ struct lap_rt {
     void *(*memcpy)(void *to, const void *from, size_t bytes);
     void *(*memmove)(void *to, const void *from, size_t bytes);
     void *(*memset)(void *to, int byte, size_t bytes);
-    void *reserved[6];
+    void *reserved[3];
+    /* For kernels outside of this archive (lapidary_operator.h); the others call the functions below. */
+    int32_t (*output_alloc)(lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id);
+    int32_t (*output_alloc_strings)(
+        lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int64_t text_bytes, int32_t node_id);
+    void *(*temp)(lap_context *ctx, int64_t bytes, int32_t node_id);
 
     lap_f64_fn exp, log, sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, erf;
     lap_f64_fn exp2, log2, expm1, log1p, floor, ceil, trunc, rint, sqrt, cbrt, lgamma;
@@ -304,6 +309,9 @@ LAP_AT(lap_rt, run_segment, 48);
 LAP_AT(lap_rt, memcpy, 56);
 LAP_AT(lap_rt, memmove, 64);
 LAP_AT(lap_rt, memset, 72);
+LAP_AT(lap_rt, output_alloc, 104);
+LAP_AT(lap_rt, output_alloc_strings, 112);
+LAP_AT(lap_rt, temp, 120);
 LAP_AT(lap_rt, exp, 128);
 LAP_AT(lapidary_model, outputs, 48);
 LAP_AT(lap_model_table, n_dims, 56);

@@ -364,6 +364,7 @@ const lap_rt lap_runtime_table = {
     .fail = lap_fail,
     .check = lap_check,
     .run_segment = lap_run_segment,
+    .output_alloc = lap_output_alloc, .output_alloc_strings = lap_output_alloc_strings, .temp = lap_temp,
     .memcpy = memcpy, .memmove = memmove, .memset = memset,
     .exp = exp, .log = log, .sin = sin, .cos = cos, .tan = tan, .asin = asin, .acos = acos, .atan = atan,
     .sinh = sinh, .cosh = cosh, .tanh = tanh, .asinh = asinh, .acosh = acosh, .atanh = atanh, .erf = erf,

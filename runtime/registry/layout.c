@@ -34,6 +34,7 @@ const lap_layout_entry lap_layout[] = {
     AT(lapidary_options, weights_path), AT(lapidary_options, error_text_bytes),
     AT(lap_rt, api), AT(lap_rt, parallel_for), AT(lap_rt, call_library), AT(lap_rt, alloc_dynamic), AT(lap_rt, fail),
     AT(lap_rt, check), AT(lap_rt, run_segment), AT(lap_rt, memcpy), AT(lap_rt, memmove), AT(lap_rt, memset),
+    AT(lap_rt, output_alloc), AT(lap_rt, output_alloc_strings), AT(lap_rt, temp),
     AT(lap_rt, exp), AT(lap_rt, log), AT(lap_rt, sin), AT(lap_rt, cos), AT(lap_rt, tan), AT(lap_rt, asin),
     AT(lap_rt, acos), AT(lap_rt, atan), AT(lap_rt, sinh), AT(lap_rt, cosh), AT(lap_rt, tanh), AT(lap_rt, asinh),
     AT(lap_rt, acosh), AT(lap_rt, atanh), AT(lap_rt, erf), AT(lap_rt, exp2), AT(lap_rt, log2), AT(lap_rt, expm1),

@@ -115,9 +115,9 @@ rt_table! {
     RT_RESERVED_0 "reserved[0]";
     RT_RESERVED_1 "reserved[1]";
     RT_RESERVED_2 "reserved[2]";
-    RT_RESERVED_3 "reserved[3]";
-    RT_RESERVED_4 "reserved[4]";
-    RT_RESERVED_5 "reserved[5]";
+    RT_OUTPUT_ALLOC "output_alloc";
+    RT_OUTPUT_ALLOC_STRINGS "output_alloc_strings";
+    RT_TEMP "temp";
     RT_EXP "exp";
     RT_LOG "log";
     RT_SIN "sin";

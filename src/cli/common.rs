@@ -20,6 +20,9 @@ pub struct CompileOptions {
     /// Instructions that the code may use
     #[arg(long, value_enum, default_value_t = CpuChoice::Native)]
     pub cpu: CpuChoice,
+    /// A shared library of operators in C (lapidary_operator.h); trusted as code is
+    #[arg(long = "operators", value_name = "FILE")]
+    pub operators: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -73,6 +76,9 @@ impl CompileOptions {
         };
         for dim in &self.dims {
             options.set_dim(dim)?;
+        }
+        for library in &self.operators {
+            options.operators.load(library)?;
         }
         Ok(options)
     }

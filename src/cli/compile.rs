@@ -21,6 +21,9 @@ pub struct Compile {
     /// Where to write the C header; beside the output if not given
     #[arg(long, value_name = "FILE")]
     header: Option<PathBuf>,
+    /// Links an object or archive into the shared library: the kernels of --operators
+    #[arg(long, value_name = "FILE")]
+    link: Vec<PathBuf>,
     #[command(flatten)]
     compile: CompileOptions,
 }
@@ -29,7 +32,8 @@ impl Compile {
     pub fn run(self) -> Result<(), Error> {
         require_file(&self.model)?;
         self.require_distinct()?;
-        let options = self.compile.options(0)?;
+        let mut options = self.compile.options(0)?;
+        options.link = self.link.clone();
         let model = self.compile.load(&self.model)?;
         let made = model.compile_to(
             &self.output,

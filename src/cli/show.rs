@@ -68,14 +68,18 @@ impl Show {
         let mut out = std::io::stdout().lock();
         let text = match self.stage {
             Stage::Onnx => self.onnx(&model),
-            Stage::Import => self.lines(&pipeline::import(&model, &options)?.to_text()),
+            Stage::Import => self.lines(
+                &pipeline::import(&model, &options, lapidary::operator::Target::Memory)?.to_text(),
+            ),
             Stage::Graph => self.graph(&model, &options)?,
             Stage::Plan => {
-                let program = pipeline::program(&model, &options)?;
+                let program =
+                    pipeline::program(&model, &options, lapidary::operator::Target::Memory)?;
                 self.lines(&plan(&program)?)
             }
             Stage::Loops | Stage::Kernel | Stage::Clif | Stage::Asm => {
-                let program = pipeline::program(&model, &options)?;
+                let program =
+                    pipeline::program(&model, &options, lapidary::operator::Target::Memory)?;
                 return self.kernels(&program, &options, &mut out);
             }
         };
@@ -151,7 +155,7 @@ impl Show {
     }
 
     fn graph(&self, model: &Model, options: &Options) -> Result<String, Error> {
-        let mut graph = pipeline::import(model, options)?;
+        let mut graph = pipeline::import(model, options, lapidary::operator::Target::Memory)?;
         let passes = lapidary_passes::Options {
             skip: self.skip.clone(),
             stop_after: self.stop_after.clone(),

@@ -195,7 +195,7 @@ impl Builder {
         let out = self.emit(op, inputs.iter().map(|v| Some(*v)).collect())?;
         first(&out)
     }
-    fn push(
+    pub(crate) fn push(
         &mut self,
         op: Op,
         inputs: Vec<Option<ValueId>>,

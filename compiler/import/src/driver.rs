@@ -17,7 +17,7 @@ use lapidary_onnx::proto::{
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
 use crate::error::{Fail, ImportError, ImportErrors, invalid, unsupported};
-use crate::{DimSetting, ImportOptions, known, table};
+use crate::{DimSetting, ImportOptions, custom, known, table};
 
 /// Functions and branches nest no deeper.
 const MAX_DEPTH: usize = 64;
@@ -371,7 +371,27 @@ impl<'m> Import<'m> {
         if let Some(f) = self.functions.get(&key).copied() {
             return self.call(f, node, name, inputs, attrs, broken);
         }
-        let Some(opset) = scope.opsets.get(d).copied() else {
+        let opset = scope.opsets.get(d).copied();
+        let own = self.options.operators.iter();
+        if let Some(operator) = custom::find(own, d, &node.op_type) {
+            if broken {
+                return Ok(Vec::new());
+            }
+            let stem = node.output.iter().find(|o| !o.is_empty());
+            let stem = stem.map_or(name.to_string(), |o| format!("{}{o}", scope.prefix));
+            self.b.start(name.to_string(), stem);
+            let mut cx = Ctx {
+                b: &mut self.b,
+                model: self.model,
+                op: &node.op_type,
+                opset: opset.unwrap_or(0),
+                inputs,
+                attrs,
+                wanted: node.output.iter().map(|o| !o.is_empty()).collect(),
+            };
+            return custom::import(&mut cx, operator, name);
+        }
+        let Some(opset) = opset else {
             return Err(invalid(format!("the domain '{d}' is not imported")));
         };
         let is_if = d.is_empty() && node.op_type == "If";

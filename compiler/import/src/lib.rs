@@ -5,11 +5,13 @@
 //!
 //! `driver` walks the nodes (inlining model-local functions and decided branches) and asks `table`
 //! for the rule of each; `ops/` has the rules, one family a file; `builder` makes typed nodes;
+//! `custom` lets an application bring operators of its own;
 //! `known` evaluates shape arithmetic, so that sizes become dimension expressions.
 //! See `docs/import.md`.
 
 mod builder;
 mod context;
+pub mod custom;
 mod dims;
 mod driver;
 mod error;
@@ -20,6 +22,7 @@ mod table;
 pub use error::{ErrorKind, ImportError, ImportErrors};
 use lapidary_graph::Graph;
 use lapidary_onnx::ModelFile;
+use std::sync::Arc;
 
 /// What to do with one input dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +34,7 @@ pub enum DimSetting {
 }
 
 /// How to read a model.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// Free every input dimension; a named one keeps its name, and so what it shares.
     pub symbolic: bool,
@@ -39,6 +42,8 @@ pub struct ImportOptions {
     pub dims: Vec<(String, DimSetting)>,
     /// Initializers that are inputs too are constants, not defaults of those inputs.
     pub fix_defaults: bool,
+    /// Operators of the application; they come before those that are known here.
+    pub operators: Vec<Arc<dyn custom::CustomOperator>>,
 }
 
 /// Imports a model.

@@ -248,6 +248,7 @@ fn input_dimensions_follow_the_options() {
     );
     let with = |symbolic: bool, dims: &[(&str, DimSetting)]| {
         let options = ImportOptions {
+            operators: Vec::new(),
             symbolic,
             dims: dims.iter().map(|(n, s)| (n.to_string(), *s)).collect(),
             fix_defaults: false,

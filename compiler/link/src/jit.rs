@@ -9,7 +9,7 @@ use crate::code::{self, Addresses, Isas};
 use crate::driver::WeightsAt;
 use crate::error::LinkError;
 use crate::plan::{Action, Plan, PlanOptions, plan};
-use crate::{CodeOptions, LibraryLookup, blob};
+use crate::{CodeOptions, HostKernel, LibraryLookup, blob};
 use bytes::Bytes;
 use cranelift_jit::{
     ArenaMemoryProvider, BranchProtection, JITBuilder, JITMemoryKind, JITMemoryProvider, JITModule,
@@ -42,6 +42,7 @@ struct JitCode {
     table: *const ffi::ModelTable,
     _weights: Option<MmapMut>,
     _pinned: Vec<Bytes>,
+    _operators: Vec<HostKernel>,
 }
 
 // SAFETY: after it is made nothing in it changes: code, table and weights are only read.
@@ -110,7 +111,7 @@ pub fn jit_planned(
         });
     }
     let own = options.kernels;
-    check_library(&program, plan, own)?;
+    check_library(&program, plan, own, Some(options.operators))?;
     let isas = Isas::new(&triple, options.level, false)?;
     let reserve = Arc::new(AtomicUsize::new(0));
     let mut builder = JITBuilder::with_isa(isas.kernels.clone(), default_libcall_names());
@@ -119,6 +120,9 @@ pub fn jit_planned(
         arena: None,
     }));
     builder.symbol(abi::symbol::API, abi::api_table().cast());
+    for operator in options.operators {
+        builder.symbol(&operator.symbol, operator.function as *const u8);
+    }
     builder.symbol_lookup_fn(Box::new(move |name| {
         own.and_then(|find| find(name))
             .map(|f| f as *const u8)
@@ -177,22 +181,29 @@ pub fn jit_planned(
             table,
             _weights: weights,
             _pinned: pinned,
+            _operators: options.operators.to_vec(),
         }),
         code_bytes,
         weight_bytes: plan.weights.bytes as usize,
     })
 }
 
-/// Every library kernel must be there before a relocation asks for it.
+/// Every library kernel must be there before a relocation asks for it. The application's `operators`:
+/// `None` leaves them to the linker.
 pub(crate) fn check_library(
     program: &Program,
     plan: &Plan,
     own: Option<LibraryLookup>,
+    operators: Option<&[HostKernel]>,
 ) -> Result<(), LinkError> {
     for step in &plan.steps {
         if let Action::Library { call, .. } = &step.action {
-            let function = format!("{}{}", crate::driver::library::PREFIX, call.function);
-            let known = own.is_some_and(|find| find(&function).is_some());
+            let function = crate::driver::library::symbol(&call.function);
+            let known = own.is_some_and(|find| find(&function).is_some())
+                || match operators {
+                    Some(given) => given.iter().any(|o| o.symbol == function),
+                    None => call.function.starts_with('$'),
+                };
             if !known && abi::library_symbol(&function).is_none() {
                 let node = program.graph.nodes.get(call.node);
                 return Err(LinkError::MissingKernel {

@@ -24,6 +24,8 @@ pub use jit::{JitModel, jit};
 pub use lapidary_codegen::Level;
 
 use lapidary_runtime::abi::{self, cpu};
+use std::any::Any;
+use std::sync::Arc;
 
 /// How machine code is made.
 #[derive(Clone, Copy)]
@@ -37,6 +39,17 @@ pub struct CodeOptions<'a> {
     pub release: Option<&'a (dyn Fn(*const [u8]) + Sync)>,
     /// Addresses of library kernels of the host's own, asked before the runtime's; for code in memory.
     pub kernels: Option<LibraryLookup>,
+    /// Kernels of the application's operators, by their whole symbols; for code in memory.
+    pub operators: &'a [HostKernel],
+}
+
+/// A library kernel outside of the runtime, with what keeps it alive.
+#[derive(Clone)]
+pub struct HostKernel {
+    pub symbol: String,
+    pub function: lapidary_runtime::ffi::LibraryFn,
+    /// Dropped after the last code that calls the function.
+    pub owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// Finds a function of the library kernel ABI by its name, `lap_lib_…`.
@@ -50,6 +63,7 @@ impl CodeOptions<'_> {
             threads: 0,
             release: None,
             kernels: None,
+            operators: &[],
         }
     }
 }

@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use lapidary::case::{Case, DataSet};
 use lapidary::compare::numbers;
+use lapidary::operator::Target;
 use lapidary::pipeline::Work;
 use lapidary::random::Random;
 use lapidary::{Compiled, Context, Error, Model, Options, Tensor, TensorView, pipeline};
@@ -174,7 +175,11 @@ impl Bench {
         let subject = Subject::open(&self)?;
         let options = self.compile.options(1)?;
         let work = match &subject.model {
-            Some(model) => Some(Work::of(&pipeline::program(model, &options)?)),
+            Some(model) => Some(Work::of(&pipeline::program(
+                model,
+                &options,
+                Target::Memory,
+            )?)),
             None => None,
         };
         let (inputs, mut variants) = self.variants(&subject)?;

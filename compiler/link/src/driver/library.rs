@@ -14,8 +14,17 @@ use lapidary_lower::program::LibraryStep;
 use lapidary_runtime::abi;
 use std::collections::BTreeSet;
 
-/// What the names of library kernels begin with.
-pub(crate) const PREFIX: &str = "lap_lib_";
+/// What the names of the runtime's library kernels begin with.
+const PREFIX: &str = "lap_lib_";
+
+/// The link name of a library kernel: the runtime's own have a prefix; one that begins with `$` is
+/// the application's, and stands for itself.
+pub(crate) fn symbol(function: &str) -> String {
+    match function.strip_prefix('$') {
+        Some(own) => own.to_string(),
+        None => format!("{PREFIX}{function}"),
+    }
+}
 
 impl<M: Module> Code<'_, '_, M> {
     pub(super) fn library_step(
@@ -39,7 +48,7 @@ impl<M: Module> Code<'_, '_, M> {
             let at = 8 * (inputs.len() + i) as i32;
             self.b.ins().stack_store(I64, desc, stack, at);
         }
-        let name = format!("{PREFIX}{}", call.function);
+        let name = symbol(&call.function);
         let signature = signature::library(self.module);
         let function = self
             .module

@@ -80,6 +80,8 @@ pub struct FileOptions {
     pub linker: PathBuf,
     /// The archiver.
     pub archiver: PathBuf,
+    /// Objects and archives that go in as well: the kernels of the application's operators.
+    pub link: Vec<PathBuf>,
 }
 
 impl FileOptions {
@@ -93,6 +95,7 @@ impl FileOptions {
             strip: false,
             linker: "cc".into(),
             archiver: "ar".into(),
+            link: Vec::new(),
         }
     }
 }
@@ -118,7 +121,7 @@ pub fn write(
 ) -> Result<Written, LinkError> {
     check(artifact, options, code_options)?;
     let plan = plan(program, PlanOptions { pin_from: None })?;
-    jit::check_library(program, &plan, None)?;
+    jit::check_library(program, &plan, None, None)?;
     let place = Workplace::new(path)?;
     let limit = match artifact {
         Artifact::Object => OBJECT_LIMIT,

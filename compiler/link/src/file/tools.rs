@@ -124,6 +124,7 @@ pub(super) fn shared(
         .args(["-shared", "-nostartfiles", "-o"])
         .arg(&out)
         .args(objects)
+        .args(&options.link)
         .arg(runtime)
         .arg(version)
         .args([
