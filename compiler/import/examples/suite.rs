@@ -134,6 +134,7 @@ fn main() {
         }
     }
     let options = ImportOptions {
+        operators: Vec::new(),
         symbolic: flag("--symbolic"),
         dims: Vec::new(),
         fix_defaults: false,
