@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use lapidary_graph::{DType as GraphType, Graph, Group, NodeId, TensorData, ValueId, interp};
+use lapidary_graph::{DType as GraphType, Graph, Groups, NodeId, TensorData, ValueId, interp};
 use lapidary_runtime::{DType, Tensor};
 
 use crate::case::DataSet;
@@ -83,14 +83,14 @@ fn wrong_pass(
 /// The first kernel, in the order of a run, whose value is wrong.
 fn wrong_kernel(
     mut graph: Graph,
-    groups: &[Group],
+    groups: &Groups,
     set: &DataSet,
     inputs: &[TensorData],
     tolerance: Tolerance,
     options: &Options,
 ) -> Result<Option<String>, Error> {
     let mut values: Vec<(ValueId, Vec<NodeId>)> = Vec::new();
-    for group in groups {
+    for group in groups.iter() {
         for value in &group.outputs {
             values.push((*value, group.nodes.clone()));
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lapidary_graph::{Dim, Graph, Group, Sym, SymbolOrigin};
+use lapidary_graph::{Dim, Graph, Groups, Sym, SymbolOrigin};
 use lapidary_import::ImportOptions;
 use lapidary_link::{Artifact, CodeOptions, FileOptions, JitModel, WeightsIn};
 use lapidary_lower::{Program, Step};
@@ -41,12 +41,12 @@ pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, Error> {
 }
 
 /// The fusion groups of an optimised graph, and why others were not formed.
-pub fn groups(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
+pub fn groups(graph: &Graph) -> (Groups, Vec<Remark>) {
     lapidary_passes::fuse(graph)
 }
 
 /// The kernels and calls of an optimised graph.
-pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, Error> {
+pub fn lower(graph: Graph, groups: &Groups) -> Result<Program, Error> {
     Ok(lapidary_lower::lower(graph, groups)?)
 }
 

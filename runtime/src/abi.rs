@@ -57,6 +57,8 @@ offsets! {
     TENSOR_STRIDES = ffi::LapTensor, strides;
     /// `lap_tensor.buffer`
     TENSOR_BUFFER = ffi::LapTensor, buffer;
+    /// `lap_tensor.kind`
+    TENSOR_KIND = ffi::LapTensor, kind;
     /// `lap_context.rt`
     CTX_RT = ffi::ContextHead, rt;
     /// `lap_context.dims`
@@ -176,6 +178,18 @@ rt_table! {
     RT_BF16_TO_F32 "bf16_to_f32";
     RT_FMA_F64 "fmaf64";
     RT_FMA_F32 "fmaf32";
+}
+
+/// What a descriptor holds (`lap_kind`).
+pub mod kind {
+    /// A tensor.
+    pub const TENSOR: i32 = 0;
+    /// A sequence.
+    pub const SEQUENCE: i32 = 1;
+    /// An optional.
+    pub const OPTIONAL: i32 = 2;
+    /// A map.
+    pub const MAP: i32 = 3;
 }
 
 /// Kinds of fault that a kernel writes into its worker (`lap_fault_kind`).

@@ -41,7 +41,7 @@ pub struct LapTensor {
     pub dims: [i64; MAX_RANK],
     pub strides: [i64; MAX_RANK],
     pub buffer: i32,
-    pub reserved: i32,
+    pub kind: i32,
 }
 
 /// The library kernel ABI: context, inputs, outputs, attributes, node.

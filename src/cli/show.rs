@@ -215,6 +215,9 @@ impl Show {
             write(out, &text)?;
             write(out, "\n")?;
         }
+        for body in &program.bodies {
+            self.kernels(&body.program, options, out)?;
+        }
         Ok(())
     }
 }

@@ -4,6 +4,8 @@
 //! the live nodes; a value made and read inside one group alone never reaches memory.
 
 use crate::{NodeId, ValueId};
+use std::collections::BTreeMap;
+use std::ops::Deref;
 
 /// What a group is lowered as.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,4 +40,19 @@ pub struct Group {
     pub inputs: Vec<ValueId>,
     /// Values that others (or the caller) read.
     pub outputs: Vec<ValueId>,
+}
+
+/// The groups of a graph in execution order, and those of the bodies of its regions.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Groups {
+    pub list: Vec<Group>,
+    /// For each live region, those of each of its bodies.
+    pub bodies: BTreeMap<NodeId, Vec<Groups>>,
+}
+
+impl Deref for Groups {
+    type Target = [Group];
+    fn deref(&self) -> &[Group] {
+        &self.list
+    }
 }

@@ -15,6 +15,7 @@ pub mod infer;
 pub mod interp;
 pub mod op;
 pub mod pointwise;
+pub mod region;
 pub mod tensor;
 pub mod text;
 pub mod tree;
@@ -27,7 +28,7 @@ pub use graph::{
     Container, Def, Graph, NodeData, NodeId, SymbolData, SymbolOrigin, TensorType, ValueData,
     ValueId,
 };
-pub use group::{Group, GroupKind};
+pub use group::{Group, GroupKind, Groups};
 pub use op::Op;
 pub use pointwise::{Pointwise, PwBuilder, PwNode, PwOp, PwRef, Scalar};
 pub use tensor::TensorData;

@@ -5,7 +5,11 @@
 //! the driver tests them before the node that needs them runs.
 
 use crate::infer::{self, CheckKind, InferError};
-use crate::{Atom, Container, Def, Dim, Graph, NodeId, Op, Sym, SymbolOrigin, TensorType, ValueId};
+use crate::op::Region;
+use crate::{
+    Atom, Container, Def, Dim, Graph, NodeData, NodeId, Op, Sym, SymbolOrigin, TensorType, ValueId,
+    region,
+};
 use std::collections::{BTreeSet, HashSet};
 
 /// A broken invariant, with the place in the graph.
@@ -44,6 +48,8 @@ pub enum Problem {
     Symbol { symbol: String, why: &'static str },
     #[error("two graph outputs have this name")]
     OutputName,
+    #[error("{0}")]
+    Region(String),
 }
 
 /// A relation that the driver tests before `node` runs.
@@ -291,6 +297,9 @@ impl Verifier<'_> {
         for v in &node.outputs {
             self.dims_known(&place, graph.dims(*v));
         }
+        if let Op::Region(region) = &node.op {
+            self.region(&place, node, region);
+        }
         match infer_node(graph, n) {
             None => {}
             Some(Err(source)) => {
@@ -313,6 +322,23 @@ impl Verifier<'_> {
                         self.report(place.clone(), problem);
                     }
                 }
+            }
+        }
+    }
+    /// The border of a region, and its bodies.
+    fn region(&mut self, place: &str, node: &NodeData, region: &Region) {
+        let mut good = true;
+        for (b, body) in region.bodies.iter().enumerate() {
+            for error in verify(&body.graph).err().into_iter().flatten() {
+                good = false;
+                let place = format!("{place}, body {b} '{}', {}", body.graph.name, error.place);
+                self.report(place, error.problem);
+            }
+        }
+        // What the border speaks of must be there.
+        if good {
+            for problem in region::problems(self.graph, node, region) {
+                self.report(place.to_string(), Problem::Region(problem));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::code::{parallel, threads};
 use crate::error::LinkError;
 use crate::plan::{Plan, WeightEntry, WeightSource};
 use bytes::Bytes;
-use lapidary_graph::{Def, ValueId};
+use lapidary_graph::Def;
 use lapidary_lower::program::{ConstId, Program};
 use memmap2::MmapMut;
 use std::collections::{HashMap, HashSet};
@@ -30,7 +30,8 @@ pub(crate) type Make = Box<dyn Fn(&mut [u8]) + Send + Sync>;
 /// Constants that are dropped as soon as they are in the blob.
 #[derive(Default)]
 pub(crate) struct Taken {
-    makes: HashMap<ConstId, Make>,
+    /// By program and constant.
+    makes: HashMap<(u32, ConstId), Make>,
     /// Where constants of the program lie, or lay.
     addresses: Vec<(usize, usize)>,
 }
@@ -38,35 +39,63 @@ pub(crate) struct Taken {
 /// Takes out of a program what only the blob needs: the makers of prepared constants, which then
 /// own what they read alone, so that it goes with them.
 pub(crate) fn take(program: &mut Program, plan: &Plan) -> Taken {
-    let addresses = addresses(program, plan);
-    let mut kept: HashSet<ValueId> = plan.pinned.iter().copied().collect();
-    let mut makes = HashMap::new();
-    for entry in &plan.weights.entries {
-        match entry.source {
-            WeightSource::Raw(v) => {
-                kept.insert(v);
-            }
-            WeightSource::Prepared(c) if program.constants.get(c).is_some() => {
-                let made: Make = Box::new(|_| {});
-                makes.insert(c, std::mem::replace(&mut program.constants[c].make, made));
-            }
-            WeightSource::Prepared(_) => {}
+    let mut taken = Taken::default();
+    addresses(program, plan, &mut taken.addresses);
+    let sources: HashSet<(u32, WeightSource)> = plan
+        .weights
+        .entries
+        .iter()
+        .map(|e| (e.program, e.source))
+        .collect();
+    take_from(program, plan, &sources, &mut 0, &mut taken);
+    taken
+}
+
+/// [`take`] for one program and its bodies, numbered as the weights' entries are.
+fn take_from(
+    program: &mut Program,
+    plan: &Plan,
+    sources: &HashSet<(u32, WeightSource)>,
+    number: &mut u32,
+    taken: &mut Taken,
+) {
+    let own = *number;
+    *number += 1;
+    for c in program.constants.keys() {
+        let made: Make = Box::new(|_| {});
+        let make = std::mem::replace(&mut program.constants[c].make, made);
+        // What another body has prepared in the same way is not made again.
+        if sources.contains(&(own, WeightSource::Prepared(c))) {
+            taken.makes.insert((own, c), make);
         }
     }
     for v in program.graph.values.keys() {
         if let Def::Const(t) = &mut program.graph.values[v].def
-            && !kept.contains(&v)
+            && !sources.contains(&(own, WeightSource::Raw(v)))
+            && !plan.pinned.contains(&v)
         {
             t.bytes = Bytes::new();
         }
     }
-    Taken { makes, addresses }
+    for (body, plan) in program.bodies.iter_mut().zip(&plan.bodies) {
+        take_from(&mut body.program, plan, sources, number, taken);
+    }
+}
+
+/// A program and its bodies, numbered as the weights' entries are.
+fn programs<'a>(program: &'a Program, into: &mut Vec<&'a Program>) {
+    into.push(program);
+    for body in &program.bodies {
+        programs(&body.program, into);
+    }
 }
 
 /// Where the constants lie that are not used in place and are worth a system call.
-fn addresses(program: &Program, plan: &Plan) -> Vec<(usize, usize)> {
+fn addresses(program: &Program, plan: &Plan, found: &mut Vec<(usize, usize)>) {
     let pinned: HashSet<_> = plan.pinned.iter().collect();
-    let mut found = Vec::new();
+    for (body, plan) in program.bodies.iter().zip(&plan.bodies) {
+        addresses(&body.program, plan, found);
+    }
     for (v, data) in program.graph.values.iter() {
         if let Def::Const(t) = &data.def
             && t.bytes.len() >= WORTH
@@ -75,7 +104,6 @@ fn addresses(program: &Program, plan: &Plan) -> Vec<(usize, usize)> {
             found.push((t.bytes.as_ptr() as usize, t.bytes.len()));
         }
     }
-    found
 }
 
 /// The blob in memory; page-aligned, zero between entries.
@@ -100,6 +128,8 @@ pub(crate) fn in_memory(
         let _ = map.advise(memmap2::Advice::HugePage);
     }
     let pages = Pages::new(options, taken.addresses);
+    let mut all = Vec::new();
+    programs(program, &mut all);
     let mut rest: &mut [u8] = &mut map;
     let mut at = 0;
     let mut work = Vec::with_capacity(plan.weights.entries.len());
@@ -117,7 +147,7 @@ pub(crate) fn in_memory(
         rest = tail;
         at = entry.offset + entry.bytes;
         let make = match entry.source {
-            WeightSource::Prepared(c) => taken.makes.remove(&c),
+            WeightSource::Prepared(c) => taken.makes.remove(&(entry.program, c)),
             WeightSource::Raw(_) => None,
         };
         work.push(Mutex::new((entry, slice, make)));
@@ -128,7 +158,7 @@ pub(crate) fn in_memory(
             let (entry, slice, make) = &mut *job;
             match make.take() {
                 Some(make) => make(slice),
-                None => fill(program, entry, slice),
+                None => fill(&all, entry, slice),
             }
             Ok(())
         })
@@ -144,14 +174,18 @@ pub(crate) fn stream(
     options: &CodeOptions<'_>,
     mut write: impl FnMut(&[u8]) -> Result<(), LinkError>,
 ) -> Result<(), LinkError> {
-    let pages = Pages::new(options, addresses(program, plan));
+    let mut read = Vec::new();
+    addresses(program, plan, &mut read);
+    let pages = Pages::new(options, read);
+    let mut all = Vec::new();
+    programs(program, &mut all);
     pages.while_running(plan.weights.bytes, || {
-        stream_entries(program, plan, &mut write)
+        stream_entries(&all, plan, &mut write)
     })
 }
 
 fn stream_entries(
-    program: &Program,
+    programs: &[&Program],
     plan: &Plan,
     write: &mut dyn FnMut(&[u8]) -> Result<(), LinkError>,
 ) -> Result<(), LinkError> {
@@ -167,11 +201,11 @@ fn stream_entries(
     };
     for entry in &plan.weights.entries {
         pad(&mut at, entry.offset, write)?;
-        match raw(program, entry) {
+        match raw(programs, entry) {
             Some(bytes) => write(bytes)?,
             None => {
                 let mut buffer = vec![0; entry.bytes as usize];
-                fill(program, entry, &mut buffer);
+                fill(programs, entry, &mut buffer);
                 write(&buffer)?;
             }
         }
@@ -180,24 +214,26 @@ fn stream_entries(
     pad(&mut at, plan.weights.bytes, write)
 }
 
-fn raw<'a>(program: &'a Program, entry: &WeightEntry) -> Option<&'a [u8]> {
+fn raw<'a>(programs: &[&'a Program], entry: &WeightEntry) -> Option<&'a [u8]> {
+    let program = programs.get(entry.program as usize)?;
     match entry.source {
         WeightSource::Raw(v) => program.graph.constant(v).map(|t| &*t.bytes),
         WeightSource::Prepared(_) => None,
     }
 }
 
-fn fill(program: &Program, entry: &WeightEntry, to: &mut [u8]) {
+fn fill(programs: &[&Program], entry: &WeightEntry, to: &mut [u8]) {
     match entry.source {
         WeightSource::Raw(_) => {
-            if let Some(bytes) = raw(program, entry)
+            if let Some(bytes) = raw(programs, entry)
                 && bytes.len() == to.len()
             {
                 to.copy_from_slice(bytes);
             }
         }
         WeightSource::Prepared(c) => {
-            if let Some(prepared) = program.constants.get(c) {
+            let program = programs.get(entry.program as usize);
+            if let Some(prepared) = program.and_then(|p| p.constants.get(c)) {
                 (prepared.make)(to);
             }
         }

@@ -5,7 +5,7 @@
 //! taken.
 
 use crate::CodeOptions;
-use crate::driver::{self, Driver, Request, signature};
+use crate::driver::{self, Request, signature};
 use crate::error::LinkError;
 use crate::plan::{Action, Plan};
 use cranelift_codegen::Context;
@@ -14,11 +14,12 @@ use cranelift_codegen::ir::{Function, UserFuncName};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
-use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc};
 use lapidary_codegen::{CompileError, Level, MachineKernel, clif};
 use lapidary_graph::EntityMap;
 use lapidary_lower::program::{KernelDef, KernelId, Program};
 use lapidary_runtime::abi::cpu;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use target_lexicon::{Architecture, Triple};
@@ -99,7 +100,7 @@ pub(crate) fn cpu_features(triple: &Triple, level: Level) -> u64 {
     }
 }
 
-/// Makes the driver of a plan in a module and compiles it and the kernels.
+/// Makes the driver of a plan and of its bodies in a module and compiles them and the kernels.
 pub(crate) fn compile<M: Module>(
     module: &mut M,
     isas: &Isas,
@@ -107,38 +108,28 @@ pub(crate) fn compile<M: Module>(
     program: &Program,
     plan: &Plan,
     name: &str,
-    at: Addresses<'_>,
+    weights: driver::WeightsAt,
 ) -> Result<(Driver, Vec<Code>), LinkError> {
-    let kernels = declare_kernels(module, program, name)?;
-    let mut driver = driver::build(
+    let mut parts = Parts {
         module,
-        &Request {
-            program,
-            plan,
-            name,
-            kernels: &kernels,
-            level: options.level,
-            cpu_features: cpu_features(isas.kernels.triple(), options.level),
-            pinned: at.pinned,
-            weights: at.weights,
-        },
-    )?;
-    let mut used = vec![false; kernels.len()];
-    for step in &plan.steps {
-        if let Action::Kernel { kernel, .. } = &step.action
-            && let Some(u) = used.get_mut(kernel.0 as usize)
-        {
-            *u = true;
-        }
-    }
+        level: options.level,
+        cpu_features: cpu_features(isas.kernels.triple(), options.level),
+        share: !program.bodies.is_empty(),
+        shared: HashMap::new(),
+        kernels: Vec::new(),
+        functions: Vec::new(),
+        data: Vec::new(),
+    };
+    let table = parts.add(program, plan, name, Some(weights))?;
+    let Parts {
+        kernels,
+        functions,
+        data,
+        ..
+    } = parts;
     let mut work: Vec<Work<'_>> = Vec::new();
-    for (k, def) in program.kernels.iter() {
-        if used.get(k.0 as usize) == Some(&true) {
-            work.push(Work::Kernel(kernels[k], def));
-        }
-    }
+    work.extend(kernels.into_iter().map(|(id, def)| Work::Kernel(id, def)));
     // What is long begins first.
-    let functions = std::mem::take(&mut driver.functions);
     work.extend(
         functions
             .into_iter()
@@ -154,13 +145,14 @@ pub(crate) fn compile<M: Module>(
             }
         }
     })?;
-    Ok((driver, codes))
+    Ok((Driver { data, table }, codes))
 }
 
-/// Where constants lie.
-pub(crate) struct Addresses<'a> {
-    pub pinned: &'a [u64],
-    pub weights: driver::WeightsAt,
+/// The model table and all data that it points to, compiled but not defined.
+pub(crate) struct Driver {
+    pub data: Vec<(DataId, DataDescription)>,
+    /// The table of the model.
+    pub table: DataId,
 }
 
 enum Work<'a> {
@@ -168,22 +160,102 @@ enum Work<'a> {
     Driver(FuncId, Mutex<Option<Box<Function>>>),
 }
 
-fn declare_kernels<M: Module>(
-    module: &mut M,
-    program: &Program,
-    name: &str,
-) -> Result<EntityMap<KernelId, FuncId>, LinkError> {
-    let signature = signature::kernel(module);
-    let mut ids = EntityMap::new();
-    for (k, def) in program.kernels.iter() {
-        let symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
-        ids.push(
-            module
-                .declare_function(&symbol, Linkage::Local, &signature)
-                .map_err(|e| LinkError::code(&symbol, e))?,
-        );
+/// What a program and its bodies are made of, gathered before any of it is compiled.
+struct Parts<'a, 'm, M: Module> {
+    module: &'m mut M,
+    level: Level,
+    cpu_features: u64,
+    /// Whether equal kernels of several programs are one.
+    share: bool,
+    /// Kernels by their loops under a neutral name.
+    shared: HashMap<KernelDef, FuncId>,
+    kernels: Vec<(FuncId, &'a KernelDef)>,
+    functions: Vec<(FuncId, Function)>,
+    data: Vec<(DataId, DataDescription)>,
+}
+
+impl<'a, M: Module> Parts<'a, '_, M> {
+    /// Adds a program, after its bodies; without weights it is a body itself. Gives its table.
+    fn add(
+        &mut self,
+        program: &'a Program,
+        plan: &Plan,
+        name: &str,
+        weights: Option<driver::WeightsAt>,
+    ) -> Result<DataId, LinkError> {
+        let mut bodies = Vec::with_capacity(program.bodies.len());
+        for (b, (body, plan)) in program.bodies.iter().zip(&plan.bodies).enumerate() {
+            bodies.push(self.add(&body.program, plan, &format!("{name}_r{b}"), None)?);
+        }
+        let kernels = self.declare(program, plan, name)?;
+        let pinned: Vec<u64> = plan
+            .pinned
+            .iter()
+            .map(|v| program.graph.constant(*v))
+            .map(|t| t.map_or(0, |t| t.bytes.as_ptr() as u64))
+            .collect();
+        let driver = driver::build(
+            self.module,
+            &Request {
+                program,
+                plan,
+                name,
+                kernels: &kernels,
+                level: self.level,
+                cpu_features: self.cpu_features,
+                pinned: &pinned,
+                body: weights.is_none(),
+                weights: weights.unwrap_or(driver::WeightsAt::None),
+                bodies: &bodies,
+            },
+        )?;
+        self.functions.extend(driver.functions);
+        self.data.extend(driver.data);
+        Ok(driver.table)
     }
-    Ok(ids)
+
+    /// Declares a program's kernels, and notes those that are used and new.
+    fn declare(
+        &mut self,
+        program: &'a Program,
+        plan: &Plan,
+        name: &str,
+    ) -> Result<EntityMap<KernelId, FuncId>, LinkError> {
+        let mut used = vec![false; program.kernels.len()];
+        for step in &plan.steps {
+            if let Action::Kernel { kernel, .. } = &step.action
+                && let Some(u) = used.get_mut(kernel.0 as usize)
+            {
+                *u = true;
+            }
+        }
+        let signature = signature::kernel(self.module);
+        let mut ids = EntityMap::new();
+        for ((k, def), used) in program.kernels.iter().zip(used) {
+            let neutral = (self.share && used).then(|| {
+                let mut neutral = def.clone();
+                neutral.loops.name.clear();
+                neutral
+            });
+            if let Some(id) = neutral.as_ref().and_then(|n| self.shared.get(n)) {
+                ids.push(*id);
+                continue;
+            }
+            let symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
+            let id = self
+                .module
+                .declare_function(&symbol, Linkage::Local, &signature)
+                .map_err(|e| LinkError::code(&symbol, e))?;
+            ids.push(id);
+            if used {
+                self.kernels.push((id, def));
+            }
+            if let Some(neutral) = neutral {
+                self.shared.insert(neutral, id);
+            }
+        }
+        Ok(ids)
+    }
 }
 
 /// What is left of a name in a symbol.

@@ -5,7 +5,7 @@
 //! calls reach 2 GiB; the weights blob is filled straight into its own, and constants that kernels
 //! read as they are stay where the model was mapped.
 
-use crate::code::{self, Addresses, Isas};
+use crate::code::{self, Isas};
 use crate::driver::WeightsAt;
 use crate::error::LinkError;
 use crate::plan::{Action, Plan, PlanOptions, plan};
@@ -131,13 +131,8 @@ pub fn jit_planned(
     }));
     let mut module = JITModule::new(builder);
 
-    let pinned: Vec<Bytes> = plan
-        .pinned
-        .iter()
-        .filter_map(|v| program.graph.constant(*v))
-        .map(|t| t.bytes.clone())
-        .collect();
-    let addresses: Vec<u64> = pinned.iter().map(|b| b.as_ptr() as u64).collect();
+    let mut held = Vec::new();
+    pinned(&program, plan, &mut held);
     let taken = blob::take(&mut program, plan);
     let weights = blob::in_memory(&program, taken, plan, options)?;
     let at = match &weights {
@@ -145,18 +140,7 @@ pub fn jit_planned(
         None => WeightsAt::None,
     };
     let name = code::identifier(&plan.name);
-    let (driver, codes) = code::compile(
-        &mut module,
-        &isas,
-        options,
-        &program,
-        plan,
-        &name,
-        Addresses {
-            pinned: &addresses,
-            weights: at,
-        },
-    )?;
+    let (driver, codes) = code::compile(&mut module, &isas, options, &program, plan, &name, at)?;
     let code_bytes: usize = codes.iter().map(|c| c.bytes.len()).sum();
     let room = codes.iter().map(|c| c.bytes.len().next_multiple_of(64));
     let data = driver.data.iter().map(|(_, d)| d.init.size() + 64);
@@ -180,12 +164,22 @@ pub fn jit_planned(
             module: Some(module),
             table,
             _weights: weights,
-            _pinned: pinned,
+            _pinned: held,
             _operators: options.operators.to_vec(),
         }),
         code_bytes,
         weight_bytes: plan.weights.bytes as usize,
     })
+}
+
+/// The constants of a program and its bodies that are used in place.
+fn pinned(program: &Program, plan: &Plan, into: &mut Vec<Bytes>) {
+    let constants = plan.pinned.iter();
+    let constants = constants.filter_map(|v| program.graph.constant(*v));
+    into.extend(constants.map(|t| t.bytes.clone()));
+    for (body, plan) in program.bodies.iter().zip(&plan.bodies) {
+        pinned(&body.program, plan, into);
+    }
 }
 
 /// Every library kernel must be there before a relocation asks for it. The application's `operators`:
@@ -212,6 +206,9 @@ pub(crate) fn check_library(
                 });
             }
         }
+    }
+    for (body, plan) in program.bodies.iter().zip(&plan.bodies) {
+        check_library(&body.program, plan, own, operators)?;
     }
     Ok(())
 }

@@ -29,11 +29,35 @@ pub use error::LowerError;
 pub use program::{ConstId, KernelDef, KernelId, LibraryStep, Operand, Program, RegionBody, Step};
 
 use lapidary_codegen::loops::{LoopKernel, schedule};
-use lapidary_graph::{EntityMap, Graph, Group, GroupKind, Op, ValueId};
+use lapidary_graph::op::BodyArg;
+use lapidary_graph::{EntityMap, Graph, Group, GroupKind, Groups, NodeId, Op, ValueId};
 use std::collections::HashMap;
 
-/// Lowers a graph by its groups; the groups are in execution order and partition the nodes.
-pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, LowerError> {
+/// Lowers a graph by its groups; the groups are in execution order and partition the nodes. Bodies of
+/// regions leave the graph for programs of their own.
+pub fn lower(mut graph: Graph, groups: &Groups) -> Result<Program, LowerError> {
+    let mut bodies = Vec::new();
+    let mut bodies_of = HashMap::new();
+    for (n, inside) in &groups.bodies {
+        if graph.nodes.get(*n).is_none() {
+            continue;
+        }
+        let Op::Region(region) = &mut graph.nodes[*n].op else {
+            continue;
+        };
+        let first = bodies.len();
+        for (body, groups) in region.bodies.iter_mut().zip(inside) {
+            let args = body.args.iter().map(|a| match a {
+                BodyArg::Operand(i) => *i as i32,
+                BodyArg::Own => -1,
+            });
+            bodies.push(RegionBody {
+                args: args.collect(),
+                program: lower(std::mem::take(&mut body.graph), groups)?,
+            });
+        }
+        bodies_of.insert(*n, (first..bodies.len()).collect());
+    }
     let mut p = Lowering {
         steps: Vec::new(),
         kernels: EntityMap::new(),
@@ -41,8 +65,9 @@ pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, LowerError> {
         constants: EntityMap::new(),
         prepared: HashMap::new(),
         aliases: HashMap::new(),
+        bodies_of,
     };
-    for g in groups {
+    for g in groups.iter() {
         p.group(&graph, g).map_err(|e| e.at(&graph, g))?;
     }
     Ok(Program {
@@ -51,7 +76,7 @@ pub fn lower(graph: Graph, groups: &[Group]) -> Result<Program, LowerError> {
         kernels: p.kernels,
         constants: p.constants,
         aliases: p.aliases,
-        bodies: Vec::new(),
+        bodies,
     })
 }
 
@@ -65,6 +90,8 @@ pub(crate) struct Lowering {
     /// Prepared constants by the value and the form they were made from.
     pub prepared: HashMap<(ValueId, pack::Form), ConstId>,
     pub aliases: HashMap<ValueId, ValueId>,
+    /// For each region the numbers of its bodies in the program.
+    pub bodies_of: HashMap<NodeId, Vec<usize>>,
 }
 
 impl Lowering {

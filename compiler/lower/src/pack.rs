@@ -136,6 +136,7 @@ impl Lowering {
         let key = (v, form.clone());
         let id = self.constants.push(Prepared {
             size,
+            identity: Some((bytes.as_ptr() as usize, bytes.len(), format!("{form:?}"))),
             make: Box::new(move |out| form.fill(&bytes, out)),
         });
         self.prepared.insert(key, id);

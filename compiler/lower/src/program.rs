@@ -32,6 +32,9 @@ pub struct Prepared {
     pub size: usize,
     /// Writes exactly `size` bytes.
     pub make: Make,
+    /// Address and length of the bytes that it is made of, and the form: the same for constants of
+    /// several bodies that are one. `None`: like no other.
+    pub identity: Option<(usize, usize, String)>,
 }
 
 /// Fills a prepared constant's bytes.

@@ -6,7 +6,7 @@ use crate::nest::{elementwise, finish_nest};
 use crate::program::{LibraryStep, Operand, Step};
 use crate::{LowerError, Lowering, collapse, scalar, scatter, unsigned};
 use lapidary_codegen::loops::*;
-use lapidary_graph::op::{PadMode, ReduceKind};
+use lapidary_graph::op::{PadMode, ReduceKind, RegionKind};
 use lapidary_graph::{DType, Dim, Graph, Group, NodeId, Op, Scalar, ValueId};
 
 type Result<T> = std::result::Result<T, LowerError>;
@@ -61,11 +61,37 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
             c.floats.clone(),
             c.strings.clone(),
         ),
-        Op::Softmax { .. } | Op::Normalize { .. } | Op::Region(_) => Err(LowerError::unsupported(
+        Op::Region(region) => {
+            let ints = region_ints(&region.kind);
+            library(l, g, n, node.op.name(), ints, Vec::new(), Vec::new())
+        }
+        Op::Softmax { .. } | Op::Normalize { .. } => Err(LowerError::unsupported(
             g,
             n,
             format!("{} here", node.op.name()),
         )),
+    }
+}
+
+/// The record of the kernels `if`, `loop` and `scan`.
+fn region_ints(kind: &RegionKind) -> Vec<i64> {
+    match kind {
+        RegionKind::If => Vec::new(),
+        RegionKind::Loop { carried } => vec![*carried as i64],
+        RegionKind::Scan {
+            states,
+            inputs,
+            outputs,
+        } => {
+            let mut ints = vec![*states as i64, inputs.len() as i64, outputs.len() as i64];
+            for (axis, reverse) in inputs {
+                ints.extend([*axis as i64, i64::from(*reverse)]);
+            }
+            for (axis, reverse) in outputs {
+                ints.extend([*axis, i64::from(*reverse)]);
+            }
+            ints
+        }
     }
 }
 
@@ -89,7 +115,7 @@ fn library(
         inputs,
         outputs: node.outputs.clone(),
         node: n,
-        bodies: Vec::new(),
+        bodies: l.bodies_of.get(&n).cloned().unwrap_or_default(),
     }));
     Ok(())
 }

@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("time {spent:?}");
     }
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for g in &groups {
+    for g in groups.iter() {
         let name = match (g.kind, g.nodes.as_slice()) {
             (GroupKind::Single, [n]) => format!("Single {}", graph.nodes[*n].op.name()),
             (k, _) => format!("{k:?}"),

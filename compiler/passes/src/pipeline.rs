@@ -5,7 +5,7 @@
 //! each, and show the graph after each.
 
 use crate::remark::{Remark, Remarks};
-use lapidary_graph::Graph;
+use lapidary_graph::{Graph, NodeId, Op};
 use std::time::{Duration, Instant};
 
 /// A rewrite: changes the graph in place and says whether it did.
@@ -113,7 +113,7 @@ pub fn pass_names() -> Vec<&'static str> {
     names
 }
 
-/// Runs the pipeline.
+/// Runs the pipeline over a graph and the bodies of its regions.
 pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, PassError> {
     let known = pass_names();
     if let Some(name) = options
@@ -129,41 +129,132 @@ pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, PassErro
     }
     let mut remarks = Remarks::default();
     let mut runs = Vec::new();
-    'stages: for stage in PIPELINE {
-        for _ in 0..stage.rounds {
-            let mut any = false;
-            for pass in stage.passes {
-                if options.skip.iter().any(|s| s == pass.name) {
-                    continue;
-                }
-                let start = Instant::now();
-                let changed = (pass.run)(graph, &mut remarks);
-                runs.push(PassRun {
-                    name: pass.name,
-                    changed,
-                    time: start.elapsed(),
-                    nodes: graph.order.len(),
-                });
-                any |= changed;
-                if changed {
-                    check(graph, pass.name, options)?;
-                    if let Some(after) = &options.after {
-                        after(pass.name, graph);
-                    }
-                }
-                if options.stop_after.as_deref() == Some(pass.name) {
-                    break 'stages;
-                }
-            }
-            if !any {
-                break;
-            }
-        }
-    }
+    let after = options.after.as_deref();
+    run(graph, options, after, &mut remarks, &mut runs)?;
     Ok(Report {
         runs,
         remarks: remarks.list,
     })
+}
+
+/// What is told of the graph after a pass.
+type Watch<'a> = Option<&'a dyn Fn(&str, &Graph)>;
+
+/// The pipeline over one graph. Bodies follow the first stage, which may tell them more of what they
+/// read; the stages behind it do not look into them.
+fn run(
+    graph: &mut Graph,
+    options: &Options,
+    after: Watch<'_>,
+    remarks: &mut Remarks,
+    runs: &mut Vec<PassRun>,
+) -> Result<(), PassError> {
+    for (i, stage) in PIPELINE.iter().enumerate() {
+        let stopped = run_stage(graph, stage, options, after, remarks, runs)?;
+        if i == 0 {
+            run_bodies(graph, options, after, remarks, runs)?;
+        }
+        if stopped {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The pipeline over every body of a graph's regions.
+fn run_bodies(
+    graph: &mut Graph,
+    options: &Options,
+    after: Watch<'_>,
+    remarks: &mut Remarks,
+    runs: &mut Vec<PassRun>,
+) -> Result<(), PassError> {
+    for n in graph.order.clone() {
+        let Op::Region(region) = &graph.nodes[n].op else {
+            continue;
+        };
+        for b in 0..region.bodies.len() {
+            let Some(mut body) = take_body(graph, n, b) else {
+                continue;
+            };
+            // Who watches sees the whole graph, with this body as it is now.
+            let around = after.map(|after| (after, graph.clone()));
+            let watch = around.as_ref().map(|(after, around)| {
+                move |name: &str, body: &Graph| {
+                    let mut whole = around.clone();
+                    put_body(&mut whole, n, b, body.clone());
+                    after(name, &whole);
+                }
+            });
+            let watch: Watch<'_> = match &watch {
+                Some(watch) => Some(watch),
+                None => None,
+            };
+            let result = run(&mut body, options, watch, remarks, runs);
+            put_body(graph, n, b, body);
+            result?;
+        }
+    }
+    Ok(())
+}
+
+fn take_body(graph: &mut Graph, n: NodeId, b: usize) -> Option<Graph> {
+    match &mut graph.nodes[n].op {
+        Op::Region(region) => {
+            let body = region.bodies.get_mut(b)?;
+            Some(std::mem::take(&mut body.graph))
+        }
+        _ => None,
+    }
+}
+
+fn put_body(graph: &mut Graph, n: NodeId, b: usize, body: Graph) {
+    if let Op::Region(region) = &mut graph.nodes[n].op
+        && let Some(place) = region.bodies.get_mut(b)
+    {
+        place.graph = body;
+    }
+}
+
+/// Runs a stage; whether it was told to stop there.
+fn run_stage(
+    graph: &mut Graph,
+    stage: &Stage,
+    options: &Options,
+    after: Watch<'_>,
+    remarks: &mut Remarks,
+    runs: &mut Vec<PassRun>,
+) -> Result<bool, PassError> {
+    for _ in 0..stage.rounds {
+        let mut any = false;
+        for pass in stage.passes {
+            if options.skip.iter().any(|s| s == pass.name) {
+                continue;
+            }
+            let start = Instant::now();
+            let changed = (pass.run)(graph, remarks);
+            runs.push(PassRun {
+                name: pass.name,
+                changed,
+                time: start.elapsed(),
+                nodes: graph.order.len(),
+            });
+            any |= changed;
+            if changed {
+                check(graph, pass.name, options)?;
+                if let Some(after) = after {
+                    after(pass.name, graph);
+                }
+            }
+            if options.stop_after.as_deref() == Some(pass.name) {
+                return Ok(true);
+            }
+        }
+        if !any {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 fn check(graph: &Graph, pass: &'static str, options: &Options) -> Result<(), PassError> {

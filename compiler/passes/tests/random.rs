@@ -299,7 +299,7 @@ fn graph(r: &mut Lcg) -> (Graph, Vec<TensorData>) {
 fn check_groups(g: &Graph) {
     let (groups, _) = fuse(g);
     let mut done = vec![false; g.nodes.len()];
-    for group in &groups {
+    for group in groups.iter() {
         for v in &group.inputs {
             assert!(
                 g.producer(*v).is_none_or(|p| done[p.index()]),

@@ -5,8 +5,8 @@ use super::literal::{self, list, quoted};
 use super::parse::Parser;
 use super::{ParseError, print};
 use crate::op::{
-    AttentionAttrs, Layout, LibraryCall, NormKind, PadMode, PoolKind, ReduceKind, ScatterReduce,
-    Window,
+    AttentionAttrs, Layout, LibraryCall, NormKind, PadMode, PoolKind, ReduceKind, Region,
+    RegionKind, ScatterReduce, Window,
 };
 use crate::tree::{Labels, PostTransform, TreeAggregate, TreeEnsemble, TreeNode, TreeTest};
 use crate::{DType, Dim, Graph, Op, Scalar};
@@ -255,13 +255,26 @@ pub(super) fn print(graph: &Graph, op: &Op) -> String {
             }
         }
         Op::Trees(t) => trees(&mut r, t),
-        Op::Region(region) => {
-            let bodies = region
-                .bodies
-                .iter()
-                .map(|b| quoted(b.graph.name.as_bytes()));
-            r.put("bodies", list(bodies));
-        }
+        // The bodies stand behind the operands.
+        Op::Region(region) => match &region.kind {
+            RegionKind::If => {}
+            RegionKind::Loop { carried } => r.put("carried", carried),
+            RegionKind::Scan {
+                states,
+                inputs,
+                outputs,
+            } => {
+                let item = |axis: String, reverse: &bool| match reverse {
+                    true => format!("{axis} reverse"),
+                    false => axis,
+                };
+                r.put("states", states);
+                let walk = |(a, r): &(usize, bool)| item(a.to_string(), r);
+                r.put("inputs", list(inputs.iter().map(walk)));
+                let walk = |(a, r): &(i64, bool)| item(a.to_string(), r);
+                r.put("outputs", list(outputs.iter().map(walk)));
+            }
+        },
         Op::Library(call) => {
             if !call.ints.is_empty() {
                 r.put("ints", numbers(&call.ints));
@@ -432,6 +445,15 @@ pub(super) fn parse(p: &mut Parser, name: &str) -> Result<Op, ParseError> {
         "scatter_nd" => Op::ScatterNd {
             reduce: p.attr_or("reduce", |p| choice(p, &SCATTER), ScatterReduce::Set)?,
         },
+        "if" => region(RegionKind::If),
+        "loop" => region(RegionKind::Loop {
+            carried: p.attr("carried", index)?,
+        }),
+        "scan" => region(RegionKind::Scan {
+            states: p.attr("states", index)?,
+            inputs: p.attr("inputs", |p| p.list(|p| Ok((index(p)?, reverse(p)))))?,
+            outputs: p.attr("outputs", |p| p.list(|p| Ok((p.int()?, reverse(p)))))?,
+        }),
         "trees" => Op::Trees(Arc::new(parse_trees(p)?)),
         other => return Err(p.error(format!("unknown operator '{other}'"))),
     };
@@ -439,6 +461,22 @@ pub(super) fn parse(p: &mut Parser, name: &str) -> Result<Op, ParseError> {
         p.mark("}")?;
     }
     Ok(op)
+}
+
+/// A region whose bodies are read later.
+fn region(kind: RegionKind) -> Op {
+    Op::Region(Box::new(Region {
+        kind,
+        bodies: Vec::new(),
+    }))
+}
+
+fn reverse(p: &mut Parser) -> bool {
+    let reverse = p.word_is("reverse");
+    if reverse {
+        p.bump();
+    }
+    reverse
 }
 
 fn ints(p: &mut Parser) -> Result<Vec<i64>, ParseError> {

@@ -18,6 +18,24 @@
 //! `random(hash)`: the text form carries no weights. A comment after a node names its origins;
 //! a comment on its own line is skipped.
 //!
+//! Containers are `seq(f32[*])`, `opt(…)`, `map(string, …)`. The bodies of a region stand behind its
+//! operands, each with names and symbols of its own; in parentheses, where each input comes from:
+//! an operand by its number, or `own` for what the region makes.
+//!
+//! ```text
+//!   %y: f32[3] = loop {carried: 1} %count, _, %x, %w {
+//!     body "step" (own, own, own, 3) [] {
+//!       input %i: i64[]
+//!       input %go: bool[]
+//!       input %a: f32[3]
+//!       input %b: f32[3]
+//!       %c: f32[3] = pointwise (a = %a, b = %b) => a + b
+//!       output "go" %go
+//!       output "c" %c
+//!     }
+//!   }   ; /loop
+//! ```
+//!
 //! Names that are no plain words are quoted; a second value of the same name gets `#2`, and so on.
 //! Printing what was parsed gives the same text (but for `#hash`); ids are not kept.
 

@@ -2,9 +2,10 @@
 
 use super::lexer::{Lexeme, Token, lex};
 use super::{ParseError, attrs, formula, literal};
+use crate::op::{Body, BodyArg};
 use crate::{
-    DType, Def, Dim, EntityRef, Graph, NodeId, Op, Scalar, Sym, SymbolOrigin, TensorData,
-    TensorType, ValueData, ValueId,
+    Container, DType, Def, Dim, EntityRef, Graph, NodeId, Op, Scalar, Sym, SymbolOrigin,
+    TensorData, TensorType, ValueData, ValueId,
 };
 use std::collections::HashMap;
 
@@ -17,6 +18,12 @@ pub(super) struct Parser {
     lexemes: Vec<Lexeme>,
     at: usize,
     depth: usize,
+    open: Open,
+}
+
+/// The graph or body being read, and the names in it.
+#[derive(Default)]
+struct Open {
     symbols: HashMap<String, Sym>,
     /// Symbols whose origin is not known yet.
     unbound: Vec<bool>,
@@ -30,21 +37,13 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
         lexemes: lex(text)?,
         at: 0,
         depth: 0,
-        symbols: HashMap::new(),
-        unbound: Vec::new(),
-        values: HashMap::new(),
-        graph: Graph::default(),
+        open: Open::default(),
     };
     p.keyword("graph")?;
-    p.graph.name = p.quoted_text()?;
-    p.list(Parser::symbol)?;
-    p.mark("{")?;
-    while !p.mark_is("}") {
-        p.statement()?;
-    }
-    p.bump();
+    p.open.graph.name = p.quoted_text()?;
+    p.block()?;
     match p.peek() {
-        Token::End => Ok(p.graph),
+        Token::End => Ok(p.open.graph),
         _ => Err(p.expected("the end")),
     }
 }
@@ -286,7 +285,7 @@ impl Parser {
         }
     }
     fn symbol_named(&self, name: &str) -> Result<Dim, ParseError> {
-        match self.symbols.get(name) {
+        match self.open.symbols.get(name) {
             Some(s) => Ok(Dim::from(*s)),
             None => Err(self.error(format!("symbol '{name}' is not in the header"))),
         }
@@ -294,6 +293,57 @@ impl Parser {
 }
 
 impl Parser {
+    /// The symbols of a graph or body and what stands in its braces.
+    fn block(&mut self) -> Result<(), ParseError> {
+        self.list(Parser::symbol)?;
+        self.mark("{")?;
+        while !self.mark_is("}") {
+            self.statement()?;
+        }
+        self.bump();
+        Ok(())
+    }
+    /// `{ body … }` behind the operands of a region.
+    fn bodies(&mut self) -> Result<Vec<Body>, ParseError> {
+        self.mark("{")?;
+        let mut bodies = Vec::new();
+        while !self.mark_is("}") {
+            bodies.push(self.body()?);
+        }
+        self.bump();
+        Ok(bodies)
+    }
+    /// `body "name" (0, own) [symbols] { … }`, with names of its own.
+    fn body(&mut self) -> Result<Body, ParseError> {
+        self.enter()?;
+        self.keyword("body")?;
+        let name = self.quoted_text()?;
+        self.mark("(")?;
+        let mut args = Vec::new();
+        while !self.mark_is(")") {
+            args.push(match self.word_is("own") {
+                true => {
+                    self.bump();
+                    BodyArg::Own
+                }
+                false => {
+                    let operand = self.int()?;
+                    let operand = usize::try_from(operand);
+                    BodyArg::Operand(operand.map_err(|_| self.error("a negative operand"))?)
+                }
+            });
+            if !self.mark_is(")") {
+                self.mark(",")?;
+            }
+        }
+        self.bump();
+        let around = std::mem::take(&mut self.open);
+        self.open.graph.name = name;
+        self.block()?;
+        let graph = std::mem::replace(&mut self.open, around).graph;
+        self.leave();
+        Ok(Body { graph, args })
+    }
     fn symbol(&mut self) -> Result<(), ParseError> {
         let name = match self.peek() {
             Token::Quoted(_) => self.quoted_text()?,
@@ -337,9 +387,9 @@ impl Parser {
                 }
             };
         }
-        let s = self.graph.add_symbol(name.clone(), origin);
-        self.unbound.push(!stated);
-        if self.symbols.insert(name.clone(), s).is_some() {
+        let s = self.open.graph.add_symbol(name.clone(), origin);
+        self.open.unbound.push(!stated);
+        if self.open.symbols.insert(name.clone(), s).is_some() {
             return Err(self.error(format!("symbol '{name}' twice")));
         }
         Ok(())
@@ -348,10 +398,10 @@ impl Parser {
     fn bind(&mut self, ty: &TensorType, origin: impl Fn(u32) -> SymbolOrigin) {
         for (axis, d) in ty.dims().iter().enumerate() {
             if let Some(s) = d.as_sym()
-                && let Some(unbound) = self.unbound.get_mut(s.index())
+                && let Some(unbound) = self.open.unbound.get_mut(s.index())
                 && std::mem::take(unbound)
             {
-                self.graph.symbols[s].origin = origin(axis as u32);
+                self.open.graph.symbols[s].origin = origin(axis as u32);
             }
         }
     }
@@ -366,7 +416,7 @@ impl Parser {
     }
     fn value(&mut self) -> Result<ValueId, ParseError> {
         let key = self.value_name()?;
-        match self.values.get(&key) {
+        match self.open.values.get(&key) {
             Some(v) => Ok(*v),
             None => {
                 self.at -= 1;
@@ -383,7 +433,7 @@ impl Parser {
     }
     fn define(&mut self, key: (String, u32), v: ValueId) -> Result<(), ParseError> {
         let name = key.0.clone();
-        match self.values.insert(key, v) {
+        match self.open.values.insert(key, v) {
             None => Ok(()),
             Some(_) => Err(self.error(format!("value '{name}' twice"))),
         }
@@ -391,6 +441,29 @@ impl Parser {
     fn typed_name(&mut self) -> Result<((String, u32), TensorType), ParseError> {
         let key = self.value_name()?;
         self.mark(":")?;
+        Ok((key, self.ty()?))
+    }
+    /// `f32[n, 3]`, `f32[*]`, or a container of one: `seq(…)`, `opt(…)`, `map(key, …)`.
+    fn ty(&mut self) -> Result<TensorType, ParseError> {
+        if *self.ahead(1) == Token::Mark("(") {
+            self.enter()?;
+            let word = self.word()?;
+            self.bump();
+            let container = match word.as_str() {
+                "seq" => Container::Sequence,
+                "opt" => Container::Optional,
+                "map" => {
+                    let key = self.dtype()?;
+                    self.mark(",")?;
+                    Container::Map(key)
+                }
+                _ => return Err(self.error(format!("unknown container '{word}'"))),
+            };
+            let inner = self.ty()?;
+            self.mark(")")?;
+            self.leave();
+            return Ok(inner.inside(container));
+        }
         let dtype = self.dtype()?;
         let shape = if *self.ahead(1) == Token::Mark("*") {
             self.mark("[")?;
@@ -400,12 +473,11 @@ impl Parser {
         } else {
             Some(self.dims()?)
         };
-        let ty = TensorType {
+        Ok(TensorType {
             dtype,
             shape,
             containers: Vec::new(),
-        };
-        Ok((key, ty))
+        })
     }
     fn statement(&mut self) -> Result<(), ParseError> {
         if matches!(self.peek(), Token::Value(..)) {
@@ -414,16 +486,16 @@ impl Parser {
         match self.word()?.as_str() {
             "input" => {
                 let (key, ty) = self.typed_name()?;
-                let input = self.graph.inputs.len() as u32;
+                let input = self.open.graph.inputs.len() as u32;
                 self.bind(&ty, |axis| SymbolOrigin::Input { input, axis });
-                let v = self.graph.add_input(key.0.clone(), ty);
+                let v = self.open.graph.add_input(key.0.clone(), ty);
                 self.define(key, v)?;
             }
             "const" => {
                 let (key, ty) = self.typed_name()?;
                 self.mark("=")?;
                 let data = self.data(&ty)?;
-                let v = self.graph.values.push(ValueData {
+                let v = self.open.graph.values.push(ValueData {
                     name: key.0.clone(),
                     ty,
                     def: Def::Const(data),
@@ -433,15 +505,15 @@ impl Parser {
             "default" => {
                 let input = self.value()?;
                 let v = self.value()?;
-                let Def::Input(input) = self.graph.values[input].def else {
+                let Def::Input(input) = self.open.graph.values[input].def else {
                     return Err(self.error("only an input has a default"));
                 };
-                self.graph.defaults.push((input, v));
+                self.open.graph.defaults.push((input, v));
             }
             "output" => {
                 let name = self.quoted_text()?;
                 let v = self.value()?;
-                self.graph.outputs.push((name, v));
+                self.open.graph.outputs.push((name, v));
             }
             other => {
                 self.at -= 1;
@@ -474,14 +546,18 @@ impl Parser {
         let (op, inputs) = if name == "pointwise" {
             self.pointwise()?
         } else {
-            let op = attrs::parse(self, &name)?;
-            (op, self.operands()?)
+            let mut op = attrs::parse(self, &name)?;
+            let inputs = self.operands()?;
+            if let Op::Region(region) = &mut op {
+                region.bodies = self.bodies()?;
+            }
+            (op, inputs)
         };
         let origin = match self.comment() {
             Some(c) => c.split(" | ").map(str::to_string).collect(),
             None => Vec::new(),
         };
-        let node = NodeId(self.graph.nodes.len() as u32);
+        let node = NodeId(self.open.graph.nodes.len() as u32);
         for (output, (_, ty)) in results.iter().enumerate() {
             let output = output as u32;
             self.bind(ty, |axis| SymbolOrigin::Node { node, output, axis });
@@ -489,8 +565,8 @@ impl Parser {
         let (keys, types): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         let names = keys.iter().map(|k| k.0.clone());
         let outputs = names.zip(types).collect();
-        let id = self.graph.add_node(op, inputs, outputs, origin);
-        let values = self.graph.nodes[id].outputs.clone();
+        let id = self.open.graph.add_node(op, inputs, outputs, origin);
+        let values = self.open.graph.nodes[id].outputs.clone();
         for (key, v) in keys.into_iter().zip(values) {
             self.define(key, v)?;
         }
@@ -528,7 +604,7 @@ impl Parser {
             }
             self.mark("=")?;
             let v = self.operand()?;
-            types.push(v.map_or(DType::F32, |v| self.graph.ty(v).dtype));
+            types.push(v.map_or(DType::F32, |v| self.open.graph.ty(v).dtype));
             inputs.push(v);
             if !self.mark_is(")") {
                 self.mark(",")?;

@@ -2,6 +2,7 @@
 
 use super::lexer::{plain_name, plain_word};
 use super::{attrs, formula, literal};
+use crate::op::BodyArg;
 use crate::{Def, Dim, Graph, NodeId, Op, Sym, SymbolOrigin, TensorType, ValueId};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
@@ -114,6 +115,14 @@ impl<'a> Names<'a> {
 
 pub(super) fn graph(graph: &Graph) -> String {
     let mut out = String::new();
+    let head = format!("graph {}", literal::quoted(graph.name.as_bytes()));
+    block(graph, &head, "", &mut out);
+    out.push('\n');
+    out
+}
+
+/// A graph or body behind its head; ends with the brace.
+fn block(graph: &Graph, head: &str, indent: &str, out: &mut String) {
     let bound = bindings(graph);
     let symbols = graph.symbols.iter().map(|(s, data)| {
         let name = symbol(graph, s);
@@ -131,11 +140,7 @@ pub(super) fn graph(graph: &Graph) -> String {
         }
     });
     let symbols = literal::list(symbols);
-    let _ = writeln!(
-        out,
-        "graph {} {symbols} {{",
-        literal::quoted(graph.name.as_bytes())
-    );
+    let _ = writeln!(out, "{indent}{head} {symbols} {{");
     // Constants that nobody reads stay out.
     let mut used = BTreeSet::new();
     for n in &graph.order {
@@ -159,7 +164,7 @@ pub(super) fn graph(graph: &Graph) -> String {
     for v in &graph.inputs {
         let _ = writeln!(
             out,
-            "  input {}: {}",
+            "{indent}  input {}: {}",
             names.value(*v),
             ty(graph, graph.ty(*v))
         );
@@ -169,7 +174,7 @@ pub(super) fn graph(graph: &Graph) -> String {
             let t_text = ty(graph, graph.ty(v));
             let _ = writeln!(
                 out,
-                "  const {}: {t_text} = {}",
+                "{indent}  const {}: {t_text} = {}",
                 names.value(v),
                 literal::data(t)
             );
@@ -177,28 +182,32 @@ pub(super) fn graph(graph: &Graph) -> String {
     }
     for (input, v) in &graph.defaults {
         if let Some(input) = graph.inputs.get(*input as usize) {
-            let _ = writeln!(out, "  default {} {}", names.value(*input), names.value(*v));
+            let _ = writeln!(
+                out,
+                "{indent}  default {} {}",
+                names.value(*input),
+                names.value(*v)
+            );
         }
     }
     for n in &graph.order {
-        node(graph, &names, *n, &mut out);
+        node(graph, &names, *n, indent, out);
     }
     for (name, v) in &graph.outputs {
         let name = literal::quoted(name.as_bytes());
-        let _ = writeln!(out, "  output {name} {}", names.value(*v));
+        let _ = writeln!(out, "{indent}  output {name} {}", names.value(*v));
     }
-    out.push_str("}\n");
-    out
+    let _ = write!(out, "{indent}}}");
 }
 
-fn node(graph: &Graph, names: &Names, n: NodeId, out: &mut String) {
+fn node(graph: &Graph, names: &Names, n: NodeId, indent: &str, out: &mut String) {
     let node = &graph.nodes[n];
     let results: Vec<String> = node
         .outputs
         .iter()
         .map(|v| format!("{}: {}", names.value(*v), ty(graph, graph.ty(*v))))
         .collect();
-    let _ = write!(out, "  {} = {}", results.join(", "), node.op.name());
+    let _ = write!(out, "{indent}  {} = {}", results.join(", "), node.op.name());
     let attributes = attrs::print(graph, &node.op);
     if !attributes.is_empty() {
         let _ = write!(out, " {attributes}");
@@ -215,6 +224,21 @@ fn node(graph: &Graph, names: &Names, n: NodeId, out: &mut String) {
     } else if !node.inputs.is_empty() {
         let inputs: Vec<String> = node.inputs.iter().map(|v| names.optional(*v)).collect();
         let _ = write!(out, " {}", inputs.join(", "));
+    }
+    if let Op::Region(region) = &node.op {
+        out.push_str(" {\n");
+        for body in &region.bodies {
+            let args = body.args.iter().map(|a| match a {
+                BodyArg::Operand(i) => i.to_string(),
+                BodyArg::Own => "own".to_string(),
+            });
+            let args: Vec<String> = args.collect();
+            let name = literal::quoted(body.graph.name.as_bytes());
+            let head = format!("body {name} ({})", args.join(", "));
+            block(&body.graph, &head, &format!("{indent}    "), out);
+            out.push('\n');
+        }
+        let _ = write!(out, "{indent}  }}");
     }
     if !node.origin.is_empty() {
         let origin = node.origin.join(" | ").replace(['\n', '\r'], " ");

@@ -54,6 +54,105 @@ fn every_operator_is_printed_as_it_was_written() {
 }
 
 #[test]
+fn regions_and_containers_are_printed_as_they_were_written() {
+    let text = r#"graph "g" [n, got] {
+  input %x: f32[n, 3]
+  input %go: bool[]
+  input %count: i64[]
+  input %s: seq(f32[*])
+  input %o: opt(seq(i64[*]))
+  input %m: map(string, f32[*])
+  const @w: f32[3] = [1.0, 2.0, 3.0]
+  %l: i64[] = library "sequence_length" %s
+  %y: f32[*] = if %go, %x, @w {
+    body "then" (1) [n] {
+      input %x: f32[n, 3]
+      output "y" %x
+    }
+    body "else" (2) [] {
+      input %w: f32[3]
+      %y: f32[3] = pointwise (a = %w) => -a   ; /if/Neg
+      output "y" %y
+    }
+  }   ; /if
+  %a: f32[n, 3], %all: f32[got, n, 3] = loop {carried: 1} %count, _, %x, @w {
+    body "step" (own, own, own, 3) [n] {
+      input %i: i64[]
+      input %go: bool[]
+      input %x: f32[n, 3]
+      input %w: f32[3]
+      const @always: bool[] = [true]
+      %t: bool[] = if %go {
+        body "yes" () [] {
+          const @f: bool[] = [false]
+          output "r" @f
+        }
+        body "no" () [] {
+          const @f: bool[] = [true]
+          output "r" @f
+        }
+      }
+      output "go" @always
+      output "x" %x
+      output "scan" %x
+    }
+  }
+  %z: f32[3] = scan {states: 1, inputs: [0, 1 reverse], outputs: []} @w, %x, %x {
+    body "b" (own, own, own) [k] {
+      input %s: f32[3]
+      input %p: f32[3]
+      input %q: f32[k]
+      output "s" %s
+    }
+  }
+  output "y" %y
+  output "z" %z
+  output "all" %all
+}
+"#;
+    let graph = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(graph.to_text(), text);
+    assert_eq!(crate::verify::verify(&graph), Ok(()));
+}
+
+#[test]
+fn what_does_not_fit_at_the_border_of_a_region_is_told() {
+    let text = r#"graph "g" [] {
+  input %go: i64[]
+  input %x: f32[4]
+  %y: f32[4] = if %go, %x {
+    body "then" (1) [] {
+      input %x: f32[3]
+      output "y" %x
+    }
+    body "else" (2) [] {
+      input %x: f32[4]
+      %z: i32[4] = pointwise (a = %x) => i32(a)
+      output "y" %z
+    }
+  }
+  output "y" %y
+}
+"#;
+    let errors = crate::verify::verify(&parse(text).unwrap_or_else(|e| panic!("{e}")));
+    let found: Vec<String> = errors
+        .err()
+        .into_iter()
+        .flatten()
+        .map(|e| e.problem.to_string())
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "operand 1 as input 0 of body 0: expected f32[3], found f32[4]",
+            "operand 0 is no condition",
+            "body 1, input 0: there is no operand 2",
+            "output 0: f32[4], made of i32[4]",
+        ]
+    );
+}
+
+#[test]
 fn a_large_constant_is_read_back_from_its_seed() {
     let text = "graph \"g\" [] {\n  const @w: f32[5, 5] = random(7)\n  output \"w\" @w\n}\n";
     let (a, b) = (parse(text).unwrap(), parse(text).unwrap());

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, Value};
 use cranelift_module::{Linkage, Module};
-use lapidary_graph::{Dim, Sym, SymbolOrigin};
+use lapidary_graph::{Container, Dim, Sym, SymbolOrigin};
 use lapidary_lower::program::LibraryStep;
 use lapidary_runtime::abi;
 use std::collections::BTreeSet;
@@ -95,8 +95,28 @@ impl<M: Module> Code<'_, '_, M> {
         record.i32(call.ints.len() as i32);
         record.i32(call.floats.len() as i32);
         record.i32(call.strings.len() as i32);
-        record.i32(0);
-        record.pool(None);
+        record.i32(call.bodies.len() as i32);
+        let bodies = (!call.bodies.is_empty()).then(|| self.bodies(call));
+        record.pool(bodies);
+        self.pool.record(record)
+    }
+
+    /// An array of `lap_body`.
+    fn bodies(&mut self, call: &LibraryStep) -> u32 {
+        let request = self.request;
+        let mut record = Record::default();
+        for b in &call.bodies {
+            let mut args = Record::default();
+            let all = request.program.bodies.get(*b).map_or(&[][..], |b| &b.args);
+            for a in all {
+                args.i32(*a);
+            }
+            let args = self.pool.record(args);
+            record.data(request.bodies.get(*b).copied());
+            record.pool(Some(args));
+            record.i32(all.len() as i32);
+            record.i32(0);
+        }
         self.pool.record(record)
     }
 
@@ -120,6 +140,8 @@ impl<M: Module> Code<'_, '_, M> {
         self.store(data, desc, abi::TENSOR_DATA);
         let dtype = self.int32(t.dtype as i32);
         self.store(dtype, desc, abi::TENSOR_DTYPE);
+        let tensor = self.int32(abi::kind::TENSOR);
+        self.store(tensor, desc, abi::TENSOR_KIND);
         let rank = self.int32(shape.len() as i32);
         self.store(rank, desc, abi::TENSOR_RANK);
         for (axis, d) in shape.iter().enumerate() {
@@ -173,6 +195,8 @@ impl<M: Module> Code<'_, '_, M> {
         };
         let buffer = self.int32(buffer);
         self.store(buffer, desc, abi::TENSOR_BUFFER);
+        let kind = self.int32(kind(t.container));
+        self.store(kind, desc, abi::TENSOR_KIND);
         let shape = t.shape.as_deref().unwrap_or(&[]);
         let rank = self.int32(if dynamic { -1 } else { shape.len() as i32 });
         self.store(rank, desc, abi::TENSOR_RANK);
@@ -238,6 +262,16 @@ impl<M: Module> Code<'_, '_, M> {
                 }
             }
         }
+    }
+}
+
+/// `lap_tensor.kind` of a value in this container.
+fn kind(container: Option<Container>) -> i32 {
+    match container {
+        None => abi::kind::TENSOR,
+        Some(Container::Sequence) => abi::kind::SEQUENCE,
+        Some(Container::Optional) => abi::kind::OPTIONAL,
+        Some(Container::Map(_)) => abi::kind::MAP,
     }
 }
 

@@ -46,6 +46,10 @@ pub(crate) struct Request<'a> {
     /// Addresses of the plan's pinned constants.
     pub pinned: &'a [u64],
     pub weights: WeightsAt,
+    /// Whether it is a region's body: then its table is not exported.
+    pub body: bool,
+    /// The tables of the program's own bodies.
+    pub bodies: &'a [DataId],
 }
 
 /// What it has made.

@@ -23,7 +23,7 @@ pub(crate) enum WeightsAt {
 }
 
 impl<M: Module> Maker<'_, '_, M> {
-    /// The table under its exported symbol.
+    /// The table, under an exported symbol if it is the model's.
     pub(super) fn table(
         &mut self,
         segments: &[SegmentFunctions],
@@ -126,13 +126,20 @@ impl<M: Module> Maker<'_, '_, M> {
         t.u64(hash);
         t.pool(Some(defaults));
         t.i64(n_defaults);
+        // `weights_offset` is 0: offsets of bodies count from the start of the model's blob as well.
         while t.len() < abi::MODEL_TABLE_BYTES {
             t.u64(0);
         }
-        let symbol = format!("{}{}", abi::symbol::MODEL_PREFIX, request.name);
+        let (symbol, linkage) = match request.body {
+            false => {
+                let symbol = format!("{}{}", abi::symbol::MODEL_PREFIX, request.name);
+                (symbol, Linkage::Export)
+            }
+            true => (format!("{}_body", request.name), Linkage::Local),
+        };
         let id = self
             .module
-            .declare_data(&symbol, Linkage::Export, false, false)
+            .declare_data(&symbol, linkage, false, false)
             .map_err(|e| LinkError::code(&symbol, e))?;
         Ok((id, t.finish(self.module, &self.pool)))
     }

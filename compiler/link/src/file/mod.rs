@@ -9,7 +9,7 @@ mod elf;
 mod tools;
 mod weights;
 
-use crate::code::{self, Addresses, Isas};
+use crate::code::{self, Isas};
 use crate::driver::WeightsAt;
 use crate::error::LinkError;
 use crate::plan::{Plan, PlanOptions, plan};
@@ -275,10 +275,7 @@ fn object(
         program,
         plan,
         name,
-        Addresses {
-            pinned: &[],
-            weights,
-        },
+        weights,
     )?;
     code::define(&mut module, &driver, &codes)?;
     let mut product = module.finish();

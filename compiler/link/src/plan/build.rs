@@ -6,7 +6,7 @@
 //! known when the present segment began.
 
 use super::slots::SlotTable;
-use super::weights::{Layout, operand_name};
+use super::weights::{Layout, Weights, operand_name};
 use super::{
     Action, Buffer, BufferId, LIVE, Place, Plan, PlanOptions, PlanStep, Segment, Tensor, verify,
 };
@@ -21,9 +21,26 @@ use std::collections::{BTreeSet, HashMap};
 /// The library kernel that copies a tensor whose size is known at run time only.
 const COPY: &str = "copy";
 
-/// Plans a program; the result is verified.
+/// Plans a program and its bodies; the result is verified.
 pub fn plan(program: &Program, options: PlanOptions) -> Result<Plan, LinkError> {
-    let mut builder = Builder::new(program, options);
+    let (mut layout, mut programs) = (Layout::default(), 0);
+    let mut plan = of_program(program, options, &mut layout, &mut programs)?;
+    let (weights, places) = layout.finish();
+    plan.weights = weights;
+    place_weights(&mut plan, &places);
+    verify::verify(&plan, program)?;
+    Ok(plan)
+}
+
+/// The plan of one program, whose places in the weights are still numbers of the layout.
+fn of_program(
+    program: &Program,
+    options: PlanOptions,
+    layout: &mut Layout,
+    programs: &mut u32,
+) -> Result<Plan, LinkError> {
+    let mut builder = Builder::new(program, options, std::mem::take(layout), *programs);
+    *programs += 1;
     for step in &program.steps {
         match step {
             Step::Kernel { .. } => builder.kernel(step)?,
@@ -33,9 +50,38 @@ pub fn plan(program: &Program, options: PlanOptions) -> Result<Plan, LinkError> 
     builder.outputs()?;
     builder.checks();
     builder.defaults()?;
-    let plan = builder.finish();
-    verify::verify(&plan, program)?;
+    let mut plan = builder.finish(layout);
+    for body in &program.bodies {
+        let body = of_program(&body.program, options, layout, programs)?;
+        plan.bodies.push(body);
+    }
     Ok(plan)
+}
+
+/// Turns numbers of the layout into offsets.
+fn place_weights(plan: &mut Plan, places: &[Place]) {
+    let fix = |p: &mut Place| {
+        if let Place::Weights(i) = p
+            && let Some(place) = places.get(*i as usize)
+        {
+            *p = *place;
+        }
+    };
+    for step in &mut plan.steps {
+        match &mut step.action {
+            Action::Kernel { operands, .. } => operands.iter_mut().for_each(fix),
+            Action::Library { inputs, .. } => {
+                inputs.iter_mut().flatten().for_each(|t| fix(&mut t.place));
+            }
+            Action::Copy { from, .. } => fix(from),
+        }
+    }
+    for (_, _, place) in &mut plan.defaults {
+        fix(place);
+    }
+    for body in &mut plan.bodies {
+        place_weights(body, places);
+    }
 }
 
 struct Builder<'a> {
@@ -52,6 +98,8 @@ struct Builder<'a> {
     buffer_of: HashMap<ValueId, BufferId>,
     slots: SlotTable,
     layout: Layout,
+    /// The number of this program in the layout.
+    number: u32,
     pinned: Vec<ValueId>,
     strings: Vec<ValueId>,
     defaults: Vec<(u32, ValueId, Place)>,
@@ -63,7 +111,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(program: &'a Program, options: PlanOptions) -> Self {
+    fn new(program: &'a Program, options: PlanOptions, layout: Layout, number: u32) -> Self {
         let graph = &program.graph;
         let known: BTreeSet<Sym> = graph
             .symbols
@@ -82,7 +130,8 @@ impl<'a> Builder<'a> {
             buffers: EntityMap::new(),
             buffer_of: HashMap::new(),
             slots: SlotTable::new(graph.symbols.len()),
-            layout: Layout::default(),
+            layout,
+            number,
             pinned: Vec::new(),
             strings: Vec::new(),
             defaults: Vec::new(),
@@ -377,7 +426,9 @@ impl<'a> Builder<'a> {
                 if self.program.constants.get(*c).is_none() {
                     return Err(self.error(format!("no constant {c}")));
                 }
-                let i = self.layout.add_prepared(&self.program.constants, *c);
+                let i = self
+                    .layout
+                    .add_prepared(self.number, &self.program.constants, *c);
                 return Ok(Place::Weights(i as u64));
             }
             Operand::Value(v) => self.resolve(*v),
@@ -395,7 +446,7 @@ impl<'a> Builder<'a> {
                 if aligned && self.options.pin_from.is_some_and(|n| t.bytes.len() >= n) {
                     return Ok(Place::Pinned(number(&mut self.pinned, v)));
                 }
-                let i = self.layout.add_raw(self.graph, v, &t.bytes);
+                let i = self.layout.add_raw(self.number, v, &t.bytes);
                 Ok(Place::Weights(i as u64))
             }
             Def::Node(..) => match self.buffer_of.get(&v) {
@@ -428,6 +479,7 @@ impl<'a> Builder<'a> {
                     place,
                     dtype: DType::U8,
                     shape: Some(vec![Dim::from(bytes)]),
+                    container: None,
                     desc: Some(self.n_descs - 1),
                     value: None,
                 }
@@ -458,6 +510,7 @@ impl<'a> Builder<'a> {
             place,
             dtype: ty.dtype,
             shape: ty.shape.clone(),
+            container: ty.containers.first().copied(),
             desc,
             value: Some(v),
         }
@@ -598,39 +651,21 @@ impl<'a> Builder<'a> {
 
     // ---- the end -------------------------------------------------------------------------------
 
-    fn finish(mut self) -> Plan {
-        let (weights, places) = std::mem::take(&mut self.layout).finish();
-        let fix = |p: &mut Place| {
-            if let Place::Weights(i) = p
-                && let Some(place) = places.get(*i as usize)
-            {
-                *p = *place;
-            }
-        };
-        for step in &mut self.steps {
-            match &mut step.action {
-                Action::Kernel { operands, .. } => operands.iter_mut().for_each(fix),
-                Action::Library { inputs, .. } => {
-                    inputs.iter_mut().flatten().for_each(|t| fix(&mut t.place));
-                }
-                Action::Copy { from, .. } => fix(from),
-            }
-        }
-        for (_, _, place) in &mut self.defaults {
-            fix(place);
-        }
+    fn finish(self, layout: &mut Layout) -> Plan {
+        *layout = self.layout;
         Plan {
             name: self.graph.name.clone(),
             steps: self.steps,
             segments: self.segments,
             buffers: self.buffers,
             slots: self.slots,
-            weights,
+            weights: Weights::default(),
             pinned: self.pinned,
             strings: self.strings,
             defaults: self.defaults,
             nodes: self.nodes,
             descs: self.n_descs,
+            bodies: Vec::new(),
         }
     }
 }

@@ -22,7 +22,7 @@ pub mod weights;
 pub use build::plan;
 
 use lapidary_graph::verify::DimCheck;
-use lapidary_graph::{DType, Dim, EntityMap, NodeId, ValueId, entity_id};
+use lapidary_graph::{Container, DType, Dim, EntityMap, NodeId, ValueId, entity_id};
 use lapidary_lower::program::{KernelId, LibraryStep};
 pub use slots::{DimsRef, Slot};
 pub use weights::{WeightEntry, WeightSource, Weights};
@@ -47,7 +47,7 @@ pub enum Place {
     /// The data of an input.
     Input(u32),
     Buffer(BufferId),
-    /// At this offset of the weights blob.
+    /// At this offset of the model's weights blob.
     Weights(u64),
     /// The bytes of [`Plan::pinned`] with this number.
     Pinned(u32),
@@ -81,6 +81,8 @@ pub struct Tensor {
     pub dtype: DType,
     /// `None`: the rank is known at run time only, and the descriptor holds it.
     pub shape: Option<Vec<Dim>>,
+    /// The outermost container, if it is no tensor.
+    pub container: Option<Container>,
     /// Number of the descriptor; `None`: the input's own.
     pub desc: Option<u32>,
     /// The value, for printing.
@@ -157,4 +159,6 @@ pub struct Plan {
     pub nodes: Vec<NodeId>,
     /// Number of descriptors.
     pub descs: u32,
+    /// The plans of the program's bodies. Their constants lie in the model's own weights.
+    pub bodies: Vec<Plan>,
 }

@@ -36,6 +36,19 @@ impl Plan {
                 self.step(&mut out, program, i);
             }
         }
+        for (b, (plan, body)) in self.bodies.iter().zip(&program.bodies).enumerate() {
+            let args: Vec<String> = body
+                .args
+                .iter()
+                .map(|a| match a {
+                    -1 => "own".to_string(),
+                    operand => operand.to_string(),
+                })
+                .collect();
+            let _ = write!(out, "\nbody {b} ({}): ", args.join(", "));
+            out.push_str(plan.text(&body.program).replace('\n', "\n  ").trim_end());
+            out.push('\n');
+        }
         out
     }
 
@@ -83,6 +96,9 @@ impl Plan {
                 outputs,
             } => {
                 let _ = write!(out, "library {}", call.function);
+                for body in &call.bodies {
+                    let _ = write!(out, " body {body}");
+                }
                 for t in inputs {
                     let text = t.as_ref().map_or("-".into(), |t| self.tensor(graph, t));
                     let _ = write!(out, "\n           {text}");

@@ -136,6 +136,12 @@ pub fn verify(plan: &Plan, program: &Program) -> Result<(), LinkError> {
     if end > plan.weights.bytes {
         return fail("the weights reach behind their blob".into());
     }
+    if plan.bodies.len() != program.bodies.len() {
+        return fail("not every body has a plan".into());
+    }
+    for (body, of) in plan.bodies.iter().zip(&program.bodies) {
+        verify(body, &of.program)?;
+    }
     Ok(())
 }
 

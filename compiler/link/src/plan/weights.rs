@@ -2,7 +2,7 @@
 //!
 //! One blob of constants that kernels read, each at a multiple of 64 bytes: first the small ones, which
 //! share pages, then the big ones in the order in which the run reads them. Raw constants with the
-//! same bytes stand once. Strings and constants used in place are not part of it.
+//! same bytes stand once, also those of different bodies. Strings and constants used in place are not part of it.
 
 use super::Place;
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub enum WeightSource {
 pub struct WeightEntry {
     pub offset: u64,
     pub bytes: u64,
+    /// Whose constant it is: 0 is the model itself, then come the bodies, each before its own.
+    pub program: u32,
     pub source: WeightSource,
 }
 
@@ -43,58 +45,74 @@ pub struct Weights {
 /// Finds out which constants are read, and lays them out.
 #[derive(Default)]
 pub(super) struct Layout {
-    sources: Vec<(WeightSource, u64)>,
-    index: HashMap<WeightSource, usize>,
-    by_content: HashMap<(usize, u64), Vec<(ValueId, usize)>>,
+    /// Program, source and size.
+    sources: Vec<(u32, WeightSource, u64)>,
+    index: HashMap<(u32, WeightSource), usize>,
+    by_content: HashMap<(usize, u64), Vec<(Bytes, usize)>>,
+    by_identity: HashMap<(usize, usize, String), usize>,
 }
 
 impl Layout {
     /// Notes a constant; returns its number, to be turned into a place by [`Layout::finish`].
-    pub(super) fn add_raw(&mut self, graph: &Graph, value: ValueId, bytes: &Bytes) -> usize {
+    pub(super) fn add_raw(&mut self, program: u32, value: ValueId, bytes: &Bytes) -> usize {
         let source = WeightSource::Raw(value);
-        if let Some(i) = self.index.get(&source) {
+        if let Some(i) = self.index.get(&(program, source)) {
             return *i;
         }
         let key = (bytes.len(), sample(bytes));
         let same = self.by_content.entry(key).or_default();
         for (other, i) in same.iter() {
-            if let Some(data) = graph.constant(*other)
-                && (data.bytes.as_ptr() == bytes.as_ptr() || data.bytes == *bytes)
-            {
-                self.index.insert(source, *i);
+            if other.as_ptr() == bytes.as_ptr() || other == bytes {
+                self.index.insert((program, source), *i);
                 return *i;
             }
         }
         let i = self.sources.len();
-        same.push((value, i));
-        self.sources.push((source, bytes.len() as u64));
-        self.index.insert(source, i);
+        same.push((bytes.clone(), i));
+        self.sources.push((program, source, bytes.len() as u64));
+        self.index.insert((program, source), i);
         i
     }
     pub(super) fn add_prepared(
         &mut self,
+        program: u32,
         constants: &EntityMap<ConstId, Prepared>,
         id: ConstId,
     ) -> usize {
-        let source = WeightSource::Prepared(id);
-        *self.index.entry(source).or_insert_with(|| {
-            let bytes = constants.get(id).map_or(0, |p| p.size as u64);
-            self.sources.push((source, bytes));
-            self.sources.len() - 1
-        })
+        let key = (program, WeightSource::Prepared(id));
+        if let Some(i) = self.index.get(&key) {
+            return *i;
+        }
+        let prepared = constants.get(id);
+        let identity = prepared.and_then(|p| p.identity.clone());
+        let known = identity.as_ref().and_then(|k| self.by_identity.get(k));
+        let i = match known {
+            Some(i) => *i,
+            None => {
+                let bytes = prepared.map_or(0, |p| p.size as u64);
+                self.sources.push((program, key.1, bytes));
+                self.sources.len() - 1
+            }
+        };
+        if let Some(identity) = identity {
+            self.by_identity.insert(identity, i);
+        }
+        self.index.insert(key, i);
+        i
     }
     /// The blob and the place of each number.
     pub(super) fn finish(self) -> (Weights, Vec<Place>) {
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
-        order.sort_by_key(|i| self.sources[*i].1 > SMALL);
+        order.sort_by_key(|i| self.sources[*i].2 > SMALL);
         let mut weights = Weights::default();
         let mut places = vec![Place::Weights(0); self.sources.len()];
         for i in order {
-            let (source, bytes) = self.sources[i];
+            let (program, source, bytes) = self.sources[i];
             places[i] = Place::Weights(weights.bytes);
             weights.entries.push(WeightEntry {
                 offset: weights.bytes,
                 bytes,
+                program,
                 source,
             });
             weights.bytes = (weights.bytes + bytes).next_multiple_of(ALIGN);

@@ -63,6 +63,7 @@ impl Maker {
     }
     pub fn prepared(&mut self, values: Vec<f32>) -> ConstId {
         self.program.constants.push(Prepared {
+            identity: None,
             size: 4 * values.len(),
             make: Box::new(move |to| {
                 for (to, v) in to.chunks_exact_mut(4).zip(&values) {

@@ -16,21 +16,43 @@ mod row;
 
 use crate::order;
 use crate::remark::{Remark, Remarks};
-use lapidary_graph::{Dim, Graph, Group, GroupKind, NodeId, Op, ValueId};
+use lapidary_graph::{Dim, Graph, Group, GroupKind, Groups, NodeId, Op, ValueId};
 
-/// Forms the groups, in an order in which they can run.
-pub fn fuse(graph: &Graph) -> (Vec<Group>, Vec<Remark>) {
+/// Forms the groups, in an order in which they can run; those of bodies as well.
+pub fn fuse(graph: &Graph) -> (Groups, Vec<Remark>) {
     let mut former = Former::new(graph);
     anchor::form(&mut former);
     row::form(&mut former);
     point::form(&mut former);
-    former.finish()
+    let (list, mut remarks) = former.finish();
+    let mut groups = Groups {
+        list,
+        ..Default::default()
+    };
+    for n in &graph.order {
+        let Op::Region(region) = &graph.nodes[*n].op else {
+            continue;
+        };
+        let mut bodies = Vec::with_capacity(region.bodies.len());
+        for body in &region.bodies {
+            let (inside, more) = fuse(&body.graph);
+            bodies.push(inside);
+            remarks.extend(more);
+        }
+        groups.bodies.insert(*n, bodies);
+    }
+    (groups, remarks)
 }
 
 /// The groups as text: kind, the values that leave, the nodes' operators and ONNX names.
-pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
+pub fn groups_text(graph: &Graph, groups: &Groups) -> String {
     let mut text = String::new();
-    for g in groups {
+    write_groups(graph, groups, "", &mut text);
+    text
+}
+
+fn write_groups(graph: &Graph, groups: &Groups, indent: &str, text: &mut String) {
+    for g in groups.iter() {
         let outputs: Vec<&str> = g
             .outputs
             .iter()
@@ -45,7 +67,7 @@ pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
             }
         }
         text.push_str(&format!(
-            "{:?} [{}] -> {}",
+            "{indent}{:?} [{}] -> {}",
             g.kind,
             ops.join(" "),
             outputs.join(", ")
@@ -54,8 +76,17 @@ pub fn groups_text(graph: &Graph, groups: &[Group]) -> String {
             text.push_str(&format!("   ; {}", names.join(" | ")));
         }
         text.push('\n');
+        for n in &g.nodes {
+            let Op::Region(region) = &graph.nodes[*n].op else {
+                continue;
+            };
+            let inside = groups.bodies.get(n).into_iter().flatten();
+            for (body, groups) in region.bodies.iter().zip(inside) {
+                text.push_str(&format!("{indent}  body \"{}\"\n", body.graph.name));
+                write_groups(&body.graph, groups, &format!("{indent}    "), text);
+            }
+        }
     }
-    text
 }
 
 struct Draft {
