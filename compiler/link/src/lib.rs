@@ -18,7 +18,7 @@ pub mod jit;
 pub mod plan;
 
 pub use error::LinkError;
-pub use file::{Artifact, FileOptions, WeightsIn, Written, write};
+pub use file::{Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write};
 pub use header::header;
 pub use jit::{JitModel, jit};
 pub use lapidary_codegen::Level;

@@ -20,8 +20,9 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use lapidary_codegen::Level;
 use lapidary_lower::program::Program;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use target_lexicon::{Architecture, BinaryFormat, Triple};
-use tools::Workplace;
+use tools::{Finished, Workplace};
 
 /// Weights above this many bytes are not put into a library: code must reach past them.
 const INSIDE_LIMIT: u64 = 3 << 29;
@@ -111,6 +112,30 @@ pub struct Written {
     pub weight_bytes: u64,
 }
 
+/// Files that are made, and lie under temporary names until they are published. Dropped before, they are gone.
+pub struct Prepared {
+    /// In the order in which they get their names: what a file needs, before it.
+    files: Vec<Finished>,
+    written: Written,
+}
+
+impl Prepared {
+    /// One more file, such as a header.
+    pub fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), LinkError> {
+        let place = Arc::new(Workplace::new(path)?);
+        let from = place.write("made", bytes)?;
+        let to = path.to_path_buf();
+        self.files.push(Finished { place, from, to });
+        Ok(())
+    }
+
+    /// Gives all files their names, or none; then older files of these names are as they were.
+    pub fn publish(self) -> Result<Written, LinkError> {
+        tools::publish(&self.files)?;
+        Ok(self.written)
+    }
+}
+
 /// Compiles a program into a file.
 pub fn write(
     program: &Program,
@@ -119,10 +144,21 @@ pub fn write(
     options: &FileOptions,
     code_options: &CodeOptions<'_>,
 ) -> Result<Written, LinkError> {
+    prepare(program, artifact, path, options, code_options)?.publish()
+}
+
+/// Compiles a program into a file that is not there yet.
+pub fn prepare(
+    program: &Program,
+    artifact: Artifact,
+    path: &Path,
+    options: &FileOptions,
+    code_options: &CodeOptions<'_>,
+) -> Result<Prepared, LinkError> {
     check(artifact, options, code_options)?;
     let plan = plan(program, PlanOptions { pin_from: None })?;
     jit::check_library(program, &plan, None, None)?;
-    let place = Workplace::new(path)?;
+    let place = Arc::new(Workplace::new(path)?);
     let limit = match artifact {
         Artifact::Object => OBJECT_LIMIT,
         _ => INSIDE_LIMIT,
@@ -143,7 +179,7 @@ pub fn write(
     let mut objects = vec![place.file("model.o")];
     let mut weights_file = None;
     let mut weights_temporary = place.file("weights");
-    let mut weights_place = None;
+    let mut weights_place = place.clone();
     let at = if bytes == 0 {
         WeightsAt::None
     } else if !inside {
@@ -154,9 +190,8 @@ pub fn write(
         let name = file_name(&file);
         if let Some(path) = &options.weights_path {
             // Renaming works within a file system only.
-            let own = Workplace::new(path)?;
-            weights_temporary = own.file("weights");
-            weights_place = Some(own);
+            weights_place = Arc::new(Workplace::new(path)?);
+            weights_temporary = weights_place.file("weights");
         }
         let hash = weights::write_file(program, &plan, code_options, &weights_temporary)?;
         weights_file = Some(file);
@@ -179,19 +214,26 @@ pub fn write(
         Artifact::Archive => tools::archive(&place, &objects, options)?,
         Artifact::Shared => tools::shared(&place, &objects, options, &file_name(path))?,
     };
-    match &weights_file {
-        Some(file) => {
-            let own = weights_place.as_ref().unwrap_or(&place);
-            own.publish_with((&weights_temporary, file), (&made, path))?;
-        }
-        None => place.publish(&made, path)?,
+    let mut files = Vec::new();
+    if let Some(file) = &weights_file {
+        files.push(Finished {
+            place: weights_place,
+            from: weights_temporary,
+            to: file.clone(),
+        });
     }
-    Ok(Written {
+    files.push(Finished {
+        place,
+        from: made,
+        to: path.to_path_buf(),
+    });
+    let written = Written {
         path: path.to_path_buf(),
         weights: weights_file,
         code_bytes,
         weight_bytes: bytes,
-    })
+    };
+    Ok(Prepared { files, written })
 }
 
 fn file_name(path: &Path) -> String {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The runtime and the kernels in C.
@@ -37,45 +38,59 @@ impl Workplace {
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, LinkError> {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, LinkError> {
         let path = self.file(name);
         std::fs::write(&path, bytes).map_err(|e| LinkError::file("write", &path, e))?;
         Ok(path)
     }
-    /// Gives a finished file its name.
-    pub fn publish(&self, from: &Path, to: &Path) -> Result<(), LinkError> {
-        std::fs::rename(from, to).map_err(|e| LinkError::file("write", to, e))
-    }
-    /// Gives two finished files, as (from, to), their names, the first in this folder's parent: both
-    /// or none. What the first replaces is kept until the second is there, since it belongs to what
-    /// the second replaces.
-    pub fn publish_with(
-        &self,
-        first: (&Path, &Path),
-        second: (&Path, &Path),
-    ) -> Result<(), LinkError> {
-        let kept = self.file("replaced");
-        let old = std::fs::symlink_metadata(first.1).is_ok_and(|m| !m.is_dir());
-        if old {
+}
+
+/// A finished file under its temporary name, in a folder beside its place.
+pub(super) struct Finished {
+    pub place: Arc<Workplace>,
+    pub from: PathBuf,
+    pub to: PathBuf,
+}
+
+impl Finished {
+    /// Gives the file its name. What it replaces is kept, under the name that is given back.
+    fn publish(&self, number: usize) -> io::Result<Option<PathBuf>> {
+        let old = std::fs::symlink_metadata(&self.to).is_ok_and(|m| !m.is_dir());
+        let kept = old.then(|| self.place.file(&format!("replaced-{number}")));
+        if let Some(kept) = &kept {
             // A second name leaves no moment without the file; not every file system has them.
-            std::fs::hard_link(first.1, &kept)
-                .or_else(|_| std::fs::rename(first.1, &kept))
-                .map_err(|e| LinkError::file("write", first.1, e))?;
+            std::fs::hard_link(&self.to, kept).or_else(|_| std::fs::rename(&self.to, kept))?;
         }
-        let published = self.publish(first.0, first.1);
-        let failed = match published {
-            Ok(()) => self.publish(second.0, second.1).err(),
-            Err(error) => Some(error),
-        };
-        let Some(error) = failed else { return Ok(()) };
-        // The first error is the one that tells.
-        if old {
-            let _ = std::fs::rename(&kept, first.1);
-        } else if !first.0.exists() {
-            let _ = std::fs::remove_file(first.1);
+        if let Err(error) = std::fs::rename(&self.from, &self.to) {
+            // The first error is the one that tells.
+            if let Some(kept) = &kept {
+                let _ = std::fs::rename(kept, &self.to);
+            }
+            return Err(error);
         }
-        Err(error)
+        Ok(kept)
     }
+}
+
+/// Gives finished files their names, in this order: all or none. What they replace is kept until the last is there.
+pub(super) fn publish(files: &[Finished]) -> Result<(), LinkError> {
+    let mut done: Vec<(&Finished, Option<PathBuf>)> = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        match file.publish(number) {
+            Ok(kept) => done.push((file, kept)),
+            Err(error) => {
+                for (file, kept) in done.into_iter().rev() {
+                    // The first error is the one that tells.
+                    let _ = match kept {
+                        Some(kept) => std::fs::rename(kept, &file.to),
+                        None => std::fs::remove_file(&file.to),
+                    };
+                }
+                return Err(LinkError::file("write", &file.to, error));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Workplace {
@@ -176,8 +191,12 @@ mod tests {
         // A folder with something inside stands where the library goes.
         let (library, weights) = (root.join("m.so"), root.join("m.weights"));
         std::fs::create_dir_all(library.join("full")).unwrap();
+        fn finished(place: &Arc<Workplace>, from: PathBuf, to: &Path) -> Finished {
+            let (place, to) = (place.clone(), to.to_path_buf());
+            Finished { place, from, to }
+        }
         for old in [Some("old"), None] {
-            let place = Workplace::new(&library).unwrap();
+            let place = Arc::new(Workplace::new(&library).unwrap());
             let made = place.write("made", b"library").unwrap();
             let new = place.write("new", b"new").unwrap();
             match old {
@@ -185,21 +204,25 @@ mod tests {
                 None => std::fs::remove_file(&weights).unwrap(),
             }
             assert!(
-                place
-                    .publish_with((&new, &weights), (&made, &library))
-                    .is_err()
+                publish(&[
+                    finished(&place, new, &weights),
+                    finished(&place, made, &library)
+                ])
+                .is_err()
             );
             assert_eq!(std::fs::read_to_string(&weights).ok().as_deref(), old);
         }
         std::fs::remove_dir(library.join("full")).unwrap();
         std::fs::remove_dir(&library).unwrap();
         std::fs::write(&weights, "old").unwrap();
-        let place = Workplace::new(&library).unwrap();
+        let place = Arc::new(Workplace::new(&library).unwrap());
         let made = place.write("made", b"library").unwrap();
         let new = place.write("new", b"new").unwrap();
-        place
-            .publish_with((&new, &weights), (&made, &library))
-            .unwrap();
+        publish(&[
+            finished(&place, new, &weights),
+            finished(&place, made, &library),
+        ])
+        .unwrap();
         drop(place);
         assert_eq!(std::fs::read_to_string(&weights).unwrap(), "new");
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2);
