@@ -21,6 +21,7 @@ pub mod compare;
 mod compiled;
 mod error;
 pub mod files;
+mod guard;
 mod model;
 pub mod operator;
 mod options;

@@ -1,7 +1,6 @@
 //! A loaded ONNX model: described, checked, compiled.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use lapidary_onnx::proto::tensor_shape_proto::dimension;
 use lapidary_onnx::proto::{ValueInfoProto, type_proto};
 use lapidary_runtime::{DType, Dim, Tensor, ValueInfo};
 
-use crate::files::{tensor_of_view, write_file};
+use crate::files::tensor_of_view;
 use crate::operator::Target;
 use crate::{Compiled, Error, Faults, Options, pipeline};
 
@@ -30,11 +29,13 @@ pub struct Model {
 impl Model {
     /// Loads a file; its weights are mapped, not read.
     pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
+        crate::guard::models();
         Ok(Model::from_file(ModelFile::open(path)?))
     }
 
     /// Decodes a model from memory; external data is looked for in `base_dir`.
     pub fn from_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>) -> Result<Model, Error> {
+        crate::guard::models();
         let file = ModelFile::from_bytes(bytes.into(), base_dir)?;
         Ok(Model::from_file(file))
     }
@@ -127,6 +128,7 @@ impl Model {
         };
         let view = self.file.tensor_data(tensor)?;
         let tensor = tensor_of_view(&view);
+        self.file.verify_unchanged()?;
         tensor
             .map(Some)
             .map_err(|e| Error::Unsupported(format!("'{input}': {e}")))
@@ -154,8 +156,7 @@ impl Model {
     /// Everything that stands in the way of compiling: all faults of the file, or all nodes that cannot be imported.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         self.file.verify_unchanged()?;
-        checker::check(&self.file).map_err(Faults)?;
-        self.file.verify_unchanged()?;
+        pipeline::sound(self, checker::check(&self.file).map_err(Faults))?;
         self.require_tensors()?;
         pipeline::import(self, options, Target::Memory)?;
         Ok(())
@@ -164,7 +165,7 @@ impl Model {
     /// Compiles into memory.
     pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
         let program = pipeline::program(self, options, Target::Memory)?;
-        let code = pipeline::jit(program, options)?;
+        let code = pipeline::sound(self, pipeline::jit(program, options))?;
         Compiled::from_code(code, options)
     }
 
@@ -177,12 +178,14 @@ impl Model {
     ) -> Result<(), Error> {
         let program = pipeline::program(self, options, Target::File)?;
         let name = artifact_name(library);
-        pipeline::write(&program, &name, library, weights, options)?;
+        let files = pipeline::prepare(&program, &name, library, weights, options);
+        pipeline::sound(self, files)?.publish()?;
         Ok(())
     }
 
     /// Compiles into a file (`.so`, `.a`, `.o`) and writes its C header, beside it if no other place is given. The
-    /// model's name is the file's. Gives the paths of all that was written.
+    /// model's name is the file's. Gives the paths of all that was written; where one cannot be, none is, and older
+    /// files of these names stay as they were.
     pub fn compile_to(
         &self,
         output: &Path,
@@ -192,18 +195,14 @@ impl Model {
     ) -> Result<Vec<PathBuf>, Error> {
         let program = pipeline::program(self, options, Target::File)?;
         let name = artifact_name(output);
-        let mut made = pipeline::write(&program, &name, output, weights, options)?;
+        let files = pipeline::prepare(&program, &name, output, weights, options);
+        let mut files = pipeline::sound(self, files)?;
         let header = header.map_or_else(|| output.with_extension("h"), Path::to_path_buf);
         let text = lapidary_link::header(&program.graph, &name);
-        if let Err(error) = write_file(&header, |file| file.write_all(text.as_bytes())) {
-            // All or nothing; the first error is the one that tells.
-            for path in &made {
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(error);
-        }
-        made.push(header);
-        Ok(made)
+        files.add(&header, text.as_bytes())?;
+        let written = files.publish()?;
+        let made = [Some(written.path), written.weights, Some(header)];
+        Ok(made.into_iter().flatten().collect())
     }
 }
 

@@ -4,12 +4,12 @@
 //! reports.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lapidary_graph::{Dim, Graph, Groups, Sym, SymbolOrigin};
 use lapidary_import::ImportOptions;
-use lapidary_link::{Artifact, CodeOptions, FileOptions, JitModel, WeightsIn};
+use lapidary_link::{Artifact, CodeOptions, FileOptions, JitModel, Prepared, WeightsIn};
 use lapidary_lower::{Program, Step};
 use lapidary_onnx::checker;
 use lapidary_passes::{Remark, Report};
@@ -26,9 +26,19 @@ pub fn import(model: &Model, options: &Options, target: Target) -> Result<Graph,
         fix_defaults: model.has_fixed_defaults(),
         operators: options.operators.for_import(target),
     };
-    let mut graph = lapidary_import::import(model.file(), &import)?;
+    let mut graph = sound(model, lapidary_import::import(model.file(), &import))?;
     graph.name = model.name();
     Ok(graph)
+}
+
+/// The result of a stage that has read the model's files, unless one of them shrank meanwhile: then that is what is
+/// wrong.
+pub(crate) fn sound<T, E>(model: &Model, result: Result<T, E>) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    model.file().verify_unchanged()?;
+    Ok(result?)
 }
 
 /// Runs the passes over a graph.
@@ -54,15 +64,12 @@ pub fn lower(graph: Graph, groups: &Groups) -> Result<Program, Error> {
 /// error, before anything reads them and again before the program's weights are packed.
 pub fn program(model: &Model, options: &Options, target: Target) -> Result<Program, Error> {
     model.file().verify_unchanged()?;
-    checker::check(model.file()).map_err(Faults)?;
+    sound(model, checker::check(model.file()).map_err(Faults))?;
     model.require_tensors()?;
-    model.file().verify_unchanged()?;
     let mut graph = import(model, options, target)?;
-    optimize(&mut graph, options)?;
+    sound(model, optimize(&mut graph, options))?;
     let (groups, _) = groups(&graph);
-    let program = lower(graph, &groups)?;
-    model.file().verify_unchanged()?;
-    Ok(program)
+    sound(model, lower(graph, &groups))
 }
 
 /// Code in memory.
@@ -76,14 +83,14 @@ pub fn jit(program: Program, options: &Options) -> Result<Arc<dyn ModelCode>, Er
     Ok(code.code())
 }
 
-/// Code in a file, by the ending of its name. Gives the paths of what was written.
-pub fn write(
+/// Code for a file, by the ending of its name, under temporary names until it is published.
+pub fn prepare(
     program: &Program,
     name: &str,
     output: &Path,
     weights: Option<&Path>,
     options: &Options,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<Prepared, Error> {
     let artifact = Artifact::of(output).ok_or_else(|| {
         Error::Usage(format!(
             "'{}' is of no known kind (hint: .so, .a or .o)",
@@ -96,11 +103,10 @@ pub fn write(
         file.weights = WeightsIn::Beside;
         file.weights_path = Some(weights.to_path_buf());
     }
-    let written = lapidary_link::write(program, artifact, output, &file, &code_options(options))?;
-    Ok([Some(written.path), written.weights]
-        .into_iter()
-        .flatten()
-        .collect())
+    let code = code_options(options);
+    Ok(lapidary_link::prepare(
+        program, artifact, output, &file, &code,
+    )?)
 }
 
 /// The options of code, with all processors at work.

@@ -226,8 +226,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     int32_t code = LAPIDARY_OK;
     ctx->weights = model->weights;
     if (!model->weights && model->weights_file) {
-        code = lap_weights_open(model, options.weights_path, (options.flags & LAPIDARY_VERIFY_WEIGHTS) != 0,
-                                &self->mapped, &ctx->weights, text, sizeof text);
+        code = lap_weights_open(model, options.weights_path, options.flags, &self->mapped, &ctx->weights, text, sizeof text);
         if (code) {
             destroy(ctx);
             return say(&options, code, text);
@@ -378,6 +377,14 @@ static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_state
 #elif defined(__aarch64__)
     __asm__ volatile("msr fpcr, %0" : : "r"(control));
 #endif
+    const char *lost = self->mapped ? lap_weights_lost(self->mapped) : NULL;
+    if (lost) {
+        /* Whatever else went wrong came of the zeros. */
+        self->error_code = LAPIDARY_OK;
+        code = lap_error(self, LAPIDARY_ERROR_WEIGHTS, -1, 0, 0,
+                         "file shrank while in use: %s (hint: open the library again, and replace files by renaming)",
+                         lost);
+    }
     for (lap_temp_block *block = self->temps; block; block = block->next) block->used = 0;
     if (self->in_pool) lap_pool_leave(self->pool);
     self->in_pool = 0;

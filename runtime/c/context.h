@@ -112,8 +112,10 @@ void lap_publish_outputs(lap_private *self);
 /* weights.c: files mapped once for all contexts of a process. */
 typedef struct lap_weights lap_weights;
 int32_t lap_weights_open(
-    const lap_model_table *model, const char *path, int verify, lap_weights **weights, const uint8_t **blob,
+    const lap_model_table *model, const char *path, uint32_t flags, lap_weights **weights, const uint8_t **blob,
     char *text, size_t text_bytes);
+/* The file's path if it shrank while it was mapped, otherwise NULL. */
+const char *lap_weights_lost(const lap_weights *weights);
 void lap_weights_close(lap_weights *weights);
 
 #endif

@@ -82,9 +82,13 @@ lap_os_thread *lap_os_thread_start(void (*body)(void *), void *argument) {
     if (!thread) return NULL;
     thread->body = body;
     thread->argument = argument;
-    /* The host's signals are for the host's threads. */
+    /* The host's signals are for the host's threads, but a blocked fault kills, whatever handler there is. */
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGFPE);
     int masked = pthread_sigmask(SIG_SETMASK, &all, &before) == 0;
     int failed = pthread_create(&thread->id, NULL, thread_main, thread);
     if (masked) pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -1,4 +1,5 @@
-/* The operating system, as the runtime sees it. Only os.c knows more: a port is a port of that file. */
+/* The operating system, as the runtime sees it. Only os.c and guard.c know more: a port is a port of
+ * these files. */
 #ifndef LAP_OS_H
 #define LAP_OS_H
 

@@ -1,12 +1,14 @@
 /* Weights beside the library: a file mapped once for all contexts of a process, never copied.
  *
  * The file is a lap_weights_header and the blob. Its size and the hash in its header must be those of the
- * model's table; hashing the whole blob is an option, since it reads it all. */
+ * model's table; hashing the whole blob is an option, since it reads it all. The mapping is guarded (guard.h),
+ * and a run looks afterwards whether the file shrank. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "context.h"
+#include "guard.h"
 #include "os.h"
 
 struct lap_weights {
@@ -14,6 +16,7 @@ struct lap_weights {
     char *path;
     const void *memory;
     size_t bytes;
+    lap_guard *_Atomic guard; /* NULL while all users do without */
     int64_t users;
 };
 
@@ -60,7 +63,7 @@ static const char *check(const lap_model_table *model, const void *memory, size_
 }
 
 int32_t lap_weights_open(
-    const lap_model_table *model, const char *path, int verify, lap_weights **out, const uint8_t **blob,
+    const lap_model_table *model, const char *path, uint32_t flags, lap_weights **out, const uint8_t **blob,
     char *text, size_t text_bytes) {
     char beside[4096];
     *out = NULL;
@@ -75,7 +78,8 @@ int32_t lap_weights_open(
     int32_t code = LAPIDARY_OK;
     lap_os_global_lock();
     lap_weights *found = all;
-    while (found && strcmp(found->path, path) != 0) found = found->next;
+    /* One that shrank is of no use to a newcomer; the file may be whole again. */
+    while (found && (strcmp(found->path, path) != 0 || lap_weights_lost(found))) found = found->next;
     if (!found) {
         found = malloc(sizeof *found);
         char *name = malloc(strlen(path) + 1);
@@ -93,11 +97,15 @@ int32_t lap_weights_open(
         all = found;
     }
     found->users++;
+    if (!found->guard && !(flags & LAPIDARY_NO_FAULT_HANDLER)) {
+        found->guard = lap_guard_add(found->memory, found->bytes, path);
+    }
     *out = found;
 done:
     lap_os_global_unlock();
     if (code) return code;
-    const char *wrong = check(model, found->memory, found->bytes, verify);
+    const char *wrong = check(model, found->memory, found->bytes, (flags & LAPIDARY_VERIFY_WEIGHTS) != 0);
+    if (lap_weights_lost(found)) wrong = "shrank while it was read";
     if (wrong) {
         snprintf(text, text_bytes, "the weights file `%s` %s", path, wrong);
         lap_weights_close(found);
@@ -108,6 +116,11 @@ done:
     return LAPIDARY_OK;
 }
 
+const char *lap_weights_lost(const lap_weights *weights) {
+    const lap_guard *guard = weights->guard;
+    return guard && lap_guard_lost(guard) ? weights->path : NULL;
+}
+
 void lap_weights_close(lap_weights *weights) {
     if (!weights) return;
     lap_os_global_lock();
@@ -115,6 +128,7 @@ void lap_weights_close(lap_weights *weights) {
         lap_weights **link = &all;
         while (*link != weights) link = &(*link)->next;
         *link = weights->next;
+        lap_guard_remove(weights->guard);
         lap_os_unmap(weights->memory, weights->bytes);
         free(weights->path);
         free(weights);

@@ -126,7 +126,7 @@ typedef enum lapidary_code {
     LAPIDARY_ERROR_TIMEOUT = 8,
     LAPIDARY_ERROR_CPU = 9, /* this processor lacks what the model was compiled for */
     LAPIDARY_ERROR_ABI = 10, /* another ABI version */
-    LAPIDARY_ERROR_WEIGHTS = 11, /* the weights file is missing or belongs to another build */
+    LAPIDARY_ERROR_WEIGHTS = 11, /* the weights file is missing, belongs to another build, or shrank while in use */
     LAPIDARY_ERROR_THREADS = 12, /* threads could not be started */
     LAPIDARY_ERROR_INTERNAL = 13,
     LAPIDARY_ERROR_BUSY = 14 /* the context is running (in another thread) */
@@ -204,7 +204,7 @@ struct lapidary_options {
     lapidary_parallel_for_fn parallel_for; /* the host's pool, instead of both */
     void *host; /* its first argument */
     int32_t host_workers; /* its number of workers, at least 1 */
-    uint32_t flags; /* LAPIDARY_VERIFY_WEIGHTS */
+    uint32_t flags; /* LAPIDARY_VERIFY_WEIGHTS, LAPIDARY_NO_FAULT_HANDLER */
     int64_t memory_limit; /* bytes that a context may hold; 0: no limit */
     int64_t timeout_ns; /* of each run; 0: none */
     const char *weights_path; /* the weights file; NULL: beside the library */
@@ -212,6 +212,9 @@ struct lapidary_options {
     size_t error_text_bytes;
 };
 #define LAPIDARY_VERIFY_WEIGHTS 1u /* hash the whole weights file, not its header alone */
+/* No handler of SIGBUS for this context's weights file: if the file is cut short while it is in use, the signal is
+ * the host's (docs/abi.md, "A file that shrinks"). */
+#define LAPIDARY_NO_FAULT_HANDLER 2u
 
 /* ---- functions: do not call through the table, use the inline functions below ------------------- */
 

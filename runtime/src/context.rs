@@ -23,6 +23,12 @@ use crate::tensor::{DType, Tensor, TensorView, ViewData};
 pub unsafe trait ModelCode: Send + Sync {
     /// The model's table.
     fn table(&self) -> *const ffi::ModelTable;
+
+    /// A file that code or weights are read from in place and that shrank meanwhile. Asked after every run, so
+    /// cheap; a weights file that the runtime mapped is not meant.
+    fn lost_file(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How a context is made.
@@ -40,6 +46,8 @@ pub struct Options {
     pub weights_path: Option<PathBuf>,
     /// Hash all weights when they are mapped.
     pub verify_weights: bool,
+    /// No handler of SIGBUS for the weights file: if that is cut short while in use, the signal is the host's.
+    pub no_fault_handler: bool,
 }
 
 /// A pool that contexts share; a run that finds it taken works alone.
@@ -161,6 +169,7 @@ pub struct Context {
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     name: String,
+    code: Option<Arc<dyn ModelCode>>,
     /// Whether the last run's outputs were so big that [`Context::run`] lets the model write them
     /// where the caller gets them; `None` before the first run.
     big_outputs: Option<bool>,
@@ -178,8 +187,13 @@ impl Context {
     /// A context of this code.
     pub fn new(code: Arc<dyn ModelCode>, options: &Options) -> Result<Self, RuntimeError> {
         let table = code.table();
+        let owner = Arc::new(Kept {
+            _code: code.clone(),
+        });
         // SAFETY: `ModelCode` promises a valid table that lives as long as the owner.
-        unsafe { Self::from_table(table, Arc::new(Kept { _code: code }), options) }
+        let mut context = unsafe { Self::from_table(table, owner, options) }?;
+        context.code = Some(code);
+        Ok(context)
     }
 
     /// A context of a table in memory.
@@ -252,7 +266,7 @@ impl Context {
             parallel_for: None,
             host: ptr::null_mut(),
             host_workers: 0,
-            flags: u32::from(options.verify_weights),
+            flags: u32::from(options.verify_weights) | u32::from(options.no_fault_handler) << 1,
             memory_limit: options
                 .memory_limit
                 .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX).max(1)),
@@ -284,6 +298,7 @@ impl Context {
             inputs,
             outputs,
             name,
+            code: None,
             big_outputs: None,
         })
     }
@@ -460,7 +475,12 @@ impl Context {
     fn execute(&mut self, inputs: &[Option<&TensorView<'_>>]) -> Result<(), RuntimeError> {
         self.with_inputs(inputs, |context| {
             // SAFETY: the context lives; the inputs are borrowed through the call.
-            context.checked(unsafe { (context.api().run)(context.inner.raw) })
+            let result = context.checked(unsafe { (context.api().run)(context.inner.raw) });
+            // Whatever else went wrong came of the zeros.
+            match context.code.as_ref().and_then(|code| code.lost_file()) {
+                Some(name) => Err(crate::guard::shrank(&name)),
+                None => result,
+            }
         })
     }
 

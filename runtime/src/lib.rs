@@ -9,6 +9,7 @@ pub mod abi;
 mod context;
 mod error;
 pub mod ffi;
+pub mod guard;
 pub mod kernel;
 mod library;
 mod tensor;

@@ -12,6 +12,7 @@ use crate::abi;
 use crate::context::ModelCode;
 use crate::error::{ErrorCode, RuntimeError};
 use crate::ffi;
+use crate::guard::Guard;
 
 /// An open compiled library and one model in it.
 pub struct CompiledLibrary {
@@ -92,7 +93,13 @@ impl CompiledLibrary {
         let file = std::fs::File::open(path).map_err(|error| fail(&error))?;
         // SAFETY: the mapping is read here and dropped; a file that changes meanwhile gives wrong names at worst.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| fail(&error))?;
-        let object = object::File::parse(&*bytes).map_err(|error| fail(&error))?;
+        // SAFETY: the guard is dropped before the mapping.
+        let guard = unsafe { Guard::new(&bytes[..], path) };
+        let object = object::File::parse(&*bytes);
+        if guard.as_ref().is_some_and(Guard::is_lost) {
+            return Err(open_error(path, "it shrank while it was read".into()));
+        }
+        let object = object.map_err(|error| fail(&error))?;
         let mut names: Vec<String> = object
             .dynamic_symbols()
             .filter(|symbol| symbol.is_definition())
@@ -105,6 +112,9 @@ impl CompiledLibrary {
             .filter_map(|name| name.strip_prefix(abi::symbol::MODEL_PREFIX))
             .map(str::to_string)
             .collect();
+        if guard.as_ref().is_some_and(Guard::is_lost) {
+            return Err(open_error(path, "it shrank while it was read".into()));
+        }
         names.sort();
         names.dedup();
         Ok(names)

@@ -3,7 +3,7 @@
 //! In: a lowered program. Out: a [`JitModel`]: code and weights that contexts share, freed when the
 //! model and its last context are gone. Code lies in one reserved piece of address space, since
 //! calls reach 2 GiB; the weights blob is filled straight into its own, and constants that kernels
-//! read as they are stay where the model was mapped.
+//! read as they are stay where the model was mapped; if that file shrinks, runs fail (docs/abi.md).
 
 use crate::code::{self, Isas};
 use crate::driver::WeightsAt;
@@ -16,6 +16,7 @@ use cranelift_jit::{
 };
 use cranelift_module::{ModuleError, ModuleResult, default_libcall_names};
 use lapidary_lower::program::Program;
+use lapidary_runtime::guard::Watched;
 use lapidary_runtime::{Context, ModelCode, Options, abi, ffi};
 use memmap2::MmapMut;
 use std::io;
@@ -42,6 +43,8 @@ struct JitCode {
     table: *const ffi::ModelTable,
     _weights: Option<MmapMut>,
     _pinned: Vec<Bytes>,
+    /// The files that constants lie in, each once.
+    files: Vec<Watched>,
     _operators: Vec<HostKernel>,
 }
 
@@ -55,6 +58,10 @@ unsafe impl Sync for JitCode {}
 unsafe impl ModelCode for JitCode {
     fn table(&self) -> *const ffi::ModelTable {
         self.table
+    }
+    fn lost_file(&self) -> Option<String> {
+        let lost = self.files.iter().find_map(Watched::lost);
+        lost.map(str::to_string)
     }
 }
 
@@ -164,6 +171,7 @@ pub fn jit_planned(
             module: Some(module),
             table,
             _weights: weights,
+            files: watched(&held),
             _pinned: held,
             _operators: options.operators.to_vec(),
         }),
@@ -180,6 +188,17 @@ fn pinned(program: &Program, plan: &Plan, into: &mut Vec<Bytes>) {
     for (body, plan) in program.bodies.iter().zip(&plan.bodies) {
         pinned(&body.program, plan, into);
     }
+}
+
+/// The guarded mappings that these bytes lie in.
+fn watched(pinned: &[Bytes]) -> Vec<Watched> {
+    let mut files: Vec<Watched> = Vec::new();
+    for found in pinned.iter().filter_map(|bytes| Watched::over(bytes)) {
+        if !files.iter().any(|known| known.is_same(&found)) {
+            files.push(found);
+        }
+    }
+    files
 }
 
 /// Every library kernel must be there before a relocation asks for it. The application's `operators`:

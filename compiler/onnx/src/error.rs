@@ -72,7 +72,16 @@ pub enum OnnxError {
         /// What is wrong.
         problem: ExternalProblem,
     },
-    /// A mapped file has another length than when it was mapped: reading on could kill the process.
+    /// Part of a mapped file was gone when it was read: what was read in its place are zeros.
+    #[error(
+        "file shrank while in use: '{}' (hint: load the model again, and replace files by renaming)",
+        path.display()
+    )]
+    Shrank {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A mapped file has another length than when it was mapped.
     #[error(
         "'{}' changed while in use: {expected} bytes were mapped, now it has {found} (hint: load the model again, and replace files by renaming)",
         path.display()

@@ -30,7 +30,10 @@ impl ModelFile {
     pub fn open(path: impl AsRef<Path>) -> Result<ModelFile, OnnxError> {
         let path = path.as_ref();
         let mapped = MappedFile::open(path)?;
-        let model = decode(mapped.bytes().clone(), &|| format!("'{}'", path.display()))?;
+        let model = decode(mapped.bytes().clone(), &|| format!("'{}'", path.display()));
+        // What is wrong with a model that was cut short under the decoder is that.
+        mapped.verify_unchanged()?;
+        let model = model?;
         Ok(ModelFile {
             path: Some(path.to_path_buf()),
             mapped: Some(mapped),
@@ -78,9 +81,11 @@ impl ModelFile {
         tensor::validate(tensor, Some(&self.files))
     }
 
-    /// Fails if the model's file or a data file that is in use has another length than when it was mapped.
+    /// Fails if the model's file or a data file that is in use has another length than when it was mapped, or part
+    /// of it was gone when it was read.
     ///
-    /// To be called before much is read: past the end of a file that was cut short, reading kills the process.
+    /// To be called before much is read (past the end of a file that was cut short are zeros, or, without
+    /// [`crate::watch_mappings`], a signal) and after, before what was made of it is used.
     pub fn verify_unchanged(&self) -> Result<(), OnnxError> {
         if let Some(mapped) = &self.mapped {
             mapped.verify_unchanged()?;

@@ -1,28 +1,63 @@
 //! A file mapped into memory, read-only: the one place with `unsafe`.
 //!
 //! In: a path. Out: its bytes as [`Bytes`] that share the mapping, so that views of it live as long as they need.
-//! The mapping survives deletion and renaming of the file; cutting the file short while it is mapped is the one
-//! thing that can hurt (reading past the new end kills the process), and [`MappedFile::verify_unchanged`] is how
-//! callers look before they read much.
+//! The mapping survives deletion and renaming of the file. Cutting the file short while it is mapped is the one thing
+//! that can hurt: reading past the new end raises a signal. This layer has no handler of its own; the application
+//! gives it one with [`watch_mappings`], reading then gives zeros, and [`MappedFile::verify_unchanged`] is how callers
+//! tell, before they read much and after.
 
 use std::fs::{self, File, Metadata};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use memmap2::Mmap;
 
 use crate::OnnxError;
 
+/// Keeps watch over one mapping as long as it lives.
+pub trait Watch: Send + Sync {
+    /// Whether some of the mapping reads as zeros because the file has no such bytes any more. It stays so.
+    fn is_lost(&self) -> bool;
+}
+
+/// Makes a watch over a mapping of the file at this path; the mapping outlives the watch. `None`: it cannot.
+pub type Watcher = fn(*const [u8], &Path) -> Option<Box<dyn Watch>>;
+
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
+/// Has all files that are mapped from now on watched. The first call of a process counts.
+pub fn watch_mappings(watcher: Watcher) {
+    let _ = WATCHER.set(watcher);
+}
+
 /// The mappings that are alive.
-static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
+static MAPS: Mutex<Vec<Weak<Mapping>>> = Mutex::new(Vec::new());
+
+struct Mapping {
+    /// Before the map, which must outlive it.
+    watch: Option<Box<dyn Watch>>,
+    map: Mmap,
+}
+
+impl Mapping {
+    fn is_lost(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_lost())
+    }
+}
+
+impl std::fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.map.fmt(f)
+    }
+}
 
 /// A mapping as the owner of bytes.
-struct Shared(Arc<Mmap>);
+struct Shared(Arc<Mapping>);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0.map
     }
 }
 
@@ -32,7 +67,8 @@ impl AsRef<[u8]> for Shared {
 pub fn release(bytes: *const [u8]) {
     let start = bytes.cast::<u8>() as usize;
     let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
-    for map in maps.iter().filter_map(Weak::upgrade) {
+    for mapping in maps.iter().filter_map(Weak::upgrade) {
+        let map = &mapping.map;
         let base = map.as_ptr() as usize;
         if start < base || start.saturating_add(bytes.len()) > base + map.len() {
             continue;
@@ -56,6 +92,8 @@ pub(crate) struct MappedFile {
     path: PathBuf,
     identity: Option<(u64, u64)>,
     bytes: Bytes,
+    /// `None`: the file is empty.
+    mapping: Option<Arc<Mapping>>,
 }
 
 impl MappedFile {
@@ -76,23 +114,25 @@ impl MappedFile {
         }
         let file = File::open(path).map_err(io("open"))?;
         let metadata = file.metadata().map_err(io("open"))?;
-        let bytes = if metadata.len() == 0 {
-            Bytes::new()
+        let (bytes, mapping) = if metadata.len() == 0 {
+            (Bytes::new(), None)
         } else {
             // SAFETY: the mapping is private to this module and read-only, and lives as long as any `Bytes` over it.
             // What remains is another process that writes to or shortens the file meanwhile: contents may then
-            // change (the decoder and all readers take any bytes), and shortening is looked for by
-            // `verify_unchanged` before large reads.
-            let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io("map"))?);
+            // change (the decoder and all readers take any bytes), and shortening is what the watch is for.
+            let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+            let watch = WATCHER.get().and_then(|watcher| watcher(&map[..], path));
+            let mapping = Arc::new(Mapping { watch, map });
             let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
-            maps.retain(|map| map.strong_count() > 0);
-            maps.push(Arc::downgrade(&map));
-            Bytes::from_owner(Shared(map))
+            maps.retain(|mapping| mapping.strong_count() > 0);
+            maps.push(Arc::downgrade(&mapping));
+            (Bytes::from_owner(Shared(mapping.clone())), Some(mapping))
         };
         Ok(MappedFile {
             path: path.to_path_buf(),
             identity: identity(&metadata),
             bytes,
+            mapping,
         })
     }
 
@@ -101,13 +141,19 @@ impl MappedFile {
         &self.bytes
     }
 
-    /// Fails if the file has another length than when it was mapped.
+    /// Fails if the file has another length than when it was mapped, or had meanwhile and was read.
     ///
     /// A file that was replaced by renaming or deleted is no fault: the mapping keeps the old one. The file is found
     /// by its path, so that a model of a thousand data files does not hold a thousand descriptors.
     pub(crate) fn verify_unchanged(&self) -> Result<(), OnnxError> {
+        let lost = || match &self.mapping {
+            Some(mapping) if mapping.is_lost() => Err(OnnxError::Shrank {
+                path: self.path.clone(),
+            }),
+            _ => Ok(()),
+        };
         let Ok(metadata) = fs::metadata(&self.path) else {
-            return Ok(());
+            return lost();
         };
         let expected = self.bytes.len() as u64;
         if identity(&metadata) == self.identity && metadata.len() != expected {
@@ -117,7 +163,7 @@ impl MappedFile {
                 found: metadata.len(),
             });
         }
-        Ok(())
+        lost()
     }
 }
 
