@@ -6,7 +6,8 @@
 
 use crate::op::{Body, BodyArg, Region, RegionKind};
 use crate::verify::type_text;
-use crate::{DType, Graph, NodeData, TensorType};
+use crate::{DType, Def, Dim, Graph, NodeData, NodeId, Sym, SymbolOrigin, TensorType, ValueId};
+use std::collections::BTreeSet;
 
 /// Inputs at the front of each body that the region makes.
 pub fn own_inputs(kind: &RegionKind) -> usize {
@@ -238,4 +239,95 @@ impl<'a> Check<'a> {
             self.result(body, i, i, 1);
         }
     }
+}
+
+/// Drops inputs of a body that nothing reads, from behind the region's own. One that gives a symbol its
+/// value stays while the symbol is in use. Whether any was dropped.
+pub fn drop_inputs(body: &mut Body, own: usize) -> bool {
+    let graph = &body.graph;
+    let n = graph.inputs.len();
+    let mut keep = vec![false; n];
+    keep.iter_mut().take(own).for_each(|k| *k = true);
+    let mut symbols = BTreeSet::new();
+    let read = |v: &ValueId, keep: &mut Vec<bool>, symbols: &mut BTreeSet<Sym>| {
+        graph
+            .dims(*v)
+            .iter()
+            .for_each(|d| d.collect_symbols(symbols));
+        if let Some(i) = graph.inputs.iter().position(|i| i == v) {
+            keep[i] = true;
+        }
+    };
+    for node in graph.order.iter().map(|n| &graph.nodes[*n]) {
+        for v in node.inputs.iter().flatten().chain(&node.outputs) {
+            read(v, &mut keep, &mut symbols);
+        }
+        for d in node.op.dims() {
+            d.collect_symbols(&mut symbols);
+        }
+    }
+    for (_, v) in &graph.outputs {
+        read(v, &mut keep, &mut symbols);
+    }
+    let bears = |input: usize, s: Sym| {
+        let v = graph.inputs.get(input).copied();
+        v.is_some_and(|v| graph.dims(v).contains(&Dim::from(s)))
+    };
+    // What stays may speak of symbols that only others give.
+    loop {
+        for (v, _) in graph.inputs.iter().zip(&keep).filter(|(_, k)| **k) {
+            graph
+                .dims(*v)
+                .iter()
+                .for_each(|d| d.collect_symbols(&mut symbols));
+        }
+        let missing = symbols
+            .iter()
+            .find_map(|s| match graph.symbols.get(*s)?.origin {
+                SymbolOrigin::Input { input, .. } => {
+                    let given = (0..n).any(|i| keep[i] && bears(i, *s));
+                    (!given && keep.get(input as usize) == Some(&false)).then_some(input as usize)
+                }
+                SymbolOrigin::Node { .. } => None,
+            });
+        match missing {
+            Some(input) => keep[input] = true,
+            None => break,
+        }
+    }
+    if keep.iter().all(|k| *k) {
+        return false;
+    }
+    let graph = &mut body.graph;
+    let mut kept = keep.iter();
+    graph.inputs.retain(|_| kept.next() == Some(&true));
+    let mut kept = keep.iter();
+    body.args.retain(|_| kept.next() == Some(&true));
+    for (i, v) in graph.inputs.iter().enumerate() {
+        graph.values[*v].def = Def::Input(i as u32);
+    }
+    let number = |input: u32| keep.iter().take(input as usize).filter(|k| **k).count() as u32;
+    for s in graph.symbols.keys() {
+        let SymbolOrigin::Input { input, axis } = graph.symbols[s].origin else {
+            continue;
+        };
+        graph.symbols[s].origin = if keep.get(input as usize) == Some(&true) {
+            let input = number(input);
+            SymbolOrigin::Input { input, axis }
+        } else {
+            let other = graph.inputs.iter().enumerate().find_map(|(i, v)| {
+                let axis = graph.dims(*v).iter().position(|d| *d == Dim::from(s))?;
+                Some((i as u32, axis as u32))
+            });
+            match other {
+                Some((input, axis)) => SymbolOrigin::Input { input, axis },
+                None => SymbolOrigin::Node {
+                    node: NodeId(u32::MAX),
+                    output: 0,
+                    axis: 0,
+                },
+            }
+        };
+    }
+    true
 }

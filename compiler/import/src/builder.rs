@@ -10,39 +10,60 @@ use std::rc::Rc;
 use lapidary_graph::interp::fold_node;
 use lapidary_graph::op::{LibraryCall, ReduceKind};
 use lapidary_graph::{
-    DType, Def, Dim, EntityRef, Graph, NodeId, Op, PwBuilder, PwOp, PwRef, Scalar, SymbolOrigin,
-    TensorData, TensorType, ValueId, infer,
+    Container, DType, Def, Dim, EntityRef, Graph, NodeId, Op, PwBuilder, PwOp, PwRef, Scalar,
+    SymbolOrigin, TensorData, TensorType, ValueId, infer,
 };
 
+use crate::containers::{Containers, Element};
 use crate::error::{Fail, invalid, unsupported};
 
 /// Elements up to which the contents of an integer tensor are tracked.
 pub(crate) const KNOWN_LIMIT: usize = 1024;
 
-/// Type of one output of a library call; `None` for a dimension that the kernel sets.
+/// Type of one output of a library call or region; `None` for a dimension that the kernel sets.
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct LibOut {
     pub dtype: DType,
     pub dims: Option<Vec<Option<Dim>>>,
+    /// Around the tensor, outermost first.
+    pub containers: Vec<Container>,
+    /// What is known of the tensors inside.
+    pub element: Element,
 }
 
 impl LibOut {
     pub fn new(dtype: DType, dims: impl IntoIterator<Item = Option<Dim>>) -> Self {
         LibOut {
-            dtype,
             dims: Some(dims.into_iter().collect()),
+            ..LibOut::unranked(dtype)
         }
     }
     pub fn fixed(dtype: DType, dims: impl IntoIterator<Item = Dim>) -> Self {
         LibOut::new(dtype, dims.into_iter().map(Some))
     }
     pub fn unranked(dtype: DType) -> Self {
-        LibOut { dtype, dims: None }
+        LibOut {
+            dtype,
+            dims: None,
+            containers: Vec::new(),
+            element: Element::Any,
+        }
+    }
+    /// Something in a container.
+    pub fn inside(dtype: DType, containers: Vec<Container>, element: Element) -> Self {
+        LibOut {
+            containers,
+            element,
+            ..LibOut::unranked(dtype)
+        }
     }
 }
 
 pub(crate) struct Builder {
     pub g: Graph,
     known: HashMap<ValueId, Option<Rc<[Dim]>>>,
+    /// What is known of values that are no tensors.
+    pub containers: Containers,
     /// Name of the ONNX node being imported.
     pub origin: String,
     /// Names of intermediate values start with this.
@@ -55,6 +76,7 @@ impl Builder {
         Builder {
             g: Graph::new(name),
             known: HashMap::new(),
+            containers: Containers::default(),
             origin: String::new(),
             stem: String::new(),
             fresh: 0,
@@ -228,7 +250,23 @@ impl Builder {
         inputs: Vec<Option<ValueId>>,
         outs: Vec<LibOut>,
     ) -> Vec<ValueId> {
-        let mut types = Vec::new();
+        let call = LibraryCall {
+            name: name.to_string(),
+            ints,
+            floats,
+            strings: Vec::new(),
+        };
+        self.stated(Op::Library(call), inputs, outs)
+    }
+
+    /// Appends a node whose output types are stated, not inferred.
+    pub fn stated(
+        &mut self,
+        op: Op,
+        inputs: Vec<Option<ValueId>>,
+        outs: Vec<LibOut>,
+    ) -> Vec<ValueId> {
+        let (mut types, mut elements) = (Vec::new(), Vec::new());
         for (o, out) in outs.into_iter().enumerate() {
             let mut shape = None;
             if let Some(dims) = out.dims {
@@ -244,16 +282,15 @@ impl Builder {
             types.push(TensorType {
                 dtype: out.dtype,
                 shape,
-                containers: Vec::new(),
+                containers: out.containers,
             });
+            elements.push(out.element);
         }
-        let call = LibraryCall {
-            name: name.to_string(),
-            ints,
-            floats,
-            strings: Vec::new(),
-        };
-        self.push(Op::Library(call), inputs, types)
+        let made = self.push(op, inputs, types);
+        for (v, element) in made.iter().zip(elements) {
+            self.containers.set_element(*v, element);
+        }
+        made
     }
 
     /// A value that holds these small integers: a constant where all are, else computed from the

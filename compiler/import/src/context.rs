@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use lapidary_graph::{DType, Dim, TensorData, ValueId};
-use lapidary_onnx::proto::{AttributeProto, TensorProto};
+use lapidary_onnx::proto::{AttributeProto, TensorProto, TypeProto};
 use lapidary_onnx::{ModelFile, TensorView};
 
 use crate::builder::Builder;
@@ -60,6 +60,7 @@ const TENSOR: i32 = 4;
 const FLOATS: i32 = 6;
 const INTS: i32 = 7;
 const STRINGS: i32 = 8;
+const TYPE: i32 = 13;
 
 impl<'m> Ctx<'_, 'm> {
     /// A required input.
@@ -131,6 +132,10 @@ impl<'m> Ctx<'_, 'm> {
             Some(t) => tensor_data(self.model, t).map(Some),
             None => Ok(None),
         }
+    }
+    /// An attribute that is a type.
+    pub fn type_attr(&self, name: &str) -> Result<Option<&'m TypeProto>, Fail> {
+        Ok(self.attr(name, TYPE)?.and_then(|a| a.tp.as_ref()))
     }
     /// The type attribute `name` names, or the default.
     pub fn dtype_attr(&self, name: &str, default: DType) -> Result<DType, Fail> {

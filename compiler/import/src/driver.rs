@@ -4,7 +4,7 @@
 //! marked broken, and their readers are only looked up in the table, so that one run reports every
 //! unsupported operator. Model-local functions are inlined at the call, `If` at a known condition.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use lapidary_graph::{Def, Dim, Graph, Sym, SymbolOrigin, TensorType, ValueId};
 use lapidary_onnx::ModelFile;
@@ -17,37 +17,28 @@ use lapidary_onnx::proto::{
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
 use crate::error::{Fail, ImportError, ImportErrors, invalid, unsupported};
-use crate::{DimSetting, ImportOptions, custom, known, table};
+use crate::regions::RegionNode;
+use crate::scope::{Border, Found, Scope, Slot};
+use crate::{DimSetting, ImportOptions, containers, custom, known, table};
 
 /// Functions and branches nest no deeper.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// Nodes of a model with all its functions expanded.
 const MAX_NODES: usize = 4_000_000;
 
-/// A value of a scope; `None` is one that an earlier error left unmade.
-type Slot = Option<ValueId>;
-
-/// Names in force: those of a function body or of a graph and the graphs around it.
-struct Scope<'m> {
-    values: HashMap<&'m str, Slot>,
-    opsets: HashMap<&'m str, i64>,
-    /// Before the names of nodes and values.
-    prefix: String,
-    /// The call's attributes, which the body may refer to.
-    attrs: Vec<(&'m str, &'m AttributeProto)>,
-    /// A function's inputs that the call leaves out.
-    absent: HashSet<&'m str>,
-    in_function: bool,
-}
-
-struct Import<'m> {
+pub(crate) struct Import<'m> {
     model: &'m ModelFile,
     options: &'m ImportOptions,
-    b: Builder,
-    errors: Vec<ImportError>,
+    /// The graph being made: the model's, or a body of a region in it.
+    pub b: Builder,
+    /// Of that body, what it has of the graph around.
+    pub border: Border,
+    /// The graphs around, the model's first, each with its border.
+    pub around: Vec<(Builder, Border)>,
+    pub errors: Vec<ImportError>,
     functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
-    counts: HashMap<&'m str, usize>,
-    depth: usize,
+    pub counts: HashMap<&'m str, usize>,
+    pub depth: usize,
     /// Nodes visited, calls expanded.
     visited: usize,
     /// Which of the options' dimension settings some input took.
@@ -62,6 +53,8 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         model,
         options,
         b: Builder::new(&model.graph().name),
+        border: Border::default(),
+        around: Vec::new(),
         errors: Vec::new(),
         functions: HashMap::new(),
         counts: HashMap::new(),
@@ -75,12 +68,8 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         im.functions.insert(key, f);
     }
     let mut scope = Scope {
-        values: HashMap::new(),
         opsets: opsets(&proto.opset_import),
-        prefix: String::new(),
-        attrs: Vec::new(),
-        absent: HashSet::new(),
-        in_function: false,
+        ..Default::default()
     };
     // Files older than opset imports mean version 1.
     if scope.opsets.is_empty() {
@@ -113,7 +102,7 @@ fn opsets(list: &[OperatorSetIdProto]) -> HashMap<&str, i64> {
 }
 
 impl<'m> Import<'m> {
-    fn fail_value(&mut self, name: &str, f: Fail) {
+    pub fn fail_value(&mut self, name: &str, f: Fail) {
         self.errors.push(ImportError {
             kind: f.kind,
             node: name.to_string(),
@@ -125,7 +114,7 @@ impl<'m> Import<'m> {
         });
     }
 
-    fn initializers(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) {
+    pub fn initializers(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) {
         for t in &graph.initializer {
             let slot = match tensor_data(self.model, t) {
                 Ok(data) => Some(
@@ -160,7 +149,17 @@ impl<'m> Import<'m> {
                 }
             }
             let slot = match self.input_type(info, &mut symbols) {
-                Ok(ty) => Some(self.b.g.add_input(info.name.clone(), ty)),
+                Ok(ty) => {
+                    let v = self.b.g.add_input(info.name.clone(), ty);
+                    let declared = info
+                        .r#type
+                        .as_ref()
+                        .and_then(|t| containers::value_type(t).ok());
+                    if let Some((_, element)) = declared {
+                        self.b.containers.set_element(v, element);
+                    }
+                    Some(v)
+                }
                 Err(f) => {
                     self.fail_value(&info.name, f);
                     None
@@ -218,19 +217,12 @@ impl<'m> Import<'m> {
         info: &'m ValueInfoProto,
         symbols: &mut HashMap<String, Sym>,
     ) -> Result<TensorType, Fail> {
-        let tensor = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        let Some(ty) = &info.r#type else {
+            return Err(invalid("an input without a type"));
+        };
+        let tensor = match &ty.value {
             Some(type_proto::Value::TensorType(t)) => t,
-            Some(type_proto::Value::SequenceType(_)) => {
-                return Err(unsupported("an input that is a sequence"));
-            }
-            Some(type_proto::Value::OptionalType(_)) => {
-                return Err(unsupported("an input that is an optional"));
-            }
-            Some(type_proto::Value::MapType(_)) => {
-                return Err(unsupported("an input that is a map"));
-            }
-            Some(_) => return Err(unsupported("an input that is no dense tensor")),
-            None => return Err(invalid("an input without a type")),
+            _ => return containers::value_type(ty).map(|(ty, _)| ty),
         };
         let dtype = dtype(tensor.elem_type)?;
         let Some(shape) = &tensor.shape else {
@@ -292,7 +284,7 @@ impl<'m> Import<'m> {
         }
     }
 
-    fn nodes(&mut self, nodes: &'m [NodeProto], scope: &mut Scope<'m>) {
+    pub fn nodes(&mut self, nodes: &'m [NodeProto], scope: &mut Scope<'m>) {
         for node in nodes {
             self.visited += 1;
             if self.visited > MAX_NODES {
@@ -351,13 +343,14 @@ impl<'m> Import<'m> {
         let mut broken = false;
         let mut inputs = Vec::with_capacity(node.input.len());
         for i in &node.input {
-            if i.is_empty() || scope.absent.contains(i.as_str()) {
+            if i.is_empty() {
                 inputs.push(None);
                 continue;
             }
-            match scope.values.get(i.as_str()) {
-                Some(Some(v)) => inputs.push(Some(*v)),
-                Some(None) => broken = true,
+            match scope.find(i) {
+                Some(Found::Value(Some(v), level)) => inputs.push(Some(self.capture(v, level))),
+                Some(Found::Value(None, _)) => broken = true,
+                Some(Found::Absent) => inputs.push(None),
                 None => {
                     return Err(invalid(format!(
                         "input '{i}' is defined by no earlier node, input or initializer"
@@ -380,6 +373,7 @@ impl<'m> Import<'m> {
             let stem = node.output.iter().find(|o| !o.is_empty());
             let stem = stem.map_or(name.to_string(), |o| format!("{}{o}", scope.prefix));
             self.b.start(name.to_string(), stem);
+            self.tensors_only(&node.op_type, &inputs)?;
             let mut cx = Ctx {
                 b: &mut self.b,
                 model: self.model,
@@ -394,13 +388,15 @@ impl<'m> Import<'m> {
         let Some(opset) = opset else {
             return Err(invalid(format!("the domain '{d}' is not imported")));
         };
-        let is_if = d.is_empty() && node.op_type == "If";
-        let rule = match table::find(d, &node.op_type, opset) {
-            Err(_) if is_if => None,
-            r => Some(r?),
+        let rule = match table::is_region(d, &node.op_type, opset)? {
+            true => None,
+            false => Some(table::find(d, &node.op_type, opset)?),
         };
         if broken {
             return Ok(Vec::new());
+        }
+        if !table::takes_containers(d, &node.op_type) {
+            self.tensors_only(&node.op_type, &inputs)?;
         }
         let stem = match node.output.iter().find(|o| !o.is_empty()) {
             Some(o) => format!("{}{o}", scope.prefix),
@@ -408,7 +404,14 @@ impl<'m> Import<'m> {
         };
         self.b.start(name.to_string(), stem);
         let Some(rule) = rule else {
-            return self.branch(&inputs, &attrs, name, scope);
+            let at = RegionNode {
+                node,
+                name,
+                opset,
+                inputs,
+                attrs,
+            };
+            return self.region(at, scope);
         };
         let mut cx = Ctx {
             b: &mut self.b,
@@ -466,12 +469,12 @@ impl<'m> Import<'m> {
             }
         }
         let mut inner = Scope {
-            values: HashMap::new(),
             opsets: opsets(&f.opset_import),
             prefix: format!("{name}/"),
             attrs: bound,
-            absent: HashSet::new(),
             in_function: true,
+            level: self.around.len(),
+            ..Default::default()
         };
         let mut given = inputs.into_iter();
         for formal in &f.input {
@@ -492,44 +495,19 @@ impl<'m> Import<'m> {
             .collect())
     }
 
-    /// Inlines the branch that a known condition takes.
-    fn branch(
-        &mut self,
-        inputs: &[Slot],
-        attrs: &[(&'m str, &'m AttributeProto)],
-        name: &str,
-        scope: &mut Scope<'m>,
-    ) -> Result<Vec<Slot>, Fail> {
-        let cond = inputs.first().copied().flatten();
-        let cond = cond.ok_or_else(|| invalid("input 0 is missing"))?;
-        let Some(c) = self.b.known_scalar(cond).and_then(|d| d.as_const()) else {
-            return Err(unsupported("a condition that is known at run time only"));
-        };
-        if self.depth >= MAX_DEPTH {
-            return Err(invalid(format!("branches nest deeper than {MAX_DEPTH}")));
+    /// Ends what cannot take sequences, optionals and maps.
+    fn tensors_only(&self, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
+        for (i, v) in inputs.iter().enumerate() {
+            if let Some(v) = v
+                && !self.b.g.ty(*v).is_tensor()
+            {
+                let ty = lapidary_graph::verify::type_text(&self.b.g, self.b.g.ty(*v));
+                let name = self.b.value_name(*v);
+                return Err(invalid(format!("input {i} ('{name}') is {ty}"))
+                    .hint(format!("{op} takes tensors")));
+            }
         }
-        let which = if c != 0 { "then_branch" } else { "else_branch" };
-        let body = attrs.iter().find(|(n, _)| *n == which);
-        let Some(body) = body.and_then(|(_, a)| a.g.as_ref()) else {
-            return Err(invalid(format!("attribute '{which}' is missing")));
-        };
-        let mut inner = Scope {
-            values: scope.values.clone(),
-            opsets: scope.opsets.clone(),
-            prefix: format!("{name}/"),
-            attrs: scope.attrs.clone(),
-            absent: scope.absent.clone(),
-            in_function: scope.in_function,
-        };
-        self.depth += 1;
-        self.initializers(body, &mut inner);
-        self.nodes(&body.node, &mut inner);
-        self.depth -= 1;
-        Ok(body
-            .output
-            .iter()
-            .map(|o| inner.values.get(o.name.as_str()).copied().flatten())
-            .collect())
+        Ok(())
     }
 }
 

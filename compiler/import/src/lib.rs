@@ -4,12 +4,14 @@
 //! [`ImportErrors`] that lists everything in the way at once. The only stage that knows opsets.
 //!
 //! `driver` walks the nodes (inlining model-local functions and decided branches) and asks `table`
-//! for the rule of each; `ops/` has the rules, one family a file; `builder` makes typed nodes;
+//! for the rule of each; `regions` makes the bodies of `If`, `Loop` and `Scan`, in which `scope` finds
+//! names of the graphs around; `containers` knows what sequences and optionals hold; `ops/` has the rules, one family a file; `builder` makes typed nodes;
 //! `custom` lets an application bring operators of its own;
 //! `known` evaluates shape arithmetic, so that sizes become dimension expressions.
 //! See `docs/import.md`.
 
 mod builder;
+mod containers;
 mod context;
 pub mod custom;
 mod dims;
@@ -17,6 +19,8 @@ mod driver;
 mod error;
 mod known;
 mod ops;
+mod regions;
+mod scope;
 mod table;
 
 pub use error::{ErrorKind, ImportError, ImportErrors};

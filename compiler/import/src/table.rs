@@ -210,6 +210,18 @@ static TABLE: &[Entry] = &[
     Entry("", "STFT", 17, END, library::stft),
     Entry("", "TopK", 1, END, library::top_k),
     Entry("", "Unique", 11, END, library::unique),
+    // Sequences and optionals.
+    Entry("", "ConcatFromSequence", 11, END, sequence::concat),
+    Entry("", "Optional", 15, END, optional::optional),
+    Entry("", "OptionalGetElement", 15, END, optional::get),
+    Entry("", "OptionalHasElement", 15, END, optional::has),
+    Entry("", "SequenceAt", 11, END, sequence::at),
+    Entry("", "SequenceConstruct", 11, END, sequence::construct),
+    Entry("", "SequenceEmpty", 11, END, sequence::empty),
+    Entry("", "SequenceErase", 11, END, sequence::erase),
+    Entry("", "SequenceInsert", 11, END, sequence::insert),
+    Entry("", "SequenceLength", 11, END, sequence::length),
+    Entry("", "SplitToSequence", 11, END, sequence::split),
     // Classical models.
     Entry(ML, "ArrayFeatureExtractor", 1, END, ml::array_feature_extractor),
     Entry(ML, "Binarizer", 1, END, ml::binarizer),
@@ -226,31 +238,40 @@ static TABLE: &[Entry] = &[
     Entry(ML, "TreeEnsembleRegressor", 1, END, trees::regressor),
 ];
 
-/// Operators of ONNX that have no rule.
-static KNOWN: &[(&str, &str)] = &[
-    ("", "Bernoulli"),
+/// Operators that run graphs: domain, operator, first opset. `regions` makes them.
+static REGIONS: &[(&str, &str, i64)] = &[
+    ("", "If", 1),
+    ("", "Loop", 1),
+    ("", "Scan", 8),
+    ("", "SequenceMap", 17),
+];
+
+/// Operators that take sequences, optionals or maps, by whatever way; all others are refused one.
+static CONTAINERS: &[(&str, &str)] = &[
     ("", "ConcatFromSequence"),
+    ("", "Identity"),
     ("", "If"),
-    ("", "ImageDecoder"),
     ("", "Loop"),
-    ("", "Multinomial"),
     ("", "Optional"),
     ("", "OptionalGetElement"),
     ("", "OptionalHasElement"),
+    ("", "SequenceAt"),
+    ("", "SequenceErase"),
+    ("", "SequenceInsert"),
+    ("", "SequenceLength"),
+    ("", "SequenceMap"),
+];
+
+/// Operators of ONNX that have no rule.
+static KNOWN: &[(&str, &str)] = &[
+    ("", "Bernoulli"),
+    ("", "ImageDecoder"),
+    ("", "Multinomial"),
     ("", "RandomNormal"),
     ("", "RandomNormalLike"),
     ("", "RandomUniform"),
     ("", "RandomUniformLike"),
     ("", "RegexFullMatch"),
-    ("", "Scan"),
-    ("", "SequenceAt"),
-    ("", "SequenceConstruct"),
-    ("", "SequenceEmpty"),
-    ("", "SequenceErase"),
-    ("", "SequenceInsert"),
-    ("", "SequenceLength"),
-    ("", "SequenceMap"),
-    ("", "SplitToSequence"),
     ("", "StringConcat"),
     ("", "StringNormalizer"),
     ("", "StringSplit"),
@@ -263,6 +284,34 @@ static KNOWN: &[(&str, &str)] = &[
     (ML, "ZipMap"),
 ];
 
+/// Whether an operator runs graphs.
+pub(crate) fn is_region(domain: &str, op: &str, opset: i64) -> Result<bool, Fail> {
+    let Some((.., since)) = REGIONS.iter().find(|r| r.0 == domain && r.1 == op) else {
+        return Ok(false);
+    };
+    check_opset(OPSETS, opset)?;
+    if opset < *since {
+        return Err(invalid(format!("{op} is not defined at opset {opset}")));
+    }
+    Ok(true)
+}
+
+/// Whether an operator takes what is no tensor.
+pub(crate) fn takes_containers(domain: &str, op: &str) -> bool {
+    CONTAINERS.contains(&(domain, op))
+}
+
+fn check_opset(range: (i64, i64), opset: i64) -> Result<(), Fail> {
+    if opset < range.0 || opset > range.1 {
+        return Err(unsupported(format!(
+            "opset {opset} (expected {} to {})",
+            range.0, range.1
+        ))
+        .hint("convert the model with onnx.version_converter"));
+    }
+    Ok(())
+}
+
 /// The rule for an operator at an opset.
 pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
     let range = match domain {
@@ -273,13 +322,7 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
                 .hint("only ai.onnx, ai.onnx.ml and functions inside the model are handled"));
         }
     };
-    if opset < range.0 || opset > range.1 {
-        return Err(unsupported(format!(
-            "opset {opset} (expected {} to {})",
-            range.0, range.1
-        ))
-        .hint("convert the model with onnx.version_converter"));
-    }
+    check_opset(range, opset)?;
     let mut since = None;
     for e in TABLE {
         if e.0 == domain && e.1 == op {
@@ -319,7 +362,9 @@ mod tests {
 
     #[test]
     fn each_operator_stands_once() {
-        let mut all: Vec<_> = implemented().chain(KNOWN.iter().copied()).collect();
+        let regions = REGIONS.iter().map(|r| (r.0, r.1));
+        let known = KNOWN.iter().copied().chain(regions);
+        let mut all: Vec<_> = implemented().chain(known).collect();
         let n = all.len();
         all.sort_unstable();
         all.dedup();
@@ -330,7 +375,7 @@ mod tests {
     fn errors_tell_unknown_from_unimplemented_operators() {
         let kind = |d, o, v| find(d, o, v).err().map(|f| f.found);
         assert_eq!(kind("", "Add", 13), None);
-        assert!(kind("", "Loop", 13).is_some_and(|f| f.contains("not implemented")));
+        assert!(kind("", "ImageDecoder", 20).is_some_and(|f| f.contains("not implemented")));
         assert!(kind("", "Frobnicate", 13).is_some_and(|f| f.contains("no operator")));
         assert!(kind("", "Add", 5).is_some_and(|f| f.contains("opset 5")));
         assert!(kind("", "Add", 29).is_some_and(|f| f.contains("opset 29")));

@@ -70,8 +70,8 @@ fn dynamic(
     };
     let x = cx.widen(x)?;
     let out = LibOut {
-        dtype: cx.dtype(x),
         dims,
+        ..LibOut::unranked(cx.dtype(x))
     };
     let ints = vec![kind as i64, keep as i64, noop as i64];
     let v = cx.library("reduce", ints, vec![], vec![Some(x), Some(list)], vec![out]);
