@@ -13,6 +13,7 @@ mod error;
 mod external;
 mod load;
 mod mapped;
+pub mod schema;
 mod tensor;
 mod values;
 

@@ -1,0 +1,467 @@
+//! What ONNX says of its operators: versions, inputs, outputs, types, attributes.
+//!
+//! The facts are a table of text, one line an operator and version, carried in the binary: `operators.txt`, written by
+//! `python/operator_table.py` from the schemas of the `onnx` package, and `contrib.txt`, written by hand, for
+//! operators of onnxruntime. The script tells the form. A table is indexed once; a line is read when it is asked for.
+//!
+//! Everything else that has to know an operator's signature (the checker, the importer's errors, the documentation)
+//! asks here. What an operator computes is not known here.
+
+mod value_type;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use crate::proto::attribute_proto::AttributeType;
+
+pub use value_type::{TypeSet, ValueType};
+
+static TABLES: [&str; 2] = [include_str!("operators.txt"), include_str!("contrib.txt")];
+
+/// An operator at one of its versions.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The domain; the default one is empty.
+    pub domain: &'static str,
+    /// The operator's name.
+    pub name: &'static str,
+    /// The first version of the domain with this signature.
+    pub since: i64,
+    /// The operator must no longer be used.
+    pub deprecated: bool,
+    /// Attributes that are not listed are allowed.
+    pub open: bool,
+    /// Inputs in order.
+    pub inputs: Vec<Parameter>,
+    /// Outputs in order.
+    pub outputs: Vec<Parameter>,
+    /// If not empty, how many outputs a node may have.
+    pub output_counts: Vec<usize>,
+    /// Type variables and what they may stand for.
+    pub variables: Vec<(&'static str, &'static TypeSet)>,
+    /// Attributes, sorted by name.
+    pub attributes: Vec<Attribute>,
+}
+
+/// An input or output.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its name in the specification.
+    pub name: &'static str,
+    /// How often it is there.
+    pub arity: Arity,
+    /// Its type.
+    pub ty: ParameterType,
+}
+
+/// How often a parameter is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Once.
+    Single,
+    /// Once or not at all.
+    Optional,
+    /// So often or more; it is the last parameter.
+    Variadic {
+        /// The least number.
+        least: usize,
+        /// All have one type.
+        homogeneous: bool,
+    },
+}
+
+/// The type of a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParameterType {
+    /// One of the schema's variables, by position.
+    Variable(usize),
+    /// This type.
+    Fixed(ValueType),
+}
+
+/// An attribute.
+#[derive(Clone, Debug)]
+pub struct Attribute {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: AttributeType,
+    /// A node must have it.
+    pub required: bool,
+    /// The value that holds where a node does not have it; numbers and plain texts, lists in brackets.
+    pub default: Option<&'static str>,
+}
+
+impl Schema {
+    /// The parameter of input `index`; the last, if it is variadic, takes all that follow.
+    pub fn input(&self, index: usize) -> Option<&Parameter> {
+        parameter(&self.inputs, index)
+    }
+
+    /// The parameter of output `index`.
+    pub fn output(&self, index: usize) -> Option<&Parameter> {
+        parameter(&self.outputs, index)
+    }
+
+    /// The attribute of a name.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|a| a.name == name)
+    }
+
+    /// The types that a parameter takes.
+    pub fn types(&self, parameter: &Parameter) -> TypeSet {
+        match &parameter.ty {
+            ParameterType::Variable(index) => match self.variables.get(*index) {
+                Some((_, set)) => (*set).clone(),
+                None => TypeSet::default(),
+            },
+            ParameterType::Fixed(ty) => TypeSet::of(ty.clone()),
+        }
+    }
+}
+
+fn parameter(list: &[Parameter], index: usize) -> Option<&Parameter> {
+    list.get(index).or_else(|| {
+        list.last()
+            .filter(|last| matches!(last.arity, Arity::Variadic { .. }))
+    })
+}
+
+/// How few and how many values a list of parameters takes.
+pub fn counts(list: &[Parameter]) -> (usize, usize) {
+    let (mut least, mut most) = (0, 0usize);
+    for (index, parameter) in list.iter().enumerate() {
+        match parameter.arity {
+            Arity::Single => (least, most) = (index + 1, index + 1),
+            Arity::Optional => most = index + 1,
+            Arity::Variadic { least: n, .. } => (least, most) = (index + n, usize::MAX),
+        }
+    }
+    (least, most)
+}
+
+/// What the table knows about an operator at a version of its domain.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// It exists.
+    Found(Schema),
+    /// It exists, and must not be used any more since the version given.
+    Deprecated(i64),
+    /// It came with a later version.
+    Later(i64),
+    /// The domain has no operator of this name.
+    NoOperator,
+    /// The domain is none that the table knows, or not one whose operators are all in it.
+    NoDomain,
+}
+
+/// The operator of a name at a version of a domain.
+pub fn look_up(domain: &str, name: &str, version: i64) -> Lookup {
+    let table = table();
+    let Some(known) = table.domains.get(domain) else {
+        return Lookup::NoDomain;
+    };
+    let Some(versions) = table.operators.get(&(domain, name)) else {
+        return if known.complete {
+            Lookup::NoOperator
+        } else {
+            Lookup::NoDomain
+        };
+    };
+    let Some((since, line)) = versions.iter().rev().find(|(since, _)| *since <= version) else {
+        return match versions.first() {
+            Some((since, _)) => Lookup::Later(*since),
+            None => Lookup::NoOperator,
+        };
+    };
+    match schema(table, known.name, line) {
+        Some(schema) if schema.deprecated => Lookup::Deprecated(*since),
+        Some(schema) => Lookup::Found(schema),
+        None => Lookup::NoOperator,
+    }
+}
+
+/// The newest version of a domain, if the table knows it.
+pub fn newest(domain: &str) -> Option<i64> {
+    table().domains.get(domain).map(|d| d.newest)
+}
+
+/// Every operator at every version, in the table's order.
+pub fn all() -> impl Iterator<Item = Schema> {
+    let table = table();
+    table
+        .order
+        .iter()
+        .filter_map(move |(domain, line)| schema(table, domain, line))
+}
+
+// ---- the table -----------------------------------------------------------------------------------
+
+struct Domain {
+    name: &'static str,
+    newest: i64,
+    /// What is not listed does not exist.
+    complete: bool,
+}
+
+struct Table {
+    domains: HashMap<&'static str, Domain>,
+    /// The versions of an operator, ascending, each with its line.
+    operators: HashMap<(&'static str, &'static str), Vec<(i64, &'static str)>>,
+    /// Domain and line.
+    order: Vec<(&'static str, &'static str)>,
+    /// By table and name.
+    sets: HashMap<&'static str, TypeSet>,
+}
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut table = Table {
+            domains: HashMap::new(),
+            operators: HashMap::new(),
+            order: Vec::new(),
+            sets: HashMap::new(),
+        };
+        for (index, text) in TABLES.iter().enumerate() {
+            index_text(&mut table, text, index == 0);
+        }
+        table
+    })
+}
+
+fn index_text(table: &mut Table, text: &'static str, complete: bool) {
+    let mut domain = "";
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match words.next() {
+            None => {}
+            Some(word) if word.starts_with('#') => {}
+            Some("set") => {
+                let name = words.next().unwrap_or("");
+                let set = table.sets.entry(name).or_default();
+                words
+                    .filter_map(ValueType::parse)
+                    .for_each(|ty| set.insert(ty));
+            }
+            Some("domain") => {
+                domain = crate::checker::domain(words.next().unwrap_or(""));
+                let newest = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+                let entry = Domain {
+                    name: domain,
+                    newest,
+                    complete,
+                };
+                table.domains.insert(domain, entry);
+            }
+            Some(name) => {
+                let since = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+                table
+                    .operators
+                    .entry((domain, name))
+                    .or_default()
+                    .push((since, line));
+                table.order.push((domain, line));
+            }
+        }
+    }
+}
+
+/// Reads a line. The tables are ours, and a test reads every line.
+fn schema(table: &'static Table, domain: &'static str, line: &'static str) -> Option<Schema> {
+    let mut fields = line.split('|').map(str::trim);
+    let mut head = fields.next()?.split_ascii_whitespace();
+    let (name, since) = (head.next()?, head.next()?.parse().ok()?);
+    let mut schema = Schema {
+        domain,
+        name,
+        since,
+        deprecated: false,
+        open: false,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        output_counts: Vec::new(),
+        variables: Vec::new(),
+        attributes: Vec::new(),
+    };
+    for flag in head {
+        match flag.split_once('=') {
+            None if flag == "deprecated" => schema.deprecated = true,
+            None if flag == "unchecked" => schema.open = true,
+            Some(("outputs", list)) => {
+                schema.output_counts = list.split(',').filter_map(|n| n.parse().ok()).collect();
+            }
+            _ => return None,
+        }
+    }
+    let (inputs, outputs) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+    for variable in fields.next().unwrap_or("").split_ascii_whitespace() {
+        let (name, set) = variable.split_once('=')?;
+        schema.variables.push((name, table.sets.get(set)?));
+    }
+    schema.inputs = parameters(inputs, &schema.variables)?;
+    schema.outputs = parameters(outputs, &schema.variables)?;
+    for attribute in fields.next().unwrap_or("").split_ascii_whitespace() {
+        schema.attributes.push(read_attribute(attribute)?);
+    }
+    Some(schema)
+}
+
+fn parameters(text: &'static str, variables: &[(&str, &TypeSet)]) -> Option<Vec<Parameter>> {
+    // Types of maps have commas of their own, with no space after.
+    let list = text.split(", ").filter(|one| !one.is_empty());
+    list.map(|one| {
+        let (name, ty) = one.split_once(' ')?;
+        let end = name.find(['?', '*', '~']).unwrap_or(name.len());
+        let (name, mark) = name.split_at_checked(end)?;
+        let arity = match mark.chars().next() {
+            None => Arity::Single,
+            Some('?') => Arity::Optional,
+            Some(sign) => Arity::Variadic {
+                least: mark.get(1..)?.parse().ok()?,
+                homogeneous: sign == '*',
+            },
+        };
+        let variable = variables.iter().position(|(name, _)| *name == ty);
+        let ty = match variable {
+            Some(index) => ParameterType::Variable(index),
+            None => ParameterType::Fixed(ValueType::parse(ty)?),
+        };
+        Some(Parameter { name, arity, ty })
+    })
+    .collect()
+}
+
+fn read_attribute(text: &'static str) -> Option<Attribute> {
+    let (name, rest) = text.split_once(':')?;
+    let (kind, default) = match rest.split_once('=') {
+        Some((kind, default)) => (kind, Some(default)),
+        None => (rest, None),
+    };
+    let required = kind.ends_with('!');
+    let kind = match kind.trim_end_matches('!') {
+        "float" => AttributeType::Float,
+        "int" => AttributeType::Int,
+        "string" => AttributeType::String,
+        "tensor" => AttributeType::Tensor,
+        "graph" => AttributeType::Graph,
+        "sparse_tensor" => AttributeType::SparseTensor,
+        "type" => AttributeType::TypeProto,
+        "floats" => AttributeType::Floats,
+        "ints" => AttributeType::Ints,
+        "strings" => AttributeType::Strings,
+        "tensors" => AttributeType::Tensors,
+        "graphs" => AttributeType::Graphs,
+        _ => return None,
+    };
+    Some(Attribute {
+        name,
+        kind,
+        required,
+        default,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DataType;
+
+    #[test]
+    fn every_line_of_the_tables_can_be_read() {
+        let table = table();
+        for (domain, line) in &table.order {
+            assert!(schema(table, domain, line).is_some(), "{line}");
+        }
+        assert_eq!(all().count(), table.order.len());
+        assert!(table.order.len() > 600);
+        assert_eq!(newest(""), Some(28));
+        let total: usize = TABLES.iter().map(|t| t.len()).sum();
+        assert!(total < 150_000, "{total} bytes in the binary");
+        // A set of one name in both tables would be their union.
+        let sets = |text: &'static str| {
+            let lines = text.lines().filter(|l| l.starts_with("set "));
+            lines
+                .filter_map(|l| l.split(' ').nth(1))
+                .collect::<Vec<_>>()
+        };
+        let (ours, theirs) = (sets(TABLES[1]), sets(TABLES[0]));
+        assert!(ours.iter().all(|name| !theirs.contains(name)));
+        // No set lost a type to a slip of the pen.
+        for text in TABLES {
+            for line in text.lines().filter(|l| l.starts_with("set ")) {
+                let mut words = line.split(' ').skip(1);
+                let set = &table.sets[words.next().unwrap()];
+                let types: Vec<_> = words.map(|w| ValueType::parse(w).expect(w)).collect();
+                assert!(types.iter().all(|ty| set.contains(ty)), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_is_looked_up_by_the_last_change_before_it() {
+        let since = |name: &str, version| match look_up("", name, version) {
+            Lookup::Found(schema) => schema.since,
+            Lookup::Deprecated(since) => -since,
+            Lookup::Later(since) => 1000 + since,
+            Lookup::NoOperator => 0,
+            Lookup::NoDomain => 1,
+        };
+        assert_eq!(since("Conv", 1), 1);
+        assert_eq!(since("Conv", 21), 11);
+        assert_eq!(since("Conv", 28), 22);
+        assert_eq!(since("Upsample", 9), 9);
+        assert_eq!(since("Upsample", 10), -10);
+        assert_eq!(since("Scatter", 28), -11);
+        assert_eq!(since("Gelu", 19), 1020);
+        assert_eq!(since("Frobnicate", 19), 0);
+        assert!(matches!(look_up("com.example", "Add", 1), Lookup::NoDomain));
+        assert!(matches!(
+            look_up("com.microsoft", "Frobnicate", 1),
+            Lookup::NoDomain
+        ));
+    }
+
+    #[test]
+    fn a_schema_has_what_the_specification_says() {
+        let Lookup::Found(clip) = look_up("", "Clip", 13) else {
+            panic!("Clip exists");
+        };
+        let names: Vec<_> = clip.inputs.iter().map(|i| (i.name, i.arity)).collect();
+        assert_eq!(
+            names,
+            [
+                ("input", Arity::Single),
+                ("min", Arity::Optional),
+                ("max", Arity::Optional)
+            ]
+        );
+        assert_eq!(counts(&clip.inputs), (1, 3));
+        let float = ValueType::Tensor(DataType::Float);
+        let text = ValueType::Tensor(DataType::String);
+        assert!(clip.types(&clip.inputs[0]).contains(&float));
+        assert!(!clip.types(&clip.inputs[0]).contains(&text));
+
+        let Lookup::Found(conv) = look_up("", "Conv", 22) else {
+            panic!("Conv exists");
+        };
+        let pads = conv.attribute("pads").unwrap();
+        assert_eq!(pads.kind, AttributeType::Ints);
+        assert_eq!(
+            conv.attribute("auto_pad").unwrap().default,
+            Some("\"NOTSET\"")
+        );
+
+        let Lookup::Found(scan) = look_up("", "Loop", 16) else {
+            panic!("Loop exists");
+        };
+        assert_eq!(counts(&scan.inputs), (2, usize::MAX));
+        assert!(scan.attribute("body").unwrap().required);
+        assert_eq!(scan.input(9).unwrap().name, "v_initial");
+
+        let Lookup::Found(norm) = look_up("", "BatchNormalization", 9) else {
+            panic!("BatchNormalization exists");
+        };
+        assert_eq!(norm.output_counts, [1, 5]);
+    }
+}
