@@ -202,3 +202,20 @@ pub(super) fn check_type(checker: &mut Checker<'_>, r#type: &TypeProto, place: &
         ),
     }
 }
+
+/// A tensor's type must have a shape, though its dimensions may be free.
+pub(super) fn check_has_shape(checker: &mut Checker<'_>, r#type: &TypeProto, place: &Place<'_>) {
+    use type_proto::Value;
+    let missing = match &r#type.value {
+        Some(Value::TensorType(tensor)) => tensor.shape.is_none(),
+        Some(Value::SparseTensorType(tensor)) => tensor.shape.is_none(),
+        _ => false,
+    };
+    if missing {
+        checker.invalid(
+            place,
+            "the type has no shape",
+            "state the rank; dimensions may be left free",
+        );
+    }
+}

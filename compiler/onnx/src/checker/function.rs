@@ -4,28 +4,35 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::proto::{AttributeProto, FunctionProto, NodeProto};
+use crate::schema::Lookup;
 
 use super::graph::{Body, check_body};
 use super::place::{Part, Place};
 use super::{Checker, attr, cycle, domain};
 
 /// Domain, name and overload: what a call finds its function by.
-type Key<'a> = (&'a str, &'a str, &'a str);
+pub(super) type Key<'a> = (&'a str, &'a str, &'a str);
+
+/// The key of a function.
+pub(super) fn key(function: &FunctionProto) -> Key<'_> {
+    (
+        domain(&function.domain),
+        function.name.as_str(),
+        function.overload.as_str(),
+    )
+}
 
 /// Checks all functions of a model.
 pub(super) fn check_functions<'a>(
     checker: &mut Checker<'a>,
     functions: &'a [FunctionProto],
+    opsets: &HashMap<&'a str, i64>,
     root: &Place<'_>,
 ) {
     let mut by_key: HashMap<Key<'a>, usize> = HashMap::new();
     for (index, function) in functions.iter().enumerate() {
         let place = &root.inside(Part::Function(&function.domain, &function.name));
-        let key = (
-            domain(&function.domain),
-            function.name.as_str(),
-            function.overload.as_str(),
-        );
+        let key = key(function);
         if function.name.is_empty() {
             checker.invalid(place, "the function has no name", "name the function");
         } else if by_key.insert(key, index).is_some() {
@@ -36,6 +43,7 @@ pub(super) fn check_functions<'a>(
             );
         }
         check_function(checker, function, place);
+        check_versions(checker, function, opsets, place);
     }
     check_recursion(checker, functions, &by_key, root);
 }
@@ -77,10 +85,44 @@ fn check_function<'a>(checker: &mut Checker<'a>, function: &'a FunctionProto, pl
     check_body(
         checker,
         &Body::of_function(function),
+        None,
         &mut Vec::new(),
         place,
     );
     checker.parameters = None;
+}
+
+/// A function may import other versions than the model, as long as its operators mean the same in both.
+fn check_versions<'a>(
+    checker: &mut Checker<'a>,
+    function: &'a FunctionProto,
+    opsets: &HashMap<&'a str, i64>,
+    place: &Place<'_>,
+) {
+    for (index, node) in function.node.iter().enumerate() {
+        let name = domain(&node.domain);
+        let (Some(&outer), Some(&inner)) = (opsets.get(name), checker.opsets.get(name)) else {
+            continue;
+        };
+        let since = |lookup: &Lookup| match lookup {
+            Lookup::Found(schema) => Some(schema.since),
+            Lookup::Deprecated(since) => Some(*since),
+            _ => None,
+        };
+        let [outer_since, inner_since] =
+            [outer, inner].map(|version| since(&checker.schema(name, &node.op_type, version)));
+        if outer_since != inner_since {
+            let shown = if name.is_empty() { "ai.onnx" } else { name };
+            checker.invalid(
+                &place.inside(Part::Node(node, index)),
+                format!(
+                    "the function imports opset {inner} of '{shown}', the model opset {outer}, and {} is not the same in both",
+                    node.op_type
+                ),
+                "import the same version in the function",
+            );
+        }
+    }
 }
 
 /// Faults for each group of functions that call one another in a circle.

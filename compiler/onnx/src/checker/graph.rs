@@ -10,12 +10,16 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::DataType;
 use crate::proto::{
     FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
 };
 
+use crate::schema::{Lookup, ValueType};
+
 use super::place::{Part, Place};
-use super::{Checker, attr, cycle};
+use super::types::{Bodies, Known};
+use super::{Checker, attr, cycle, operator, types};
 
 /// How many nodes of a cycle are named.
 const NAMED: usize = 12;
@@ -70,7 +74,9 @@ impl<'a> Body<'a> {
 /// A body that is being walked.
 pub(super) struct Scope<'a> {
     /// Values defined so far.
-    visible: HashSet<&'a str>,
+    visible: HashMap<&'a str, Known>,
+    /// The types that the body states for its values.
+    declared: HashMap<&'a str, ValueType>,
     /// The first node that defines each output, the later ones included.
     producers: HashMap<&'a str, usize>,
     /// The node at hand; the number of nodes while outputs are looked up.
@@ -90,21 +96,26 @@ struct Late<'a> {
     name: &'a str,
 }
 
-/// Checks a body inside the scopes around it.
+/// Checks a body inside the scopes around it. `given`: the types of the inputs that it is run with. Gives the types of
+/// its outputs.
 pub(super) fn check_body<'a>(
     checker: &mut Checker<'a>,
     body: &Body<'a>,
+    given: Option<&[Known]>,
     scopes: &mut Vec<Scope<'a>>,
     place: &Place<'_>,
-) {
+) -> Vec<Known> {
     let mut producers = HashMap::new();
     for (index, node) in body.nodes.iter().enumerate() {
         for name in &node.output {
             producers.entry(name.as_str()).or_insert(index);
         }
     }
+    let declared = declared(checker, body, place);
+    check_given(checker, body, given, place);
     scopes.push(Scope {
-        visible: define_inputs(checker, body, place),
+        visible: define_inputs(checker, body, given, &declared, place),
+        declared,
         producers,
         current: 0,
         edges: vec![Vec::new(); body.nodes.len()],
@@ -124,23 +135,109 @@ pub(super) fn check_body<'a>(
         );
     }
     check_outputs(checker, body, scopes, place);
-    if let Some(scope) = scopes.pop() {
-        report_late(checker, body, &scope, place);
+    let Some(scope) = scopes.pop() else {
+        return Vec::new();
+    };
+    report_late(checker, body, &scope, place);
+    let outputs = body.outputs.iter();
+    outputs
+        .map(|name| scope.visible.get(name).cloned().flatten())
+        .collect()
+}
+
+/// The types that a body states for its values; one value must not have two.
+fn declared<'a>(
+    checker: &mut Checker<'_>,
+    body: &Body<'a>,
+    place: &Place<'_>,
+) -> HashMap<&'a str, ValueType> {
+    let mut declared: HashMap<&str, ValueType> = HashMap::new();
+    let lists = [body.input_infos, body.output_infos, body.value_infos];
+    for info in lists.into_iter().flatten() {
+        let Some(ty) = info.r#type.as_ref().and_then(ValueType::of_proto) else {
+            continue;
+        };
+        match declared.get(info.name.as_str()) {
+            Some(other) if *other != ty => checker.invalid(
+                &place.inside(Part::Value("value", &info.name)),
+                format!("the value is declared as {other} and as {ty}"),
+                "declare each value once",
+            ),
+            Some(_) => {}
+            None => {
+                declared.insert(&info.name, ty);
+            }
+        }
     }
+    declared
+}
+
+/// A body must take what it is run with.
+fn check_given(
+    checker: &mut Checker<'_>,
+    body: &Body<'_>,
+    given: Option<&[Known]>,
+    place: &Place<'_>,
+) {
+    let Some(given) = given else {
+        return;
+    };
+    // Before version 4 initializers were inputs too.
+    let required = match checker.ir_version {
+        ..4 => {
+            let initialized = |name: &&&str| body.initializers.iter().any(|t| t.name == ***name);
+            body.inputs.iter().filter(|name| !initialized(name)).count()
+        }
+        _ => body.inputs.len(),
+    };
+    if given.len() < required || given.len() > body.inputs.len() {
+        checker.invalid(
+            place,
+            format!(
+                "the graph has {required} inputs, but its node runs it with {}",
+                given.len()
+            ),
+            "give the graph as many inputs as the node asks for",
+        );
+    }
+}
+
+/// The type of a value that is defined: as found, which must be as declared, or else as declared.
+fn settle(
+    checker: &mut Checker<'_>,
+    found: Known,
+    declared: Option<&ValueType>,
+    name: &str,
+    place: &Place<'_>,
+) -> Known {
+    if let (Some(found), Some(declared)) = (&found, declared)
+        && found != declared
+    {
+        checker.invalid(
+            place,
+            format!("'{name}' is {found}, but is declared as {declared}"),
+            "correct the declaration, or insert a Cast",
+        );
+    }
+    found.or_else(|| declared.cloned())
 }
 
 /// The values that are there before the first node.
 fn define_inputs<'a>(
     checker: &mut Checker<'a>,
     body: &Body<'a>,
+    given: Option<&[Known]>,
+    declared: &HashMap<&'a str, ValueType>,
     place: &Place<'_>,
-) -> HashSet<&'a str> {
-    let mut inputs = HashSet::new();
-    for name in &body.inputs {
+) -> HashMap<&'a str, Known> {
+    let mut inputs = HashMap::new();
+    for (index, name) in body.inputs.iter().enumerate() {
         let place = &place.inside(Part::Value("input", name));
+        let found = given.and_then(|given| given.get(index).cloned().flatten());
+        let ty = settle(checker, found, declared.get(name), name, place);
         if name.is_empty() {
             checker.invalid(place, "an input has no name", "name the input");
-        } else if !inputs.insert(*name) {
+        } else if inputs.insert(*name, ty).is_some() {
             checker.invalid(
                 place,
                 "the input is listed twice",
@@ -148,7 +245,7 @@ fn define_inputs<'a>(
             );
         }
     }
-    let mut initializers = HashSet::new();
+    let mut initializers = HashMap::new();
     let sparse = body.sparse_initializers.iter().map(|sparse| {
         let name = sparse.values.as_ref().map_or("", |v| v.name.as_str());
         (name, None, Some(sparse))
@@ -159,12 +256,19 @@ fn define_inputs<'a>(
         .map(|t| (t.name.as_str(), Some(t), None));
     for (name, dense, sparse) in dense.chain(sparse) {
         let place = &place.inside(Part::Value("initializer", name));
+        // A sparse initializer stands for the dense tensor.
+        let values = dense.or(sparse.and_then(|s: &SparseTensorProto| s.values.as_ref()));
+        let found = values.and_then(|t| DataType::from_wire(t.data_type).map(ValueType::Tensor));
+        let ty = settle(checker, found, declared.get(name), name, place);
         if name.is_empty() {
             checker.invalid(place, "an initializer has no name", "name the initializer");
-        } else if !initializers.insert(name) {
+        } else if initializers.insert(name, ty).is_some() {
             let message = "the initializer is given twice";
             checker.invalid(place, message, "give initializers distinct names");
-        } else if checker.ir_version == 3 && body.main && !inputs.contains(name) {
+        } else if given.is_some() && checker.ir_version >= 4 && inputs.contains_key(name) {
+            let message = "the initializer is an input of the subgraph too";
+            checker.invalid(place, message, "give it another name");
+        } else if checker.ir_version == 3 && body.main && !inputs.contains_key(name) {
             checker.invalid(
                 place,
                 "the initializer is no graph input, as ir_version 3 asks for",
@@ -195,10 +299,17 @@ fn check_types<'a>(checker: &mut Checker<'a>, body: &Body<'a>, place: &Place<'_>
                 // Inner types are hints, and often left half empty.
                 Some(r#type) if r#type.value.is_some() && body.main && kind != "value" => {
                     attr::check_type(checker, r#type, place);
+                    if checker.rules.full {
+                        attr::check_has_shape(checker, r#type, place);
+                    }
                 }
                 Some(r#type) if r#type.value.is_some() => {}
-                _ if body.main && kind == "input" => {
-                    checker.invalid(place, "the input has no type", "give the input a type");
+                _ if body.main && (kind == "input" || checker.rules.full && kind == "output") => {
+                    checker.invalid(
+                        place,
+                        format!("the {kind} has no type"),
+                        format!("give the {kind} a type"),
+                    );
                 }
                 _ => {}
             }
@@ -216,6 +327,17 @@ fn check_node<'a>(
     for name in node.input.iter().filter(|name| !name.is_empty()) {
         check_use(checker, name, scopes, place);
     }
+    let lookup = operator::check_operator(checker, node, place);
+    let schema = match lookup.as_deref() {
+        Some(Lookup::Found(schema)) => Some(schema),
+        _ => None,
+    };
+    let inputs: Vec<Known> = node
+        .input
+        .iter()
+        .map(|name| type_of(scopes, name))
+        .collect();
+    let mut bodies: Bodies<'_> = Vec::new();
     for attribute in &node.attribute {
         let place = &place.inside(Part::Attribute(&attribute.name));
         for graph in attribute.g.iter().chain(&attribute.graphs) {
@@ -224,16 +346,34 @@ fn check_node<'a>(
             } else {
                 &place.inside(Part::Graph(&graph.name))
             };
-            check_body(checker, &Body::of_graph(graph, false), scopes, place);
+            let given = schema.and_then(|s| types::body_inputs(s, &attribute.name, &inputs));
+            let body = Body::of_graph(graph, false);
+            let outputs = check_body(checker, &body, given.as_deref(), scopes, place);
+            bodies.push((&attribute.name, outputs));
         }
     }
-    for name in node.output.iter().filter(|name| !name.is_empty()) {
+    let outputs = match schema {
+        Some(schema) => types::infer(checker, schema, node, &inputs, &bodies, place),
+        None => Vec::new(),
+    };
+    for (index, name) in node.output.iter().enumerate() {
+        if name.is_empty() {
+            continue;
+        }
         let Some((scope, around)) = scopes.split_last_mut() else {
             return;
         };
+        let found = outputs.get(index).cloned().flatten();
+        let ty = settle(
+            checker,
+            found,
+            scope.declared.get(name.as_str()),
+            name,
+            place,
+        );
         if around
             .iter()
-            .any(|outer| outer.visible.contains(name.as_str()))
+            .any(|outer| outer.visible.contains_key(name.as_str()))
         {
             checker.invalid(
                 place,
@@ -241,7 +381,7 @@ fn check_node<'a>(
                 "give every value a name of its own",
             );
         }
-        if !scope.visible.insert(name) {
+        if scope.visible.insert(name, ty).is_some() {
             checker.invalid(
                 place,
                 format!("output '{name}' is defined a second time"),
@@ -249,6 +389,12 @@ fn check_node<'a>(
             );
         }
     }
+}
+
+/// The type of a name, from the inside out.
+fn type_of(scopes: &[Scope<'_>], name: &str) -> Known {
+    let mut scopes = scopes.iter().rev();
+    scopes.find_map(|scope| scope.visible.get(name))?.clone()
 }
 
 /// Looks a used name up; a fault if it is nowhere.
@@ -260,7 +406,7 @@ fn check_use<'a>(
 ) {
     let visible = scopes
         .iter()
-        .rposition(|scope| scope.visible.contains(name));
+        .rposition(|scope| scope.visible.contains_key(name));
     if let Some(scope) = visible.and_then(|at| scopes.get_mut(at)) {
         if let Some(&producer) = scope.producers.get(name)
             && let Some(users) = scope.edges.get_mut(producer)
@@ -317,7 +463,19 @@ fn check_outputs<'a>(
                 "give outputs distinct names (an Identity node helps)",
             );
         }
-        if !scopes.iter().any(|scope| scope.visible.contains(name)) {
+        let Some((scope, around)) = scopes.split_last() else {
+            return;
+        };
+        if scope.visible.contains_key(name) {
+            continue;
+        }
+        if around.iter().any(|outer| outer.visible.contains_key(name)) {
+            checker.invalid(
+                place,
+                "the output is a value of a surrounding graph",
+                "insert an Identity node",
+            );
+        } else {
             checker.invalid(
                 place,
                 "the output is not defined: no input, initializer or node gives it",

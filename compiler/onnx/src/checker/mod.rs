@@ -1,14 +1,16 @@
 //! Whether a model is sound: everything that is wrong with it, at once.
 //!
 //! In: a loaded model. Out: nothing, or the list of its faults, each with the place it was found at, in the order of
-//! the file. Operators are not looked into: whether a node's inputs and attributes suit its operator is for the
-//! importer to say, and so is whether its domain is known.
+//! the file. A node is judged by its operator's schema ([`crate::schema`]); what depends on shapes is for the importer
+//! to say, and so is whether a domain without schemas is known.
 //!
 //! | file | what it checks |
 //! |---|---|
 //! | `mod` | versions, the domains and opsets that are imported |
 //! | `graph` | definitions and uses of values, order and cycles of nodes, initializers, subgraphs |
-//! | `attr` | attributes and types |
+//! | `operator` | whether a node has what its operator's schema asks for |
+//! | `types` | types of values, from node to node |
+//! | `attr` | attributes and types in themselves |
 //! | `function` | model-local functions |
 //! | `place` | the words for a place |
 //! | `cycle` | cycles in a directed graph |
@@ -17,15 +19,20 @@ mod attr;
 mod cycle;
 mod function;
 mod graph;
+mod operator;
 mod place;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use crate::ModelFile;
 use crate::proto::{NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto};
+
+use crate::schema::{self, Lookup};
 
 use graph::Body;
 use place::{Part, Place};
@@ -70,11 +77,38 @@ impl fmt::Display for Fault {
 
 impl Error for Fault {}
 
-/// Checks a model, and reports every fault found.
+/// How strict to be.
+#[derive(Clone, Copy)]
+pub struct Rules<'r> {
+    /// Refuses too what ONNX's rules forbid but nothing here depends on: the model's inputs and outputs need a shape.
+    pub full: bool,
+    /// Whether an operator (domain, name) is one that the application brings.
+    pub own: &'r dyn Fn(&str, &str) -> bool,
+}
+
+impl Default for Rules<'_> {
+    fn default() -> Self {
+        Rules {
+            full: false,
+            own: &|_, _| false,
+        }
+    }
+}
+
+/// Checks a model by the default [`Rules`], and reports every fault found.
 pub fn check(file: &ModelFile) -> Result<(), Vec<Fault>> {
+    check_by(file, &Rules::default())
+}
+
+/// Checks a model, and reports every fault found.
+pub fn check_by<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Result<(), Vec<Fault>> {
     let model = file.model();
+    let keys = model.functions.iter().map(function::key);
     let mut checker = Checker {
         file,
+        rules,
+        functions: keys.collect(),
+        schemas: HashMap::new(),
         ir_version: model.ir_version,
         faults: Vec::new(),
         opsets: HashMap::new(),
@@ -90,6 +124,7 @@ pub fn check(file: &ModelFile) -> Result<(), Vec<Fault>> {
         );
     }
     checker.import_opsets(&model.opset_import, &root);
+    checker.metadata(&root);
 
     let graph = file.graph();
     let place = root.inside(Part::Graph(&graph.name));
@@ -106,10 +141,12 @@ pub fn check(file: &ModelFile) -> Result<(), Vec<Fault>> {
     graph::check_body(
         &mut checker,
         &Body::of_graph(graph, true),
+        None,
         &mut Vec::new(),
         &place,
     );
-    function::check_functions(&mut checker, &model.functions, &root);
+    let opsets = checker.opsets.clone();
+    function::check_functions(&mut checker, &model.functions, &opsets, &root);
 
     if checker.faults.is_empty() {
         Ok(())
@@ -126,6 +163,11 @@ pub(crate) fn domain(name: &str) -> &str {
 /// What all checks share.
 struct Checker<'a> {
     file: &'a ModelFile,
+    rules: &'a Rules<'a>,
+    /// Model-local functions: calls of them have no schema.
+    functions: HashSet<function::Key<'a>>,
+    /// Schemas looked up, by domain, operator and version.
+    schemas: HashMap<(&'a str, &'a str, i64), Rc<Lookup>>,
     ir_version: i64,
     faults: Vec<Fault>,
     /// The operator sets that the graph or function at hand imports.
@@ -202,6 +244,18 @@ impl<'a> Checker<'a> {
                 Some(_) => continue,
                 None => {}
             }
+            let newest = schema::newest(name).filter(|_| !name.is_empty());
+            if let Some(newest) = newest.filter(|newest| import.version > *newest) {
+                let message = format!(
+                    "opset {} of the domain '{shown}' is not taken, expected 1 to {newest}",
+                    import.version
+                );
+                self.unsupported(
+                    place,
+                    message,
+                    format!("export for opset {newest} or lower"),
+                );
+            }
             if name.is_empty() && !OPSETS.contains(&import.version) {
                 let (low, high) = (OPSETS.start(), OPSETS.end());
                 let message = format!(
@@ -230,6 +284,24 @@ impl<'a> Checker<'a> {
                 );
             }
         }
+    }
+
+    fn metadata(&mut self, place: &Place<'_>) {
+        let mut keys = HashSet::new();
+        for entry in &self.file.model().metadata_props {
+            if !keys.insert(entry.key.as_str()) {
+                let message = format!("metadata_props gives the key '{}' twice", entry.key);
+                self.invalid(place, message, "give each key once");
+            }
+        }
+    }
+
+    /// What the table says of an operator.
+    fn schema(&mut self, domain: &'a str, name: &'a str, version: i64) -> Rc<Lookup> {
+        let found = self.schemas.entry((domain, name, version));
+        found
+            .or_insert_with(|| Rc::new(schema::look_up(domain, name, version)))
+            .clone()
     }
 
     /// What a node must have whatever its operator is, and its attributes.

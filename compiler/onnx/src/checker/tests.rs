@@ -11,12 +11,17 @@ use crate::proto::{
     SparseTensorProto, TensorProto, TypeProto, ValueInfoProto, type_proto,
 };
 
+/// A float tensor; a condition if it is named `c`.
 fn value(name: &str) -> ValueInfoProto {
+    typed(name, if name == "c" { 9 } else { 1 })
+}
+
+fn typed(name: &str, elem_type: i32) -> ValueInfoProto {
     ValueInfoProto {
         name: name.into(),
         r#type: Some(TypeProto {
             value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: 1,
+                elem_type,
                 shape: None,
             })),
             ..TypeProto::default()
@@ -282,12 +287,12 @@ fn subgraphs_see_what_is_around_them() {
         branch(
             "else_branch",
             graph(
-                &["c"],
+                &[],
                 vec![
                     node("Neg", &["nowhere"], &["x"]),
                     node("Neg", &["t"], &["e"]),
                 ],
-                &["e", "e"],
+                &["e"],
             ),
         ),
     ];
@@ -310,6 +315,7 @@ fn subgraphs_see_what_is_around_them() {
 #[test]
 fn attributes_are_well_formed() {
     let mut op = node("Op", &["x"], &["y"]);
+    op.domain = "com.example".into();
     op.attribute = vec![
         attribute("zero", AttributeType::Int),
         attribute("", AttributeType::Ints),
@@ -335,7 +341,10 @@ fn attributes_are_well_formed() {
     ];
     let at = "graph 'main' / node 'make_y' (Op) / attribute";
     expect(
-        &model(graph(&["x"], vec![op], &["y"])),
+        &ModelProto {
+            opset_import: vec![opset("com.example", 1)],
+            ..model(graph(&["x"], vec![op], &["y"]))
+        },
         &[
             &format!("{at} '': the attribute has no name"),
             &format!("{at} 'zero': the attribute is given twice"),
@@ -378,7 +387,7 @@ fn functions_are_checked() {
         },
         AttributeProto {
             ref_attr_name: "other".into(),
-            ..attribute("beta", AttributeType::Float)
+            ..attribute("__beta", AttributeType::Float)
         },
     ];
     let mut with_attributes = function("attributes", vec![refers]);
@@ -401,7 +410,7 @@ fn functions_are_checked() {
             "function 'local.h': the function is defined twice",
             "function 'local.h' / node 'make_z' (Neg): input 'outside' is not defined",
             "function 'local.h' / output 'y': the output is not defined: no input, initializer or node gives it",
-            "function 'local.attributes' / node 'make_y' (LeakyRelu) / attribute 'beta': the attribute refers to 'other', which is no attribute of the function",
+            "function 'local.attributes' / node 'make_y' (LeakyRelu) / attribute '__beta': the attribute refers to 'other', which is no attribute of the function",
             "function 'local.no_import' / node 'make_y' (Neg): the node's domain 'ai.onnx' is not in opset_import",
         ],
     );
@@ -466,4 +475,256 @@ fn initializers_of_old_models_are_inputs() {
         graph.input.push(value("w"));
     }
     expect(&model, &[]);
+}
+
+fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        ints: values.to_vec(),
+        ..attribute(name, AttributeType::Ints)
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        i: value,
+        ..attribute(name, AttributeType::Int)
+    }
+}
+
+#[test]
+fn nodes_have_what_their_operators_ask_for() {
+    let with = |mut node: NodeProto, attributes: Vec<AttributeProto>| {
+        node.attribute = attributes;
+        node
+    };
+    let cases = [
+        (
+            node("Neg", &["x", "x"], &["y"]),
+            "Neg takes 1 inputs (X), found 2",
+        ),
+        (
+            node("Add", &["x"], &["y"]),
+            "Add takes 2 inputs (A, B), found 1",
+        ),
+        (
+            node("Clip", &["", "x"], &["y"]),
+            "input 0 ('input') has no name, but is required",
+        ),
+        (
+            node("Clip", &["x", "x", "x", "x"], &["y"]),
+            "Clip takes 1 to 3 inputs (input, [min], [max]), found 4",
+        ),
+        (
+            node("Max", &[], &["y"]),
+            "Max takes 1 or more inputs (data_0…), found 0",
+        ),
+        (
+            node("Neg", &["x"], &["y", "z"]),
+            "Neg takes 1 outputs (Y), found 2",
+        ),
+        (
+            node(
+                "BatchNormalization",
+                &["x", "x", "x", "x", "x"],
+                &["y", "a"],
+            ),
+            "BatchNormalization has 1 or 3 outputs, found 2",
+        ),
+        (
+            node("Cast", &["x"], &["y"]),
+            "the attribute 'to' is missing, which is required",
+        ),
+        (
+            node("Scatter", &["x", "x", "x"], &["y"]),
+            "Scatter must not be used since opset 11 of 'ai.onnx' (the model imports 21)",
+        ),
+        (
+            node("Swish", &["x"], &["y"]),
+            "Swish is not defined at opset 21 of 'ai.onnx': it came with opset 24",
+        ),
+        (
+            node("Frobnicate", &["x"], &["y"]),
+            "'ai.onnx' defines no operator 'Frobnicate'",
+        ),
+    ];
+    for (node, message) in cases {
+        let message = format!(
+            "graph 'main' / {}: {message}",
+            super::place::Part::Node(&node, 0)
+        );
+        expect(
+            &model(graph(&["x"], vec![node.clone()], &["y"])),
+            &[&message],
+        );
+    }
+    let cases = [
+        (
+            int("frobs", 1),
+            "Transpose has no such attribute at opset 21",
+        ),
+        (
+            int("perm", 1),
+            "the attribute is of type INT, expected INTS",
+        ),
+    ];
+    for (attribute, message) in cases {
+        let place = format!(
+            "graph 'main' / node 'make_y' (Transpose) / attribute '{}'",
+            attribute.name
+        );
+        let node = with(node("Transpose", &["x"], &["y"]), vec![attribute]);
+        expect(
+            &model(graph(&["x"], vec![node], &["y"])),
+            &[&format!("{place}: {message}")],
+        );
+    }
+    let internal = vec![ints("perm", &[0]), int("__internal", 1)];
+    let sound = with(node("Transpose", &["x"], &["y"]), internal);
+    expect(&model(graph(&["x"], vec![sound], &["y"])), &[]);
+}
+
+#[test]
+fn types_go_from_node_to_node() {
+    let cast = |input: &str, output: &str, to: i64| {
+        let mut node = node("Cast", &[input], &[output]);
+        node.attribute = vec![int("to", to)];
+        node
+    };
+    let run = |nodes: Vec<NodeProto>, expected: &[&str]| {
+        let mut graph = graph(&["x"], nodes, &["y"]);
+        graph.input.push(typed("n", 7));
+        expect(&model(graph), expected);
+    };
+    run(
+        vec![cast("n", "f", 1), node("Add", &["x", "f"], &["y"])],
+        &[],
+    );
+    run(
+        vec![node("Add", &["x", "n"], &["y"])],
+        &[
+            "graph 'main' / node 'make_y' (Add): input 1 ('B') is tensor(int64), but input 0 is tensor(float): expected one type",
+        ],
+    );
+    run(
+        vec![
+            cast("x", "b", 9),
+            node("Not", &["x"], &["b2"]),
+            node("Identity", &["x"], &["y"]),
+        ],
+        &[
+            "graph 'main' / node 'make_b2' (Not): input 0 ('X') is tensor(float), expected tensor(bool)",
+        ],
+    );
+    run(
+        vec![node("Shape", &["x"], &["y"])],
+        &[
+            "graph 'main' / node 'make_y' (Shape): 'y' is tensor(int64), but is declared as tensor(float)",
+        ],
+    );
+    run(
+        vec![
+            node("SequenceConstruct", &["x", "x"], &["s"]),
+            node("SequenceAt", &["s", "n"], &["e"]),
+            node("Relu", &["e"], &["y"]),
+        ],
+        &[],
+    );
+    run(
+        vec![
+            node("SequenceConstruct", &["n"], &["s"]),
+            node("Relu", &["s"], &["y"]),
+        ],
+        &[
+            "graph 'main' / node 'make_y' (Relu): input 0 ('X') is seq(tensor(int64)), expected tensor(float | int8 | int16 | int32 | int64 | float16 | double | bfloat16)",
+        ],
+    );
+    // Through the bodies of an If, and back.
+    let mut cond = node("If", &["c"], &["y"]);
+    let other = || graph(&[], vec![node("Shape", &["x"], &["m"])], &["m"]);
+    let mut first = graph(&[], vec![node("Neg", &["x"], &["m"])], &["m"]);
+    cond.attribute = vec![
+        branch("then_branch", first.clone()),
+        branch("else_branch", other()),
+    ];
+    let mut main = graph(&["x", "c"], vec![cond.clone()], &["y"]);
+    main.output[0].r#type = None;
+    let place = "graph 'main' / node 'make_y' (If)";
+    expect(
+        &model(main.clone()),
+        &[
+            &format!(
+                "{place} / attribute 'else_branch' / node 'make_m' (Shape): 'm' is tensor(int64), but is declared as tensor(float)"
+            ),
+            &format!(
+                "{place}: output 0 of 'then_branch' and 'else_branch' differ in type: tensor(float) and tensor(int64)"
+            ),
+        ],
+    );
+    first.output[0].name = "x".into();
+    cond.attribute = vec![
+        branch("then_branch", first.clone()),
+        branch("else_branch", first),
+    ];
+    main.node = vec![cond];
+    let message = "the output is a value of a surrounding graph";
+    expect(
+        &model(main),
+        &[
+            &format!("{place} / attribute 'then_branch' / output 'x': {message}"),
+            &format!("{place} / attribute 'else_branch' / output 'x': {message}"),
+        ],
+    );
+}
+
+#[test]
+fn a_function_imports_operators_of_the_same_meaning_as_the_model() {
+    let mut call = node("f", &["x"], &["y"]);
+    call.domain = "local".into();
+    let function = |op: &str, version| FunctionProto {
+        name: "f".into(),
+        domain: "local".into(),
+        input: strings(&["x"]),
+        output: strings(&["y"]),
+        node: vec![node(op, &["x"], &["y"])],
+        opset_import: vec![opset("", version)],
+        ..FunctionProto::default()
+    };
+    let with = |function| ModelProto {
+        opset_import: vec![opset("", 21), opset("local", 1)],
+        functions: vec![function],
+        ..model(graph(&["x"], vec![call.clone()], &["y"]))
+    };
+    expect(&with(function("Neg", 13)), &[]);
+    expect(
+        &with(function("Identity", 13)),
+        &[
+            "function 'local.f' / node 'make_y' (Identity): the function imports opset 13 of 'ai.onnx', the model opset 21, and Identity is not the same in both",
+        ],
+    );
+}
+
+#[test]
+fn operators_of_the_application_need_no_schema() {
+    let model = model(graph(
+        &["x"],
+        vec![node("Frobnicate", &["x"], &["y"])],
+        &["y"],
+    ));
+    let file = ModelFile::from_bytes(Bytes::from(model.encode_to_vec()), None).unwrap();
+    assert!(check(&file).is_err());
+    let rules = super::Rules {
+        own: &|domain, name| (domain, name) == ("", "Frobnicate"),
+        ..Default::default()
+    };
+    assert_eq!(super::check_by(&file, &rules), Ok(()));
+    let full = super::Rules {
+        full: true,
+        ..rules
+    };
+    let faults = super::check_by(&file, &full).unwrap_err();
+    let places: Vec<&str> = faults.iter().map(|f| f.place.as_str()).collect();
+    assert_eq!(
+        places,
+        ["graph 'main' / input 'x'", "graph 'main' / output 'y'"]
+    );
 }
