@@ -559,6 +559,123 @@ fn an_index_out_of_range_ends_the_run_and_names_the_node() {
 }
 
 #[test]
+fn an_index_in_a_tuple_is_reported_as_it_was_given() {
+    let f = Folder::new("tuples");
+    let data = f.input("x", &f32s(&[3, 4], &[0.0; 12]));
+    let more = f.input("u", &f32s(&[1], &[7.0]));
+    for (op, reduction) in [
+        ("GatherND", None),
+        ("ScatterND", None),
+        ("ScatterND", Some("add")),
+        ("ScatterElements", None),
+    ] {
+        let scatter = op.starts_with("Scatter");
+        let tuple = op.ends_with("ND");
+        let attribute = reduction.map(|by: &str| AttributeProto {
+            name: "reduction".into(),
+            r#type: 3,
+            s: by.as_bytes().to_vec().into(),
+            ..Default::default()
+        });
+        let mut names = vec!["x", "i"];
+        let mut inputs = vec![
+            value("x", F32, &["3", "m"]),
+            value("i", I64, &["k", if tuple { "2" } else { "1" }]),
+        ];
+        if scatter {
+            names.push("u");
+            inputs.push(value("u", F32, if tuple { &["k"] } else { &["k", "1"] }));
+        }
+        let pick = NodeProto {
+            attribute: attribute.into_iter().collect(),
+            ..node(op, "/pick", &names, &["y"])
+        };
+        let out: &[&str] = if scatter { &["3", "m"] } else { &["k"] };
+        let m = model(inputs, vec![], vec![pick], vec![value("y", F32, out)]);
+        let path = f.model("m.onnx", &m);
+        let library = f.path("libm.so");
+        succeeds(&["compile", &path, "-o", &library, "--cpu", "baseline"]);
+        let more = match tuple {
+            true => more.clone(),
+            false => f.input("u", &f32s(&[1, 1], &[7.0])),
+        };
+        for target in [&path, &library] {
+            for (first, second, reported) in [
+                (-3, -4, None),
+                (-4, 0, Some(-4)),
+                (-1000, 0, Some(-1000)),
+                (3, -1, Some(3)),
+                (i64::MIN, 0, Some(i64::MIN)),
+                (0, -5, Some(-5)),
+                (-1, i64::MIN, Some(i64::MIN)),
+                (-1, 4, Some(4)),
+                (-9, -77, Some(-9)),
+            ] {
+                if !tuple && second != 0 {
+                    continue;
+                }
+                let i = match tuple {
+                    true => i64s(&[1, 2], &[first, second]),
+                    false => i64s(&[1, 1], &[first]),
+                };
+                let i = f.input("i", &i);
+                let mut arguments = vec!["run", target.as_str(), "--input", &data, "--input", &i];
+                if scatter {
+                    arguments.extend(["--input", more.as_str()]);
+                }
+                match reported {
+                    None => {
+                        succeeds(&arguments);
+                    }
+                    Some(index) => {
+                        let text = format!("index {index} in operand 1");
+                        f.fails(&arguments, INVALID, &["/pick", &text]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_of_a_slice_is_reported_as_it_was_given_even_if_it_is_a_constant() {
+    let f = Folder::new("slices");
+    let data = f.input("x", &f32s(&[3, 4, 5], &[0.0; 60]));
+    let more = f.input("u", &f32s(&[1, 4, 5], &[7.0; 20]));
+    for (index, fixed) in [(-4, false), (-4, true), (3, true), (i64::MIN, true)] {
+        let i = TensorProto {
+            name: "i".into(),
+            data_type: I64,
+            dims: vec![1, 1],
+            int64_data: vec![index],
+            ..Default::default()
+        };
+        let mut inputs = vec![
+            value("x", F32, &["n", "4", "p"]),
+            value("u", F32, &["1", "4", "p"]),
+        ];
+        if !fixed {
+            inputs.push(value("i", I64, &["1", "1"]));
+        }
+        let path = f.model(
+            "m.onnx",
+            &model(
+                inputs,
+                if fixed { vec![i] } else { vec![] },
+                vec![node("ScatterND", "/pick", &["x", "i", "u"], &["y"])],
+                vec![value("y", F32, &["n", "4", "p"])],
+            ),
+        );
+        let i = f.input("i", &i64s(&[1, 1], &[index]));
+        let mut arguments = vec!["run", &path, "--input", &data, "--input", &more];
+        if !fixed {
+            arguments.extend(["--input", i.as_str()]);
+        }
+        f.fails(&arguments, INVALID, &["/pick", &format!("index {index}")]);
+    }
+}
+
+#[test]
 fn a_memory_limit_that_is_too_low_ends_the_run() {
     let f = Folder::new("memory");
     let nodes = vec![node("Relu", "/relu", &["x"], &["y"])];

@@ -158,8 +158,10 @@ fn a_model_that_shrinks_under_its_runs_is_an_error_of_the_runs() {
     for threads in [1, 4] {
         let folder = Folder::new(&format!("inside-{threads}"));
         let path = model(&folder, None);
-        let mut options = Options::default();
-        options.threads = threads;
+        let options = Options {
+            threads,
+            ..Options::default()
+        };
         let compiled = Model::load(&path).and_then(|model| model.compile(&options));
         runs_fail_when_cut(&compiled.expect("it compiles"), &path, 5000);
     }
