@@ -24,6 +24,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// From 0 up to a bound, without it (0 for a bound of 0).
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
     /// From -1 to 1.
     fn unit(&mut self) -> f64 {
         (self.next() >> 40) as f64 / (1u64 << 23) as f64 - 1.0

@@ -19,6 +19,8 @@ type Result<T> = std::result::Result<T, LowerError>;
 
 /// Rows of a block that one task computes when rows are what is divided.
 const ROW_BLOCK: i64 = 168;
+/// Blocks of rows that keep any number of threads busy.
+const MANY_BLOCKS: i64 = 16;
 /// Rows up to which a left operand is not packed (there is too little reuse).
 const DIRECT_ROWS: i64 = 4;
 
@@ -306,7 +308,10 @@ fn tiled(
     } else {
         Dim::Const(1)
     };
+    // Blocks of rows that may be few are divided by columns as well, or threads would have nothing to do.
+    let few_blocks = m.as_const().is_none_or(|m| m < MANY_BLOCKS * ROW_BLOCK);
     let run = match (cols.as_const(), many_rows) {
+        (Some(c), true) if few_blocks => Dim::Const((c / (4 * PANEL)).max(1)),
         (Some(_), true) => panels.clone(),
         (Some(c), false) if c > 4 * PANEL => Dim::Const((c / (32 * PANEL)).clamp(1, 4)),
         (Some(_), false) => panels.clone(),
@@ -318,9 +323,9 @@ fn tiled(
     b.kernel.tasks = params_tasks;
     let task = Dim::from(b.kernel.sym(SymKind::Task));
     let (rb, cb) = (to_param(&mut b, &row_blocks), to_param(&mut b, &col_blocks));
-    let within = task.floor_div(&rb);
-    let (block, rest) = (task.modulo(&rb), within);
-    let (cblock, bat) = (rest.modulo(&cb), rest.floor_div(&cb));
+    // Columns first: tasks that follow each other share a packed block of rows.
+    let (cblock, rest) = (task.modulo(&cb), task.floor_div(&cb));
+    let (block, bat) = (rest.modulo(&rb), rest.floor_div(&rb));
     let bat = if batch.is_const(1) {
         Dim::Const(0)
     } else {
@@ -410,15 +415,15 @@ fn tiled(
             b.close();
             b.close();
             let copy = b.end_block();
-            if row_blocks.is_const(1) && batch.is_const(1) {
-                // Only the first task of a call packs: `begin - task >= 0`.
+            if col_blocks.is_const(1) {
+                copy.into_iter().for_each(|s| b.push(s));
+            } else {
+                // Of tasks that share a block, the first that a worker meets packs.
                 b.push(Stmt::If {
-                    all: vec![begin.sub(&task)],
+                    all: vec![cblock.minimum(&task.sub(&begin)).neg()],
                     then: copy,
                     otherwise: Vec::new(),
                 });
-            } else {
-                copy.into_iter().for_each(|s| b.push(s));
             }
             (
                 buf,
