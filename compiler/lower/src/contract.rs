@@ -19,6 +19,9 @@ type Result<T> = std::result::Result<T, LowerError>;
 
 /// Rows of a block that one task computes when rows are what is divided.
 const ROW_BLOCK: i64 = 168;
+/// Operations in the time that reading an element of the right operand takes: at 128 a nanosecond, 32
+/// bytes a nanosecond, what a core reads from a cache that others share.
+const READ_COST: i64 = 16;
 /// Blocks of rows that keep any number of threads busy.
 const MANY_BLOCKS: i64 = 16;
 /// Rows up to which a left operand is not packed (there is too little reuse).
@@ -543,7 +546,8 @@ fn tiled(
     })));
     let flops = crate::builder::to_graph(&batch.mul(&m).mul(&cols).mul(&depth), &b.kernel, &b.dims)
         .mul(&Dim::Const(2));
-    let cost = flops.clone();
+    let read = crate::builder::to_graph(&batch.mul(&cols).mul(&depth), &b.kernel, &b.dims);
+    let cost = flops.add(&read.mul(&Dim::Const(READ_COST)));
     let (loops, step) = b.finish(group.nodes.clone(), cost, flops)?;
     l.kernel(loops, step);
     Ok(())
