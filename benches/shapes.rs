@@ -1,0 +1,168 @@
+//! `cargo bench --bench shapes -- MODEL.onnx seq=1..512 batch=1..4 [SHAPES]`: one compilation over many shapes.
+//!
+//! Runs a model at random values of its free dims, then at ten of them side by side with code that was compiled for
+//! that shape alone. Prints memory after 10 shapes and after all, and the time of each of the ten as a ratio. Nothing
+//! is asserted: timing is for people.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+use lapidary::random::Random;
+use lapidary::{Compiled, Context, DimSetting, Error, Model, Options, Tensor, TensorView};
+
+/// A free dim and its range, both ends included.
+struct Range {
+    name: String,
+    from: usize,
+    to: usize,
+}
+
+fn range(text: &str) -> Option<Range> {
+    let (name, range) = text.split_once('=')?;
+    let (from, to) = range.split_once("..")?;
+    Some(Range {
+        name: name.into(),
+        from: from.parse().ok()?,
+        to: to.parse().ok()?,
+    })
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+type Shape = BTreeMap<String, usize>;
+
+fn inputs(compiled: &Compiled, shape: &Shape) -> Result<Vec<Tensor>, Error> {
+    let mut random = Random::new(1);
+    let mut all = Vec::new();
+    for info in compiled.inputs() {
+        let mut dims = Vec::new();
+        for (axis, dim) in info.dims.iter().flatten().enumerate() {
+            let place = format!("{}.{axis}", info.name);
+            let named = dim.name.as_ref().and_then(|name| shape.get(name));
+            let size = dim.value.or(named.copied()).or(shape.get(&place).copied());
+            dims.push(size.unwrap_or(1));
+        }
+        all.push(random.tensor(info.dtype, &dims, 2)?);
+    }
+    Ok(all)
+}
+
+fn timed(context: &mut Context, inputs: &[Tensor]) -> Result<Duration, Error> {
+    let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let begin = Instant::now();
+    context.run_in_place(&views)?;
+    Ok(begin.elapsed())
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times
+        .get(times.len() / 2)
+        .map_or(0.0, Duration::as_secs_f64)
+}
+
+fn run() -> Result<(), Error> {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let Some((path, rest)) = words.split_first() else {
+        println!("shapes: give a model and ranges of its free dims, NAME=FROM..TO");
+        return Ok(());
+    };
+    let ranges: Vec<Range> = rest.iter().filter_map(|word| range(word)).collect();
+    let count: usize = rest
+        .iter()
+        .find_map(|word| word.parse().ok())
+        .unwrap_or(1000);
+    let model = Model::load(path)?;
+    let mut options = Options {
+        threads: 1,
+        ..Options::default()
+    };
+    for range in &ranges {
+        options.dims.push((range.name.clone(), DimSetting::Free));
+    }
+    let begin = Instant::now();
+    let compiled = model.compile(&options)?;
+    println!(
+        "compiled once in {:.0} ms",
+        begin.elapsed().as_secs_f64() * 1e3
+    );
+
+    let mut random = Random::new(7);
+    let mut seen = HashSet::new();
+    let mut shapes: Vec<Shape> = Vec::new();
+    for _ in 0..count * 20 {
+        if shapes.len() == count {
+            break;
+        }
+        let draw = |range: &Range| {
+            let size = random.below((range.to - range.from + 1) as u64) as usize;
+            (range.name.clone(), range.from + size)
+        };
+        let shape: Shape = ranges.iter().map(draw).collect();
+        if seen.insert(shape.clone()) {
+            shapes.push(shape);
+        }
+    }
+    let mut context = compiled.context()?;
+    // The largest first: what is held after it is what the arena needs.
+    if let Some(most) = (0..shapes.len()).max_by_key(|i| shapes[*i].values().product::<usize>()) {
+        shapes.swap(0, most);
+    }
+    let mut longest = Duration::ZERO;
+    for (i, shape) in shapes.iter().enumerate() {
+        let inputs = inputs(&compiled, shape)?;
+        longest = longest.max(timed(&mut context, &inputs)?);
+        if i + 1 == 10 || i + 1 == shapes.len() {
+            println!(
+                "after {:4} shapes: {:.1} MB resident, {:.1} MB in the context",
+                i + 1,
+                resident() as f64 / 1e6,
+                context.memory_used() as f64 / 1e6
+            );
+        }
+    }
+    println!("longest run {:.1} ms", longest.as_secs_f64() * 1e3);
+
+    let step = (shapes.len() / 10).max(1);
+    for shape in shapes.iter().step_by(step).take(10) {
+        let mut fixed = options.clone();
+        for (name, size) in shape {
+            fixed
+                .dims
+                .push((name.clone(), DimSetting::Fixed(*size as i64)));
+        }
+        let own = model.compile(&fixed)?;
+        let mut own = own.context()?;
+        let inputs = inputs(&compiled, shape)?;
+        let (mut free, mut special) = (Vec::new(), Vec::new());
+        let begin = Instant::now();
+        while free.len() < 7 || (begin.elapsed() < Duration::from_secs(2) && free.len() < 400) {
+            free.push(timed(&mut context, &inputs)?);
+            special.push(timed(&mut own, &inputs)?);
+        }
+        let (free, special) = (median(free), median(special));
+        println!(
+            "{shape:?}: {:.3} ms, specialised {:.3} ms, ratio {:.3}",
+            free * 1e3,
+            special * 1e3,
+            free / special
+        );
+    }
+    Ok(())
+}
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
