@@ -146,10 +146,12 @@ fn observe(
     values: &[(ValueId, Vec<NodeId>)],
 ) -> Result<HashMap<ValueId, TensorData>, Error> {
     let seen: RefCell<HashMap<ValueId, TensorData>> = RefCell::default();
-    let record = |node: NodeId, results: &[TensorData]| {
+    let record = |node: NodeId, results: &[interp::Value]| {
         let outputs = graph.nodes.get(node).map_or(&[][..], |n| &n.outputs);
         for (value, data) in outputs.iter().zip(results) {
-            if values.iter().any(|(wanted, _)| wanted == value) {
+            if let Some(data) = data.tensor()
+                && values.iter().any(|(wanted, _)| wanted == value)
+            {
                 seen.borrow_mut().insert(*value, data.clone());
             }
         }

@@ -7,14 +7,17 @@
 //!
 //! f32 and f64 are computed in their own width, f16 and bf16 in f32 with a rounding an operation,
 //! integers wrap in their own width. Sums of f32 products are accumulated in f64.
-//! Library calls are left to a hook. Never used to fold or pack big constants: [`fold_node`] is for
+//! Library calls are left to a hook, but for those on sequences and optionals. Bodies of regions are run
+//! like graphs. Never used to fold or pack big constants: [`fold_node`] is for
 //! shape arithmetic.
 
+mod containers;
 mod contract;
 mod data;
 mod index;
 mod math;
 mod pointwise;
+mod region;
 mod rows;
 mod scalar;
 mod trees;
@@ -27,6 +30,7 @@ use crate::{
     DType, Def, Dim, EntityRef, Graph, NodeData, NodeId, Op, PwOp, Sym, SymbolOrigin, TensorData,
     TensorType, ValueId,
 };
+pub use containers::Value;
 pub use math::erf;
 pub use scalar::eval_scalar;
 use std::collections::HashMap;
@@ -73,7 +77,7 @@ pub type LibraryHook<'a> =
     &'a dyn Fn(&LibraryCall, &[Option<&TensorData>]) -> Option<Result<Vec<TensorData>, String>>;
 
 /// What is told of each node's results.
-pub type Observer<'a> = &'a dyn Fn(NodeId, &[TensorData]);
+pub type Observer<'a> = &'a dyn Fn(NodeId, &[Value]);
 
 /// How to run.
 #[derive(Clone, Copy)]
@@ -122,12 +126,31 @@ pub fn run(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<TensorData>, Inte
     run_with(graph, inputs, &Options::default())
 }
 
-/// Runs the graph. Expects a verified one.
+/// Runs a graph whose inputs and outputs are tensors.
 pub fn run_with(
     graph: &Graph,
     inputs: &[TensorData],
     options: &Options,
 ) -> Result<Vec<TensorData>, InterpError> {
+    let inputs: Vec<Value> = inputs.iter().cloned().map(Value::Tensor).collect();
+    let outputs = run_values(graph, &inputs, options)?;
+    let tensors = outputs.into_iter().zip(&graph.outputs);
+    let tensor = |(v, (name, _)): (Value, &(String, ValueId))| match v {
+        Value::Tensor(t) => Ok(t),
+        _ => Err(InterpError::Node {
+            node: format!("output '{name}'"),
+            problem: "it is no tensor".into(),
+        }),
+    };
+    tensors.map(tensor).collect()
+}
+
+/// Runs the graph. Expects a verified one.
+pub fn run_values(
+    graph: &Graph,
+    inputs: &[Value],
+    options: &Options,
+) -> Result<Vec<Value>, InterpError> {
     let mut symbols = bind_inputs(graph, inputs)?;
     let mut remaining: HashMap<ValueId, usize> = HashMap::new();
     for n in &graph.order {
@@ -138,7 +161,14 @@ pub fn run_with(
     for (_, v) in &graph.outputs {
         *remaining.entry(*v).or_default() += 1;
     }
-    let mut env: HashMap<ValueId, TensorData> = HashMap::new();
+    let mut env: HashMap<ValueId, Value> = HashMap::new();
+    for (v, data) in graph.values.iter() {
+        if let Def::Const(t) = &data.def
+            && remaining.contains_key(&v)
+        {
+            env.insert(v, Value::Tensor(t.clone()));
+        }
+    }
     for (v, data) in graph.inputs.iter().zip(inputs) {
         env.insert(*v, data.clone());
     }
@@ -179,22 +209,45 @@ pub fn run_with(
 }
 
 fn read<'a>(
-    graph: &'a Graph,
-    env: &'a HashMap<ValueId, TensorData>,
+    graph: &Graph,
+    env: &'a HashMap<ValueId, Value>,
     n: NodeId,
     v: ValueId,
-) -> Result<&'a TensorData, InterpError> {
-    match graph.values.get(v).map(|d| &d.def) {
-        Some(Def::Const(t)) => Ok(t),
-        _ => env.get(&v).ok_or_else(|| InterpError::Node {
-            node: node_place(graph, n),
-            problem: format!("value {v} is read before it is defined"),
-        }),
+) -> Result<&'a Value, InterpError> {
+    env.get(&v).ok_or_else(|| InterpError::Node {
+        node: node_place(graph, n),
+        problem: format!("value {v} is read before it is defined"),
+    })
+}
+
+fn shape_text(v: &Value) -> String {
+    match v {
+        Value::Tensor(t) => format!("{}{:?} with {} bytes", t.dtype, t.dims, t.bytes.len()),
+        Value::Sequence(all) => format!("a sequence of {}", all.len()),
+        Value::Optional(_) => "an optional".into(),
+        Value::Map { keys, .. } => format!("a map of {}", keys.len()),
     }
 }
 
-fn shape_text(t: &TensorData) -> String {
-    format!("{}{:?}", t.dtype, t.dims)
+/// Whether a value is of a type, with these sizes of the symbols.
+fn fits(ty: &TensorType, v: &Value, symbols: &[Option<i64>]) -> bool {
+    let value = |s: Sym| symbols.get(s.index()).copied().flatten();
+    let Value::Tensor(t) = v else {
+        return v.is_of(ty);
+    };
+    let shape = match &ty.shape {
+        None => true,
+        Some(dims) => {
+            let mut pairs = dims.iter().zip(&t.dims);
+            dims.len() == t.dims.len() && pairs.all(|(d, found)| d.eval(&value) == Some(*found))
+        }
+    };
+    v.is_of(ty) && shape && well_formed(t)
+}
+
+/// The size of an axis of a value.
+fn size(v: Option<&Value>, axis: u32) -> Option<i64> {
+    v?.tensor()?.dims.get(axis as usize).copied()
 }
 
 /// Whether the bytes fit the shape.
@@ -208,7 +261,7 @@ fn well_formed(t: &TensorData) -> bool {
     }
 }
 
-fn bind_inputs(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<Option<i64>>, InterpError> {
+fn bind_inputs(graph: &Graph, inputs: &[Value]) -> Result<Vec<Option<i64>>, InterpError> {
     if inputs.len() != graph.inputs.len() {
         return Err(InterpError::InputCount {
             expected: graph.inputs.len(),
@@ -218,28 +271,15 @@ fn bind_inputs(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<Option<i64>>,
     let mut symbols = vec![None; graph.symbols.len()];
     for (s, data) in graph.symbols.iter() {
         if let SymbolOrigin::Input { input, axis } = data.origin {
-            let dims = inputs.get(input as usize).map(|t| &t.dims);
-            symbols[s.index()] = dims.and_then(|d| d.get(axis as usize)).copied();
+            symbols[s.index()] = size(inputs.get(input as usize), axis);
         }
     }
     for (v, data) in graph.inputs.iter().zip(inputs) {
-        let ty = graph.ty(*v);
-        let value = |s: Sym| symbols.get(s.index()).copied().flatten();
-        let shape_fits = match &ty.shape {
-            None => true,
-            Some(dims) => {
-                dims.len() == data.dims.len()
-                    && dims
-                        .iter()
-                        .zip(&data.dims)
-                        .all(|(d, found)| d.eval(&value) == Some(*found))
-            }
-        };
-        if ty.dtype != data.dtype || !shape_fits || !well_formed(data) {
+        if !fits(graph.ty(*v), data, &symbols) {
             return Err(InterpError::Input {
                 input: graph.values[*v].name.clone(),
-                expected: crate::verify::type_text(graph, ty),
-                found: format!("{} with {} bytes", shape_text(data), data.bytes.len()),
+                expected: crate::verify::type_text(graph, graph.ty(*v)),
+                found: shape_text(data),
             });
         }
     }
@@ -251,15 +291,14 @@ fn bind_inputs(graph: &Graph, inputs: &[TensorData]) -> Result<Vec<Option<i64>>,
 fn bind_outputs(
     graph: &Graph,
     n: NodeId,
-    results: &[TensorData],
+    results: &[Value],
     symbols: &mut [Option<i64>],
 ) -> Result<(), InterpError> {
     for (s, data) in graph.symbols.iter() {
         if let SymbolOrigin::Node { node, output, axis } = data.origin
             && node == n
         {
-            let dims = results.get(output as usize).map(|t| &t.dims);
-            symbols[s.index()] = dims.and_then(|d| d.get(axis as usize)).copied();
+            symbols[s.index()] = size(results.get(output as usize), axis);
         }
     }
     let outputs = &graph.nodes[n].outputs;
@@ -274,23 +313,11 @@ fn bind_outputs(
         });
     }
     for (output, (v, t)) in outputs.iter().zip(results).enumerate() {
-        let ty = graph.ty(*v);
-        let value = |s: Sym| symbols.get(s.index()).copied().flatten();
-        let fits = match &ty.shape {
-            None => true,
-            Some(dims) => {
-                dims.len() == t.dims.len()
-                    && dims
-                        .iter()
-                        .zip(&t.dims)
-                        .all(|(d, found)| d.eval(&value) == Some(*found))
-            }
-        };
-        if ty.dtype != t.dtype || !fits || !well_formed(t) {
+        if !fits(graph.ty(*v), t, symbols) {
             return Err(InterpError::Output {
                 node: node_place(graph, n),
                 output,
-                expected: crate::verify::type_text(graph, ty),
+                expected: crate::verify::type_text(graph, graph.ty(*v)),
                 found: shape_text(t),
             });
         }
@@ -302,10 +329,10 @@ fn bind_outputs(
 fn node_results(
     graph: &Graph,
     n: NodeId,
-    operands: &[Option<&TensorData>],
+    operands: &[Option<&Value>],
     symbols: &[Option<i64>],
     options: &Options,
-) -> Result<Vec<TensorData>, InterpError> {
+) -> Result<Vec<Value>, InterpError> {
     let node = || node_place(graph, n);
     let value = |s: Sym| symbols.get(s.index()).copied().flatten();
     let mut unknown = None;
@@ -319,8 +346,23 @@ fn node_results(
     if let Some(dim) = unknown {
         return Err(InterpError::Dim { node: node(), dim });
     }
+    if let Op::Region(inside) = &op {
+        return region::region(inside, (graph, n), operands, symbols, options);
+    }
+    let tensors: Option<Vec<Option<&TensorData>>> = operands
+        .iter()
+        .map(|v| match v {
+            None => Some(None),
+            Some(v) => v.tensor().map(Some),
+        })
+        .collect();
+    let all = |t: Vec<TensorData>| t.into_iter().map(Value::Tensor).collect();
     if let Op::Library(call) = &op {
-        return match options.library.and_then(|hook| hook(call, operands)) {
+        let hook = || {
+            let results = options.library?(call, tensors.as_deref()?)?;
+            Some(results.map(all))
+        };
+        return match containers::call(call, operands).or_else(hook) {
             Some(Ok(results)) => Ok(results),
             Some(Err(problem)) => Err(InterpError::Node {
                 node: node(),
@@ -332,7 +374,14 @@ fn node_results(
             }),
         };
     }
-    eval_op(&op, operands, options.most_elements).map_err(|e| match e {
+    let Some(operands) = tensors else {
+        return Err(InterpError::Node {
+            node: node(),
+            problem: "an operand is no tensor".into(),
+        });
+    };
+    let results = eval_op(&op, &operands, options.most_elements);
+    results.map(all).map_err(|e| match e {
         OpError::Infer(source) => InterpError::Infer {
             node: node(),
             source,
