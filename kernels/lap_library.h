@@ -88,6 +88,9 @@ int32_t lap_pick(
 int32_t lap_pick_blocks(
     lap_context *ctx, const lap_tensor *x, lap_tensor *out, int32_t rank, const int64_t *dims, const int64_t *from,
     int64_t n, int64_t block, int32_t node_id);
+/* Transforms the scores of one row: 0 none, 1 softmax, 2 logistic, 3 softmax over those that are not 0, 4 probit. */
+void lap_post_transform(double *scores, int64_t n, int post);
+
 /* Element e of a string tensor. */
 static inline lap_bytes lap_string(const lap_tensor *t, int64_t e) {
     const lapidary_strings *s = t->data;

@@ -150,19 +150,6 @@ static void walk_plain(const forest *f, const float *x, double *sums, uint8_t *s
     }
 }
 
-/* Newton's steps from a rough start. */
-static double inverse_erf(double y) {
-    const double pi = 3.14159265358979323846;
-    if (!(fabs(y) < 1)) return fabs(y) == 1 ? copysign(INFINITY, y) : NAN;
-    double l = log(1 - y * y), k = 2 / (pi * 0.147) + l / 2;
-    double x = copysign(sqrt(sqrt(k * k - l / 0.147) - k), y);
-    for (int i = 0; i < 4; i++) {
-        double slope = 2 / sqrt(pi) * exp(-x * x);
-        if (slope > 0) x -= (erf(x) - y) / slope;
-    }
-    return x;
-}
-
 static void finish_row(const forest *f, int64_t row, double *sums) {
     int64_t n = f->targets, best = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -171,19 +158,7 @@ static void finish_row(const forest *f, int64_t row, double *sums) {
     }
     for (int64_t i = 1; i < n; i++) best = sums[i] > sums[best] ? i : best;
     if (f->best) f->best[row] = best;
-    if (f->post == 2) {
-        for (int64_t i = 0; i < n; i++) sums[i] = 1 / (1 + exp(-sums[i]));
-    } else if (f->post == 4) {
-        for (int64_t i = 0; i < n; i++) sums[i] = sqrt(2.0) * inverse_erf(2 * sums[i] - 1);
-    } else if (f->post) { /* softmax; in the form 3 a score of 0 stays 0 and takes no part */
-        double most = -INFINITY, total = 0;
-        for (int64_t i = 0; i < n; i++) most = sums[i] > most ? sums[i] : most;
-        for (int64_t i = 0; i < n; i++) {
-            sums[i] = f->post == 3 && sums[i] == 0 ? 0 : exp(sums[i] - most);
-            total += sums[i];
-        }
-        for (int64_t i = 0; i < n; i++) sums[i] = total > 0 ? sums[i] / total : 0;
-    }
+    lap_post_transform(sums, n, (int)f->post);
     float *to = f->scores + row * n;
     for (int64_t i = 0; i < n; i++) to[i] = (float)sums[i];
 }

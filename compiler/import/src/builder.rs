@@ -177,6 +177,9 @@ impl Builder {
         let types: Vec<Option<&TensorType>> =
             inputs.iter().map(|i| i.map(|v| self.g.ty(v))).collect();
         let out = infer::output_types(&op, &types).map_err(|e| invalid(e.to_string()))?;
+        if self.reads_strings(&op, &inputs) {
+            return self.move_strings(&op, &inputs, out);
+        }
         let outs = self.push(op, inputs, out);
         self.fold(&outs);
         Ok(outs)
@@ -256,6 +259,16 @@ impl Builder {
             floats,
             strings: Vec::new(),
         };
+        self.library_call(call, inputs, outs)
+    }
+
+    /// The same with strings or tables in the record.
+    pub fn library_call(
+        &mut self,
+        call: LibraryCall,
+        inputs: Vec<Option<ValueId>>,
+        outs: Vec<LibOut>,
+    ) -> Vec<ValueId> {
         self.stated(Op::Library(call), inputs, outs)
     }
 
@@ -436,7 +449,16 @@ impl Builder {
             return Ok(v);
         }
         if from == DType::String || to == DType::String {
-            return Err(unsupported("casts from or to strings"));
+            let name = if to == DType::String {
+                "to_string"
+            } else {
+                "from_string"
+            };
+            let out = match &self.g.ty(v).shape {
+                Some(dims) => LibOut::fixed(to, dims.clone()),
+                None => LibOut::unranked(to),
+            };
+            return first(&self.library(name, vec![], vec![], vec![Some(v)], vec![out]));
         }
         if let Some(t) = self.g.constant(v)
             && t.len() <= 64

@@ -19,8 +19,10 @@ mod driver;
 mod error;
 mod known;
 mod ops;
+mod regex;
 mod regions;
 mod scope;
+mod strings;
 mod table;
 
 pub use error::{ErrorKind, ImportError, ImportErrors};

@@ -112,13 +112,16 @@ fn transform(post: PostTransform, scores: &mut [f64]) {
             }
         }
         PostTransform::Softmax | PostTransform::SoftmaxZero => {
-            // In the second form a score of 0 stays 0 and takes no part.
-            let counts = |s: f64| post == PostTransform::Softmax || s != 0.0;
+            // In the second form a score of 0 stays 0.
+            let zero = |s: f64| post == PostTransform::SoftmaxZero && s.abs() <= 1e-7;
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let e = |s: f64| if counts(s) { (s - max).exp() } else { 0.0 };
+            let e = |s: f64| match zero(s) {
+                true => s * (-max).exp(),
+                false => (s - max).exp(),
+            };
             let total: f64 = scores.iter().map(|s| e(*s)).sum();
             for s in scores {
-                *s = if total > 0.0 { e(*s) / total } else { 0.0 };
+                *s = if total != 0.0 { e(*s) / total } else { 0.5 };
             }
         }
         PostTransform::Probit => {

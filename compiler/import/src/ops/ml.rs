@@ -1,14 +1,11 @@
-//! Classical models and feature preparation of ai.onnx.ml, for numbers (not strings).
+//! Preparation of features of ai.onnx.ml.
 
-use lapidary_graph::op::ReduceKind;
+use lapidary_graph::op::{PadMode, ReduceKind};
 use lapidary_graph::{DType, Dim, Op, PwOp, Scalar, TensorData, ValueId};
 
-use crate::builder::f64s;
+use crate::builder::int_data;
 use crate::context::{Ctx, Outs, one};
-use crate::error::{Fail, invalid, unsupported};
-
-/// Keys up to which a label encoder is an expression.
-const MAX_KEYS: usize = 256;
+use crate::error::invalid;
 
 /// A constant f32 vector.
 fn vector(cx: &mut Ctx, v: &[f32]) -> ValueId {
@@ -66,37 +63,67 @@ pub(crate) fn binarizer(cx: &mut Ctx) -> Outs {
 pub(crate) fn imputer(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let t = cx.dtype(x);
-    let (old, new): (f64, Vec<f64>) = if t.is_float() {
+    let (old, new) = if t.is_float() {
         let new = cx.floats("imputed_value_floats")?.unwrap_or(&[]);
+        let new: Vec<f64> = new.iter().map(|v| *v as f64).collect();
         let old = cx.float("replaced_value_float", 0.0)? as f64;
-        (old, new.iter().map(|v| *v as f64).collect())
+        let new = crate::builder::data_of(t, vec![new.len() as i64], &new);
+        (Scalar::of(t, old), new)
     } else {
         let new = cx.ints("imputed_value_int64s")?.unwrap_or(&[]);
-        let old = cx.int("replaced_value_int64", 0)? as f64;
-        (old, new.iter().map(|v| *v as f64).collect())
+        let old = cx.int("replaced_value_int64", 0)?;
+        let old = match t {
+            DType::I64 => Scalar::i64(old),
+            _ => Scalar::of(t, old as f64),
+        };
+        (old, int_data(t, vec![new.len() as i64], new))
     };
     if new.is_empty() {
         return Err(invalid("the values to change to are missing"));
     }
-    let new = cx.numbers(t, vec![new.len() as i64], &new);
+    let missing = t.is_float() && old.to_f64().is_nan();
+    let new = cx.constant(new);
     one(cx.pw(&[x, new], |p, r| {
-        let hit = if old.is_nan() {
+        let hit = if missing {
             p.test(PwOp::IsNan, vec![r[0]])
         } else {
-            let k = p.number(old, t);
+            let k = p.constant(old);
             p.test(PwOp::Eq, vec![r[0], k])
         };
         p.select(hit, r[1], r[0])
     })?)
 }
 
-/// Columns side by side, as f32.
+/// Columns side by side, as f32; a vector is one row. Where widths are stated, an input is cut or
+/// filled with zeros.
 pub(crate) fn feature_vectorizer(cx: &mut Ctx) -> Outs {
+    let widths = cx.ints("inputdimensions")?.unwrap_or(&[]);
     let mut parts = Vec::new();
-    for v in cx.all_inputs()? {
+    for (i, v) in cx.all_inputs()?.into_iter().enumerate() {
         let v = cx.cast(v, DType::F32)?;
-        parts.push(match cx.rank(v)? {
+        let v = match cx.rank(v)? {
             1 => cx.unsqueeze(v, &[0])?,
+            2 => v,
+            n => return Err(invalid(format!("input {i} has rank {n}, expected 1 or 2"))),
+        };
+        let own = cx.dims(v)?[1].clone();
+        parts.push(match widths.get(i) {
+            Some(w) if own.as_const().is_some_and(|d| d != *w) => {
+                let (w, d) = (*w, own.as_const().unwrap_or(0));
+                if w < 0 {
+                    return Err(invalid(format!("a width of {w}")));
+                }
+                let v = cx.slice_axis(v, 1, Dim::Const(0), 1, Dim::Const(w.min(d)))?;
+                let after = vec![Dim::Const(0), Dim::Const((w - d).max(0))];
+                cx.emit1(
+                    Op::Pad {
+                        before: vec![Dim::Const(0); 2],
+                        after,
+                        mode: PadMode::Constant,
+                    },
+                    &[v],
+                )?
+            }
             _ => v,
         });
     }
@@ -117,179 +144,4 @@ pub(crate) fn array_feature_extractor(cx: &mut Ctx) -> Outs {
         .checked_sub(1)
         .ok_or_else(|| invalid("a scalar input"))?;
     one(cx.emit1(Op::Gather { axis }, &[x, i])?)
-}
-
-/// Values by keys: a chain of choices, the last equal key wins.
-pub(crate) fn label_encoder(cx: &mut Ctx) -> Outs {
-    let x = cx.input(0)?;
-    if cx.opset < 2 || cx.has("keys_strings") || cx.has("values_strings") {
-        return Err(unsupported("labels that are strings"));
-    }
-    let keys = side(cx, "keys")?;
-    let (values, to) = match side(cx, "values")? {
-        Some((v, t)) => (v, t),
-        None => return Err(invalid("the values are missing")),
-    };
-    let Some((keys, _)) = keys else {
-        return Err(invalid("the keys are missing"));
-    };
-    if keys.len() != values.len() {
-        return Err(invalid(format!(
-            "{} keys, {} values",
-            keys.len(),
-            values.len()
-        )));
-    }
-    if keys.len() > MAX_KEYS {
-        return Err(unsupported(format!(
-            "{} keys (expected {MAX_KEYS} at most)",
-            keys.len()
-        )));
-    }
-    let default = match cx.tensor("default_tensor")? {
-        Some(t) => f64s(&t).and_then(|v| v.first().copied()),
-        None if to.is_float() => Some(cx.float("default_float", -0.0)? as f64),
-        None => Some(cx.int("default_int64", -1)? as f64),
-    };
-    let default = default.ok_or_else(|| unsupported("a default that is a string"))?;
-    let t = cx.dtype(x);
-    one(cx.pw(&[x], |p, r| {
-        let mut y = p.number(default, to);
-        for (k, v) in keys.iter().zip(&values) {
-            let hit = if k.is_nan() {
-                p.test(PwOp::IsNan, vec![r[0]])
-            } else {
-                let k = p.number(*k, t);
-                p.test(PwOp::Eq, vec![r[0], k])
-            };
-            let v = p.number(*v, to);
-            y = p.select(hit, v, y);
-        }
-        y
-    })?)
-}
-
-/// Numbers of `keys_*` or `values_*`, with their type.
-fn side(cx: &Ctx, name: &str) -> Result<Option<(Vec<f64>, DType)>, Fail> {
-    if let Some(v) = cx.floats(&format!("{name}_floats"))? {
-        let v = v.iter().map(|x| *x as f64).collect();
-        return Ok(Some((v, DType::F32)));
-    }
-    if let Some(v) = cx.ints(&format!("{name}_int64s"))? {
-        let v = v.iter().map(|x| *x as f64).collect();
-        return Ok(Some((v, DType::I64)));
-    }
-    match cx.tensor(&format!("{name}_tensor"))? {
-        None => Ok(None),
-        Some(t) => match f64s(&t) {
-            Some(v) => Ok(Some((v, t.dtype))),
-            None => Err(unsupported("labels that are strings")),
-        },
-    }
-}
-
-/// A row of zeros with a one at the category.
-pub(crate) fn one_hot_encoder(cx: &mut Ctx) -> Outs {
-    let x = cx.input(0)?;
-    let Some(cats) = cx.ints("cats_int64s")?.filter(|c| !c.is_empty()) else {
-        return Err(unsupported("categories that are strings"));
-    };
-    if !cx.flag("zeros", true)? {
-        return Err(unsupported(
-            "attribute 'zeros' is 0 (fail for other categories)",
-        ));
-    }
-    let x = cx.cast(x, DType::I64)?;
-    let rank = cx.rank(x)?;
-    let x = cx.unsqueeze(x, &[rank])?;
-    let cats = cx.int_vector(cats);
-    one(cx.pw(&[x, cats], |p, r| {
-        let hit = p.test(PwOp::Eq, vec![r[0], r[1]]);
-        p.cast(hit, DType::F32)
-    })?)
-}
-
-/// `x wᵀ + b`; `targets` rows of coefficients.
-fn linear(cx: &mut Ctx, targets: i64) -> Result<ValueId, Fail> {
-    let x = cx.input(0)?;
-    let x = cx.cast(x, DType::F32)?;
-    let x = match cx.rank(x)? {
-        1 => cx.unsqueeze(x, &[0])?,
-        _ => x,
-    };
-    let w = cx.floats("coefficients")?.unwrap_or(&[]);
-    let n = w.len() as i64;
-    if targets < 1 || n % targets != 0 {
-        return Err(invalid(format!("{n} coefficients for {targets} targets")));
-    }
-    let w = cx.constant(TensorData::from_f32(vec![targets, n / targets], w));
-    let labels = (vec![b'n', b'k'], vec![b'c', b'k'], vec![b'n', b'c']);
-    let y = cx.contract(x, w, labels)?;
-    match cx.floats("intercepts")? {
-        Some(b) if !b.is_empty() => {
-            let b = vector(cx, b);
-            cx.bin(PwOp::Add, y, b)
-        }
-        _ => Ok(y),
-    }
-}
-
-fn post(cx: &mut Ctx, y: ValueId) -> Result<ValueId, Fail> {
-    let names = ["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"];
-    match cx.choice("post_transform", "NONE", &names)? {
-        0 => Ok(y),
-        1 => super::softmax::along(cx, y, 1, false),
-        2 => cx.un(PwOp::Sigmoid, y),
-        i => Err(unsupported(format!("post_transform {}", names[i]))),
-    }
-}
-
-pub(crate) fn linear_regressor(cx: &mut Ctx) -> Outs {
-    let targets = cx.int("targets", 1)?;
-    let y = linear(cx, targets)?;
-    one(post(cx, y)?)
-}
-
-pub(crate) fn linear_classifier(cx: &mut Ctx) -> Outs {
-    let Some(labels) = cx.ints("classlabels_ints")?.filter(|l| !l.is_empty()) else {
-        return Err(unsupported("class labels that are strings"));
-    };
-    // One row of coefficients decides between two classes.
-    let rows = match cx.floats("intercepts")? {
-        Some(b) if !b.is_empty() => b.len() as i64,
-        _ => labels.len() as i64,
-    };
-    let mut scores = linear(cx, rows)?;
-    if rows == 1 && labels.len() == 2 {
-        let minus = cx.un(PwOp::Neg, scores)?;
-        scores = cx.concat(&[minus, scores], 1)?;
-    }
-    let raw = scores;
-    let scores = post(cx, raw)?;
-    let label = if rows == 1 && labels.len() != 2 {
-        let limit = if cx.choice("post_transform", "NONE", &["NONE"]).is_ok() {
-            0.0
-        } else {
-            0.5
-        };
-        let first = labels[0];
-        let v = cx.squeeze(scores, &[1])?;
-        cx.pw(&[v], |p, r| {
-            let k = p.number(limit, DType::F32);
-            let hit = p.test(PwOp::Ge, vec![r[0], k]);
-            let (a, b) = (p.constant(Scalar::i64(first)), p.constant(Scalar::i64(0)));
-            p.select(hit, a, b)
-        })?
-    } else {
-        let op = Op::ArgReduce {
-            max: true,
-            axis: 1,
-            keep: false,
-            last: false,
-        };
-        let at = cx.emit1(op, &[raw])?;
-        let labels = cx.int_vector(labels);
-        cx.emit1(Op::Gather { axis: 0 }, &[labels, at])?
-    };
-    Ok(vec![Some(label), Some(scores)])
 }

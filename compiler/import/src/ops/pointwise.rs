@@ -67,6 +67,9 @@ pub(crate) fn binary(cx: &mut Ctx) -> Outs {
         _ => return Err(unsupported("this operator is not implemented")),
     };
     same_type(cx, &[a, b])?;
+    if op == PwOp::Eq && cx.dtype(a) == DType::String {
+        return super::strings::equal(cx);
+    }
     let b = old_broadcast(cx, a, b)?;
     one(cx.pw(&[a, b], |p, r| {
         if test {
@@ -343,7 +346,9 @@ pub(crate) fn is_inf(cx: &mut Ctx) -> Outs {
 /// A choice an element.
 pub(crate) fn where_(cx: &mut Ctx) -> Outs {
     let (c, x, y) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
-    same_type(cx, &[x, y])?;
+    if same_type(cx, &[x, y])? == DType::String {
+        return super::strings::where_(cx);
+    }
     one(cx.pw(&[c, x, y], |p, r| p.select(r[0], r[1], r[2]))?)
 }
 

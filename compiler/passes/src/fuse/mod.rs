@@ -16,7 +16,7 @@ mod row;
 
 use crate::order;
 use crate::remark::{Remark, Remarks};
-use lapidary_graph::{Dim, Graph, Group, GroupKind, Groups, NodeId, Op, ValueId};
+use lapidary_graph::{DType, Dim, Graph, Group, GroupKind, Groups, NodeId, Op, ValueId};
 
 /// Forms the groups, in an order in which they can run; those of bodies as well.
 pub fn fuse(graph: &Graph) -> (Groups, Vec<Remark>) {
@@ -134,13 +134,13 @@ impl<'g> Former<'g> {
     fn is_pointwise(&self, n: NodeId) -> bool {
         matches!(self.op(n), Op::Pointwise { .. }) && self.ranked(n)
     }
-    /// Whether all types of a node have a rank: fusion passes the others by.
+    /// Whether all types of a node have a rank and a fixed width: fusion passes the others by.
     fn ranked(&self, n: NodeId) -> bool {
         let node = &self.graph.nodes[n];
         let values = node.inputs.iter().flatten().chain(&node.outputs);
         values
             .into_iter()
-            .all(|v| self.graph.ty(*v).shape.is_some())
+            .all(|v| self.graph.ty(*v).shape.is_some() && self.graph.ty(*v).dtype != DType::String)
     }
     fn free(&self, n: NodeId) -> bool {
         self.group[n.0 as usize].is_none()
