@@ -298,36 +298,40 @@ pub fn drop_inputs(body: &mut Body, own: usize) -> bool {
     if keep.iter().all(|k| *k) {
         return false;
     }
+    let kept: Vec<usize> = (0..n).filter(|i| keep[*i]).collect();
+    select_inputs(body, &kept);
+    true
+}
+
+/// Gives a body those of its inputs that stand at these positions, in this order. What is left out must
+/// not be read, and another input must give the symbols in use that it gives.
+pub fn select_inputs(body: &mut Body, positions: &[usize]) {
     let graph = &mut body.graph;
-    let mut kept = keep.iter();
-    graph.inputs.retain(|_| kept.next() == Some(&true));
-    let mut kept = keep.iter();
-    body.args.retain(|_| kept.next() == Some(&true));
+    let inputs: Vec<ValueId> = positions.iter().map(|i| graph.inputs[*i]).collect();
+    body.args = positions.iter().map(|i| body.args[*i]).collect();
+    graph.inputs = inputs;
     for (i, v) in graph.inputs.iter().enumerate() {
         graph.values[*v].def = Def::Input(i as u32);
     }
-    let number = |input: u32| keep.iter().take(input as usize).filter(|k| **k).count() as u32;
     for s in graph.symbols.keys() {
         let SymbolOrigin::Input { input, axis } = graph.symbols[s].origin else {
             continue;
         };
-        graph.symbols[s].origin = if keep.get(input as usize) == Some(&true) {
-            let input = number(input);
-            SymbolOrigin::Input { input, axis }
-        } else {
-            let other = graph.inputs.iter().enumerate().find_map(|(i, v)| {
+        let own = positions.iter().position(|p| *p == input as usize);
+        let own = own.map(|i| (i as u32, axis));
+        let bearer = own.or_else(|| {
+            graph.inputs.iter().enumerate().find_map(|(i, v)| {
                 let axis = graph.dims(*v).iter().position(|d| *d == Dim::from(s))?;
                 Some((i as u32, axis as u32))
-            });
-            match other {
-                Some((input, axis)) => SymbolOrigin::Input { input, axis },
-                None => SymbolOrigin::Node {
-                    node: NodeId(u32::MAX),
-                    output: 0,
-                    axis: 0,
-                },
-            }
+            })
+        });
+        graph.symbols[s].origin = match bearer {
+            Some((input, axis)) => SymbolOrigin::Input { input, axis },
+            None => SymbolOrigin::Node {
+                node: NodeId(u32::MAX),
+                output: 0,
+                axis: 0,
+            },
         };
     }
-    true
 }

@@ -99,7 +99,9 @@ fn run(g: &Graph, dir: &Path) -> Result<Option<String>, String> {
         if !set.exists() {
             break;
         }
-        let (inputs, expected) = (tensors(&set, "input")?, tensors(&set, "output")?);
+        let (mut inputs, expected) = (tensors(&set, "input")?, tensors(&set, "output")?);
+        let defaults = (inputs.len()..g.inputs.len()).map_while(|i| g.default_of(i));
+        inputs.extend(defaults.cloned());
         let found = match interp::run(g, &inputs) {
             Ok(f) => f,
             Err(interp::InterpError::Unsupported { library, .. }) => {

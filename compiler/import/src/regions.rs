@@ -20,7 +20,7 @@ use crate::context::axis;
 use crate::dims::at_least_0;
 use crate::driver::{Import, MAX_DEPTH};
 use crate::error::{Fail, invalid, unsupported};
-use crate::ops::sequence;
+use crate::ops::{optional, sequence};
 use crate::scope::{Border, Found, Scope, Slot};
 
 /// A node that runs graphs.
@@ -401,8 +401,9 @@ impl<'m> Import<'m> {
             )));
         }
         let places: Vec<LibOut> = initial.iter().map(|v| stated(&self.b, *v)).collect();
+        let mut unwrapped = vec![false; carried];
         let made = self.widened(places, carried, (2, 1), |im, places| {
-            im.loop_body(graph, at.name, places, scope)
+            im.loop_body(graph, at.name, places, &mut unwrapped, scope)
         })?;
         let Some((made, places)) = made else {
             return Ok(Vec::new());
@@ -428,7 +429,12 @@ impl<'m> Import<'m> {
         operands.extend(initial.iter().map(|v| Some(*v)));
         let names = vec![graph.output.iter().map(|o| o.name.clone()).collect()];
         let kind = RegionKind::Loop { carried };
-        let made = self.region_node(kind, vec![made], &names, operands, outs);
+        let mut made = self.region_node(kind, vec![made], &names, operands, outs);
+        for (v, unwrap) in made.iter_mut().zip(unwrapped) {
+            if unwrap {
+                *v = optional::unwrap(&mut self.b, *v)?;
+            }
+        }
         Ok(made.into_iter().map(Some).collect())
     }
 
@@ -438,6 +444,7 @@ impl<'m> Import<'m> {
         graph: &'m GraphProto,
         prefix: &str,
         places: &[LibOut],
+        unwrapped: &mut [bool],
         scope: &mut Scope<'m>,
     ) -> Option<Made> {
         self.open(&graph.name);
@@ -469,7 +476,21 @@ impl<'m> Import<'m> {
             let v = self.own_input(&info.name, place);
             inner.values.insert(&info.name, Some(v));
         }
-        let outs = self.inside(scope, inner, |im, scope| im.subgraph(graph, scope));
+        let mut outs = self.inside(scope, inner, |im, scope| im.subgraph(graph, scope));
+        // A body may take an optional and give what is in one; it is handed on as an optional.
+        self.b.start(prefix.to_string(), prefix.to_string());
+        let carried = outs.iter_mut().flatten().skip(1);
+        for ((v, place), unwrapped) in carried.zip(places).zip(unwrapped) {
+            let ty = self.b.g.ty(*v);
+            *unwrapped = place.containers.first() == Some(&Container::Optional)
+                && place.containers.get(1..) == Some(ty.containers.as_slice());
+            if *unwrapped {
+                match optional::wrap(&mut self.b, *v) {
+                    Ok(wrapped) => *v = wrapped,
+                    Err(f) => self.fail_value(prefix, f),
+                }
+            }
+        }
         let made = self.close(outs.clone().unwrap_or_default());
         outs.map(|_| made)
     }

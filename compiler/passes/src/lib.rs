@@ -18,6 +18,7 @@ pub mod movement;
 pub mod order;
 pub mod pipeline;
 pub mod pointwise;
+pub mod regions;
 pub mod remark;
 pub mod rewrite;
 pub mod siblings;

@@ -40,6 +40,7 @@ const CANONICAL: Stage = Stage {
         pass!(fold),
         pass!(pointwise),
         pass!(views),
+        pass!(regions),
         pass!(cse),
         pass!(dce),
     ],

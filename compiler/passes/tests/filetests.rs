@@ -85,6 +85,12 @@ fn inputs(graph: &Graph) -> Vec<TensorData> {
                 let ints: Vec<i64> = values.iter().map(|v| (*v * 2.0) as i64).collect();
                 TensorData::from_i64(dims, &ints)
             }
+            DType::Bool => TensorData {
+                dtype: DType::Bool,
+                dims,
+                bytes: values.iter().map(|v| u8::from(*v < 0.5)).collect(),
+                strings: Vec::new(),
+            },
             t => panic!("no inputs of type {t}"),
         });
     }

@@ -1,11 +1,11 @@
 //! Optionals: a value that may be there. What is known while importing needs no call.
 
-use lapidary_graph::{Container, DType, Dim};
+use lapidary_graph::{Container, DType, Dim, TensorType, ValueId};
 
-use crate::builder::{LibOut, first};
+use crate::builder::{Builder, LibOut, first};
 use crate::containers::{Element, value_type};
 use crate::context::{Ctx, Outs, one};
-use crate::error::invalid;
+use crate::error::{Fail, invalid};
 use crate::ops::sequence::taken;
 
 /// The number by which kernels know what is inside.
@@ -21,30 +21,43 @@ fn kind(containers: &[Container]) -> i64 {
 /// Library `optional`. Inputs: what is inside, or none. Ints: its kind (0 tensor, 1 sequence,
 /// 3 map), the element type of its tensors.
 pub(crate) fn optional(cx: &mut Ctx) -> Outs {
-    let inside = cx.opt(0);
-    let (ty, element) = match inside {
-        Some(v) => {
-            let ty = cx.g.ty(v).clone();
-            let element = match ty.is_tensor() {
-                true => Element::of(&ty),
-                false => cx.containers.element(v),
-            };
-            (ty, element)
+    if let Some(v) = cx.opt(0) {
+        return one(wrap(cx, v)?);
+    }
+    match cx.type_attr("type")? {
+        Some(ty) => {
+            let (ty, element) = value_type(ty)?;
+            one(call(cx, None, &ty, element)?)
         }
-        None => match cx.type_attr("type")? {
-            Some(ty) => value_type(ty)?,
-            None => return Err(invalid("neither a value nor a type")),
-        },
+        None => Err(invalid("neither a value nor a type")),
+    }
+}
+
+/// An optional with this in it.
+pub(crate) fn wrap(b: &mut Builder, v: ValueId) -> Result<ValueId, Fail> {
+    let ty = b.g.ty(v).clone();
+    let element = match ty.is_tensor() {
+        true => Element::of(&ty),
+        false => b.containers.element(v),
     };
+    call(b, Some(v), &ty, element)
+}
+
+fn call(
+    b: &mut Builder,
+    inside: Option<ValueId>,
+    ty: &TensorType,
+    element: Element,
+) -> Result<ValueId, Fail> {
     if ty.containers.contains(&Container::Optional) {
         return Err(invalid("an optional of an optional"));
     }
     let outer = ty.inside(Container::Optional);
     let ints = vec![kind(&ty.containers), ty.dtype as i64];
     let out = LibOut::inside(outer.dtype, outer.containers, element);
-    let made = first(&cx.library("optional", ints, vec![], vec![inside], vec![out]))?;
-    cx.containers.set_optional(made, inside);
-    one(made)
+    let made = first(&b.library("optional", ints, vec![], vec![inside], vec![out]))?;
+    b.containers.set_optional(made, inside);
+    Ok(made)
 }
 
 /// Library `optional_has`. Inputs: an optional. Output: a bool scalar. Other values are there.
@@ -82,12 +95,11 @@ pub(crate) fn get(cx: &mut Ctx) -> Outs {
         Some(None) => return Err(invalid("there is nothing in the optional")),
         None => {}
     }
-    let out = taken(&ty, &cx.containers.element(v));
-    one(first(&cx.library(
-        "optional_get",
-        vec![],
-        vec![],
-        vec![Some(v)],
-        vec![out],
-    ))?)
+    one(unwrap(cx, v)?)
+}
+
+/// What is in an optional.
+pub(crate) fn unwrap(b: &mut Builder, v: ValueId) -> Result<ValueId, Fail> {
+    let out = taken(b.g.ty(v), &b.containers.element(v));
+    first(&b.library("optional_get", vec![], vec![], vec![Some(v)], vec![out]))
 }
