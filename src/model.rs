@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lapidary_onnx::ModelFile;
-use lapidary_onnx::checker;
 use lapidary_onnx::proto::tensor_shape_proto::dimension;
 use lapidary_onnx::proto::{ValueInfoProto, type_proto};
 use lapidary_runtime::{DType, Dim, Tensor, ValueInfo};
 
 use crate::files::tensor_of_view;
 use crate::operator::Target;
-use crate::{Compiled, Error, Faults, Options, pipeline};
+use crate::{Compiled, Error, Options, pipeline};
 
 /// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
 type Declared = (String, Result<ValueInfo, String>);
@@ -155,11 +154,16 @@ impl Model {
 
     /// Everything that stands in the way of compiling: all faults of the file, or all nodes that cannot be imported.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
-        self.file.verify_unchanged()?;
-        pipeline::sound(self, checker::check(&self.file).map_err(Faults))?;
+        pipeline::faultless(self, options, false)?;
         self.require_tensors()?;
         pipeline::import(self, options, Target::Memory)?;
         Ok(())
+    }
+
+    /// As [`Model::check`], and as strict as ONNX's own checker with shape inference: types of inputs and outputs must
+    /// have a shape, and shapes that the model states must be those that follow from its nodes.
+    pub fn validate(&self, options: &Options) -> Result<(), Error> {
+        pipeline::validate(self, options)
     }
 
     /// Compiles into memory.

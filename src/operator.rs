@@ -133,6 +133,18 @@ impl Operators {
         self.all.iter().map(name).collect()
     }
 
+    /// Whether one has this domain and name.
+    pub fn contains(&self, domain: &str, name: &str) -> bool {
+        let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        self.all.iter().any(|e| {
+            let (its, called) = match e {
+                Entry::Rust(o) => (o.operator.domain(), o.operator.name()),
+                Entry::C(o) => (o.domain.as_str(), o.name.as_str()),
+            };
+            called == name && (its == domain || default(its) && default(domain))
+        })
+    }
+
     /// What the importer types nodes with.
     pub(crate) fn for_import(&self, target: Target) -> Vec<Arc<dyn CustomOperator>> {
         let entry = |e: &Entry| -> Arc<dyn CustomOperator> {

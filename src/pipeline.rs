@@ -18,14 +18,43 @@ use lapidary_runtime::ModelCode;
 use crate::operator::Target;
 use crate::{Error, Faults, Model, Options};
 
-/// The graph as the importer makes it.
-pub fn import(model: &Model, options: &Options, target: Target) -> Result<Graph, Error> {
+/// What [`Model::validate`] asks for, beyond what a compilation needs.
+pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
+    faultless(model, options, true)?;
+    model.require_tensors()?;
     let import = ImportOptions {
+        // With other dims than the model's its own say nothing.
+        strict: !options.symbolic && options.dims.is_empty(),
+        ..import_options(model, options, Target::Memory)
+    };
+    sound(model, lapidary_import::import(model.file(), &import))?;
+    Ok(())
+}
+
+/// Runs the checker.
+pub fn faultless(model: &Model, options: &Options, full: bool) -> Result<(), Error> {
+    model.file().verify_unchanged()?;
+    let own = |domain: &str, name: &str| options.operators.contains(domain, name);
+    let rules = checker::Rules { full, own: &own };
+    sound(
+        model,
+        checker::check_by(model.file(), &rules).map_err(Faults),
+    )
+}
+
+fn import_options(model: &Model, options: &Options, target: Target) -> ImportOptions {
+    ImportOptions {
         symbolic: options.symbolic,
         dims: options.dims.clone(),
         fix_defaults: model.has_fixed_defaults(),
+        strict: false,
         operators: options.operators.for_import(target),
-    };
+    }
+}
+
+/// The graph as the importer makes it.
+pub fn import(model: &Model, options: &Options, target: Target) -> Result<Graph, Error> {
+    let import = import_options(model, options, target);
     let mut graph = sound(model, lapidary_import::import(model.file(), &import))?;
     graph.name = model.name();
     Ok(graph)
@@ -63,8 +92,7 @@ pub fn lower(graph: Graph, groups: &Groups) -> Result<Program, Error> {
 /// All stages up to a lowered program, the checker first. Files that were cut short since they were opened are an
 /// error, before anything reads them and again before the program's weights are packed.
 pub fn program(model: &Model, options: &Options, target: Target) -> Result<Program, Error> {
-    model.file().verify_unchanged()?;
-    sound(model, checker::check(model.file()).map_err(Faults))?;
+    faultless(model, options, false)?;
     model.require_tensors()?;
     let mut graph = import(model, options, target)?;
     sound(model, optimize(&mut graph, options))?;

@@ -45,7 +45,7 @@ impl Check {
             )));
         }
         let model = self.compile.load(&self.path)?;
-        model.check(&options)?;
+        model.validate(&options)?;
         print(&format!("{}: sound\n", self.path.display()))
     }
 

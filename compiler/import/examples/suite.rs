@@ -139,6 +139,7 @@ fn main() {
         operators: Vec::new(),
         symbolic: flag("--symbolic"),
         dims: Vec::new(),
+        strict: false,
         fix_defaults: false,
     };
     let (mut good, mut unsupported, mut invalid) = (0, 0, 0);

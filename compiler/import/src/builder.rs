@@ -15,6 +15,7 @@ use lapidary_graph::{
 };
 
 use crate::containers::{Containers, Element};
+use crate::context::same;
 use crate::error::{Fail, invalid, unsupported};
 
 /// Elements up to which the contents of an integer tensor are tracked.
@@ -629,6 +630,8 @@ impl Builder {
         if ra < 2 || rb < 2 || batch > 20 {
             return Err(invalid(format!("operands of rank {ra} and {rb}")));
         }
+        let (da, db) = (self.dims(a)?, self.dims(b)?);
+        same("the inner dimensions", &da[ra - 1], &db[rb - 2])?;
         let label = |i: usize| b'a' + i as u8;
         let (m, n, k) = (label(batch), label(batch + 1), label(batch + 2));
         let mut la: Vec<u8> = (batch + 2 - ra..batch).map(label).collect();

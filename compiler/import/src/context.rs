@@ -108,6 +108,16 @@ impl<'m> Ctx<'_, 'm> {
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, Fail> {
         Ok(self.int(name, default as i64)? != 0)
     }
+    /// Whether axes stay; compared with 1 by ONNX, and so no other number than 0 is taken for it.
+    pub fn keepdims(&self) -> Result<bool, Fail> {
+        match self.int("keepdims", 1)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(invalid(format!(
+                "attribute 'keepdims' is {other}, expected 0 or 1"
+            ))),
+        }
+    }
     pub fn float(&self, name: &str, default: f32) -> Result<f32, Fail> {
         Ok(self.attr(name, FLOAT)?.map_or(default, |a| a.f))
     }
@@ -179,6 +189,38 @@ impl<'m> Ctx<'_, 'm> {
             .list(name, i)?
             .map(|l| l.and_then(|l| l.iter().map(Dim::as_const).collect())))
     }
+}
+
+/// Fails if two dimensions are certain to differ.
+pub(crate) fn same(what: &str, a: &Dim, b: &Dim) -> Result<(), Fail> {
+    if a.equals(b) == Some(false) {
+        return Err(invalid(format!(
+            "{what} are {a} and {b}, expected the same"
+        )));
+    }
+    Ok(())
+}
+
+/// Fails unless a value broadcasts to these dimensions and leaves them as they are.
+pub(crate) fn broadcasts_to(what: &str, from: &[Dim], to: &[Dim]) -> Result<(), Fail> {
+    let fits = from.len() <= to.len()
+        && from
+            .iter()
+            .rev()
+            .zip(to.iter().rev())
+            .all(|(a, b)| a.is_const(1) || a.equals(b) != Some(false));
+    if fits {
+        return Ok(());
+    }
+    let text = |dims: &[Dim]| {
+        let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
+        dims.join(", ")
+    };
+    Err(invalid(format!(
+        "{what} of dimensions [{}] does not broadcast to [{}]",
+        text(from),
+        text(to)
+    )))
 }
 
 /// An axis counted from the front.

@@ -19,7 +19,7 @@ use crate::context::{Ctx, dtype, tensor_data};
 use crate::error::{Fail, ImportError, ImportErrors, invalid, unsupported};
 use crate::regions::RegionNode;
 use crate::scope::{Border, Found, Scope, Slot};
-use crate::{DimSetting, ImportOptions, containers, custom, known, table};
+use crate::{DimSetting, ImportOptions, containers, custom, declared, known, table};
 
 /// Functions and branches nest no deeper.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -76,6 +76,9 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         scope.opsets.insert("", 1);
     }
     let graph = model.graph();
+    if options.strict {
+        scope.declared = declared::inner(graph);
+    }
     im.initializers(graph, &mut scope);
     im.inputs(graph, &mut scope);
     im.defaults(&scope);
@@ -140,6 +143,13 @@ impl<'m> Import<'m> {
         let mut symbols: HashMap<String, Sym> = HashMap::new();
         for info in &graph.input {
             if let Some(slot) = scope.values.get(info.name.as_str()) {
+                let shape = declared::shape(info).filter(|_| self.options.strict);
+                if let (Some(v), Some(shape)) = (*slot, shape)
+                    && let Err(f) = declared::compare(&self.b.g, v, shape)
+                {
+                    self.fail_value(&info.name, f);
+                    continue;
+                }
                 // An initializer of the same name.
                 match slot {
                     Some(v) if !self.initializers_are_constants() => {
@@ -273,7 +283,15 @@ impl<'m> Import<'m> {
     fn outputs(&mut self, graph: &'m GraphProto, scope: &Scope<'m>) {
         for info in &graph.output {
             match scope.values.get(info.name.as_str()) {
-                Some(Some(v)) => self.b.g.outputs.push((info.name.clone(), *v)),
+                Some(Some(v)) => {
+                    self.b.g.outputs.push((info.name.clone(), *v));
+                    let shape = declared::shape(info).filter(|_| self.options.strict);
+                    if let Some(shape) = shape
+                        && let Err(f) = declared::compare(&self.b.g, *v, shape)
+                    {
+                        self.fail_value(&info.name, f);
+                    }
+                }
                 // Reported where it broke.
                 Some(None) => {}
                 None => {
@@ -324,6 +342,12 @@ impl<'m> Import<'m> {
                     continue;
                 }
                 let slot = outs.get(i).copied().flatten();
+                if let Some(v) = slot
+                    && let Some(shape) = scope.declared.get(o.as_str())
+                    && let Err(f) = declared::compare(&self.b.g, v, shape)
+                {
+                    self.fail_value(o, f);
+                }
                 if let Some(v) = slot {
                     self.b.rename(v, since, &format!("{}{o}", scope.prefix));
                 }

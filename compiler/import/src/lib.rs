@@ -14,6 +14,7 @@ mod builder;
 mod containers;
 mod context;
 pub mod custom;
+mod declared;
 mod dims;
 mod driver;
 mod error;
@@ -48,6 +49,8 @@ pub struct ImportOptions {
     pub dims: Vec<(String, DimSetting)>,
     /// Initializers that are inputs too are constants, not defaults of those inputs.
     pub fix_defaults: bool,
+    /// Refuses a model whose outputs and inner values are not of the shapes that it states for them.
+    pub strict: bool,
     /// Operators of the application; they come before those that are known here.
     pub operators: Vec<Arc<dyn custom::CustomOperator>>,
 }

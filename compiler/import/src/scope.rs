@@ -12,6 +12,7 @@ use lapidary_graph::{DType, Dim, Sym, SymbolOrigin, TensorType, ValueId};
 use lapidary_onnx::proto::AttributeProto;
 
 use crate::builder::{Builder, LibOut, int_data};
+use crate::declared::Declared;
 
 /// A value of a scope; `None` is one that an earlier error left unmade.
 pub(crate) type Slot = Option<ValueId>;
@@ -28,6 +29,8 @@ pub(crate) struct Scope<'m> {
     /// A function's inputs that the call leaves out.
     pub absent: HashSet<&'m str>,
     pub in_function: bool,
+    /// Shapes that nodes' outputs must have; empty where they are hints.
+    pub declared: Declared<'m>,
     /// The level of the graph that its values live in.
     pub level: usize,
     /// What a subgraph sees besides its own names.

@@ -251,6 +251,7 @@ fn input_dimensions_follow_the_options() {
             operators: Vec::new(),
             symbolic,
             dims: dims.iter().map(|(n, s)| (n.to_string(), *s)).collect(),
+            strict: false,
             fix_defaults: false,
         };
         graph_with(&m, &options).map(|g| {

@@ -4,7 +4,7 @@
 use lapidary_graph::{Dim, PwBuilder, PwOp, PwRef};
 
 use super::pointwise::in_f32;
-use crate::context::{Ctx, Outs, one};
+use crate::context::{Ctx, Outs, broadcasts_to, one};
 use crate::error::{Fail, unsupported};
 
 /// Parameters of the function, as ONNX defaults them.
@@ -207,6 +207,7 @@ pub(crate) fn prelu(cx: &mut Ctx) -> Outs {
     } else {
         slope
     };
+    broadcasts_to("the slope", &cx.dims(slope)?, &cx.dims(x)?)?;
     one(cx.pw(&[x, slope], |p, r| {
         let zero = p.number(0.0, t);
         let s = p.bin(PwOp::Mul, r[1], r[0]);

@@ -6,7 +6,7 @@ use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 use super::activation::swish;
 use super::pointwise::in_f32;
 use crate::builder::first;
-use crate::context::{Ctx, Outs, one};
+use crate::context::{Ctx, Outs, one, same};
 use crate::dims::at_least_0;
 use crate::error::{Fail, invalid, unsupported};
 
@@ -35,7 +35,6 @@ impl Shape {
         let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, Fail> {
             match cx.ints(name)? {
                 None => Ok(vec![default; len]),
-                Some([]) => Ok(vec![default; len]),
                 Some(v) if v.len() == len => Ok(v.to_vec()),
                 Some(v) => Err(invalid(format!(
                     "attribute '{name}' has {} entries, expected {len}",
@@ -120,7 +119,7 @@ fn sizes(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<(Vec<Dim>, Vec<i64>), F
     }
     let space = dims[2..].to_vec();
     let kernel = match cx.ints("kernel_shape")? {
-        Some(k) if !k.is_empty() => k.to_vec(),
+        Some(k) => k.to_vec(),
         _ => {
             let k = cx.dims(w)?;
             let k: Option<Vec<i64>> = k.iter().skip(2).map(Dim::as_const).collect();
@@ -235,7 +234,25 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
     ) else {
         return Err(unsupported("weights whose size is known at run time only"));
     };
+    same(
+        "the channels of the input and the weights",
+        &dims[1],
+        &Dim::Const(channels),
+    )?;
     let past = Dim::Const(k - 1);
+    if let Some(s) = state {
+        let state = cx.dims(s)?;
+        let expected = [dims[0].clone(), dims[1].clone(), past.clone()];
+        if state.len() != 3 {
+            return Err(invalid(format!(
+                "a state of rank {}, expected 3",
+                state.len()
+            )));
+        }
+        for (a, b) in state.iter().zip(&expected) {
+            same("dimensions of the state and what it must have", a, b)?;
+        }
+    }
     let all = match state {
         Some(s) => cx.concat(&[s, x], 2)?,
         None => {

@@ -236,6 +236,15 @@ pub(crate) fn one_hot(cx: &mut Ctx) -> Outs {
     let mut dims = cx.dims(indices)?;
     let ax = axis(cx.int("axis", -1)?, dims.len() + 1)?;
     let t = cx.dtype(values);
+    for (what, v, n) in [("depth", depth, 1), ("values", values, 2)] {
+        let elements = cx.g.ty(v).const_dims().map(|d| d.iter().product::<i64>());
+        if elements.is_some_and(|found| found != n) {
+            return Err(invalid(format!(
+                "'{what}' has {} elements, expected {n}",
+                elements.unwrap_or(0)
+            )));
+        }
+    }
     let known = match cx.known_scalar(depth) {
         Some(d) => Some(d),
         None => cx

@@ -4,7 +4,7 @@
 use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, all, axis, one};
+use crate::context::{Ctx, Outs, all, axis, one, same};
 use crate::error::{invalid, unsupported};
 
 /// Inputs of the node as the call takes them, `n` in number.
@@ -127,6 +127,11 @@ pub(crate) fn det(cx: &mut Ctx) -> Outs {
     if dims.len() < 2 {
         return Err(invalid(format!("an input of rank {}", dims.len())));
     }
+    same(
+        "the sides of a square matrix",
+        &dims[dims.len() - 2],
+        &dims[dims.len() - 1],
+    )?;
     dims.truncate(dims.len() - 2);
     let out = LibOut::fixed(cx.dtype(x), dims);
     one(first(&cx.library(
@@ -302,6 +307,13 @@ pub(crate) fn deform_conv(cx: &mut Ctx) -> Outs {
     let kernel: Option<Vec<i64>> = dw[2..].iter().map(Dim::as_const).collect();
     let kernel =
         kernel.ok_or_else(|| unsupported("the kernel's size is known at run time only"))?;
+    if let Some(given) = cx.ints("kernel_shape")?
+        && given != kernel
+    {
+        return Err(invalid(format!(
+            "'kernel_shape' is {given:?}, but the weights are {kernel:?}"
+        )));
+    }
     let shape = super::conv::Shape::read(cx, kernel)?;
     let mut ints = vec![
         cx.int("group", 1)?,
@@ -395,6 +407,8 @@ pub(crate) fn dft(cx: &mut Ctx) -> Outs {
     };
     let mut out: Vec<Option<Dim>> = match a {
         Some(_) => dims.into_iter().map(Some).collect(),
+        // Whichever axis it is, it keeps its size.
+        None if !onesided && length.is_none() => dims.into_iter().map(Some).collect(),
         None => vec![None; rank],
     };
     if let Some(a) = a {
@@ -485,6 +499,33 @@ pub(crate) fn linear_attention(cx: &mut Ctx) -> Outs {
     else {
         return Err(invalid("operands of other ranks than 3"));
     };
+    if hq < 1 || hk < 1 || hq % hk != 0 {
+        return Err(invalid(format!("{hq} heads of queries and {hk} of keys")));
+    }
+    for (what, i, needed) in [("decay", 4, rule == 1 || rule == 3), ("beta", 5, rule >= 2)] {
+        match cx.opt(i) {
+            None if needed => {
+                let name = rules[rule];
+                return Err(invalid(format!("'{name}' needs the input '{what}'")));
+            }
+            Some(v) if cx.rank(v)? != 3 => {
+                return Err(invalid(format!(
+                    "'{what}' is of rank {}, expected 3",
+                    cx.rank(v)?
+                )));
+            }
+            Some(v) if i == 5 => {
+                let last = cx.dims(v)?[2].as_const();
+                if last.is_some_and(|n| n != 1 && n != hk) {
+                    return Err(invalid(format!(
+                        "the last dimension of 'beta' is {}, expected 1 or {hk}",
+                        last.unwrap_or(0)
+                    )));
+                }
+            }
+            _ => {}
+        }
+    }
     let heads = Dim::Const(hk);
     let (kd, vd) = (hk_dk.floor_div(&heads), hk_dv.floor_div(&heads));
     let y = [b.clone(), t.clone(), vd.mul(&Dim::Const(hq))];

@@ -3,7 +3,7 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, PwOp, ValueId};
 
-use crate::context::{Ctx, Outs, one};
+use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::error::{Fail, invalid, unsupported};
 
 /// numpy's `matmul`: a vector on either side loses its axis.
@@ -47,8 +47,16 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     if cx.rank(a)? != 2 || cx.rank(b)? != 2 {
         return Err(invalid("an operand is no matrix"));
     }
+    let depths = (
+        cx.dims(a)?.swap_remove(!ta as usize),
+        cx.dims(b)?.swap_remove(tb as usize),
+    );
+    same("the inner dimensions", &depths.0, &depths.1)?;
     let (wa, wb) = (cx.widen(a)?, cx.widen(b)?);
     let y = cx.contract(wa, wb, labels)?;
+    if let Some(c) = cx.opt(2) {
+        broadcasts_to("C", &cx.dims(c)?, &cx.dims(y)?)?;
+    }
     let c = cx.opt(2).filter(|_| beta != 0.0);
     let mut inputs = vec![y];
     inputs.extend(c);

@@ -5,7 +5,7 @@ use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
 use super::reduce::{inverse_root, moments};
 use crate::builder::first;
-use crate::context::{Ctx, Outs, axes, one};
+use crate::context::{Ctx, Outs, axes, broadcasts_to, one};
 use crate::error::{Fail, invalid, unsupported};
 
 /// A per-channel vector `[C]` as `[C, 1, …]` for an input of this rank.
@@ -206,6 +206,9 @@ pub(crate) fn rms(cx: &mut Ctx) -> Outs {
     let epsilon = cx.float("epsilon", 1e-5)?;
     let rank = cx.rank(x)?;
     let axis = cx.axis_attr("axis", -1, rank)?;
+    if let Some(scale) = scale.filter(|v| cx.g.ty(*v).shape.is_some()) {
+        broadcasts_to("the scale", &cx.dims(scale)?, &cx.dims(x)?)?;
+    }
     one(normalize(cx, NormKind::Rms, x, scale, None, axis, epsilon)?)
 }
 

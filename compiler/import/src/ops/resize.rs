@@ -105,6 +105,21 @@ fn call(
     if scales.is_some() == sizes.is_some() {
         return Err(invalid("exactly one of scales and sizes must be given"));
     }
+    for (what, v) in [("scales", scales), ("sizes", sizes)] {
+        let Some(v) = v else { continue };
+        let Some(found) = cx.g.ty(v).shape.clone() else {
+            continue;
+        };
+        let fits = |n: &Dim| n.equals(&Dim::Const(which.len() as i64)) != Some(false);
+        if found.len() != 1 || !found.iter().all(fits) {
+            let text: Vec<String> = found.iter().map(Dim::to_string).collect();
+            return Err(invalid(format!(
+                "'{what}' has the dimensions [{}], expected [{}]",
+                text.join(", "),
+                which.len()
+            )));
+        }
+    }
     let wanted = match (scales, sizes) {
         (Some(s), _) => by_scales(cx, &dims, &which, s)?,
         (_, Some(s)) if attrs.policy == 0 => {

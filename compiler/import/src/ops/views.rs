@@ -98,6 +98,13 @@ fn cancel(from: &[Dim], to: &[Dim]) -> Option<Dim> {
 pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let perm = match cx.ints("perm")? {
+        Some(p) if cx.rank(x).is_ok_and(|rank| rank != p.len()) => {
+            return Err(invalid(format!(
+                "'perm' has {} entries for an input of rank {}",
+                p.len(),
+                cx.rank(x)?
+            )));
+        }
         Some(p) => p
             .iter()
             .map(|a| axis(*a, p.len()))
@@ -379,6 +386,9 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
             let outs = (0..n).map(|_| LibOut::new(t, part.clone())).collect();
             let inputs = vec![Some(x), Some(sizes)];
             return all(cx.library("split", vec![a as i64], vec![], inputs, outs));
+        }
+        None if cx.opset >= 18 && !cx.has("num_outputs") => {
+            return Err(invalid("neither 'split' nor 'num_outputs' is given"));
         }
         None => {
             let parts = cx.int("num_outputs", n as i64)?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::DataType;
 use crate::proto::attribute_proto::AttributeType;
+use crate::proto::tensor_shape_proto::dimension;
 use crate::proto::{AttributeProto, TypeProto, type_proto};
 
 use super::Checker;
@@ -203,19 +204,23 @@ pub(super) fn check_type(checker: &mut Checker<'_>, r#type: &TypeProto, place: &
     }
 }
 
-/// A tensor's type must have a shape, though its dimensions may be free.
+/// A tensor's type must have a shape, though its dimensions may be free. None may be negative.
 pub(super) fn check_has_shape(checker: &mut Checker<'_>, r#type: &TypeProto, place: &Place<'_>) {
     use type_proto::Value;
-    let missing = match &r#type.value {
-        Some(Value::TensorType(tensor)) => tensor.shape.is_none(),
-        Some(Value::SparseTensorType(tensor)) => tensor.shape.is_none(),
-        _ => false,
+    let shape = match &r#type.value {
+        Some(Value::TensorType(tensor)) => &tensor.shape,
+        Some(Value::SparseTensorType(tensor)) => &tensor.shape,
+        _ => return,
     };
-    if missing {
-        checker.invalid(
-            place,
-            "the type has no shape",
-            "state the rank; dimensions may be left free",
-        );
+    let hint = "state the rank; dimensions may be left free";
+    let Some(shape) = shape else {
+        checker.invalid(place, "the type has no shape", hint);
+        return;
+    };
+    for (axis, dim) in shape.dim.iter().enumerate() {
+        if let Some(dimension::Value::DimValue(value @ ..0)) = dim.value {
+            let message = format!("dimension {axis} is {value}, expected 0 or more");
+            checker.invalid(place, message, hint);
+        }
     }
 }

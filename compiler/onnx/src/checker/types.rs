@@ -223,8 +223,10 @@ fn check_bodies(
         _ => Vec::new(),
     };
     for (what, a, b) in pairs {
+        // A carried sequence may begin as an optional one.
         if let (Some(a), Some(b)) = (a, b)
             && a != b
+            && (schema.name != "Loop" || a.tensor().is_some() && b.tensor().is_some())
         {
             checker.invalid(
                 place,
@@ -349,7 +351,7 @@ fn stated_of_onnx(
             let from_body = body.iter().skip(1).enumerate();
             return Ok(from_body
                 .map(|(at, ty)| match input(at.saturating_add(2)) {
-                    Some(given) if at < carried => Some(given),
+                    Some(given) if at < carried && given.tensor().is_some() => Some(given),
                     _ => ty.clone(),
                 })
                 .collect());
