@@ -1,0 +1,1 @@
+BjoinedJið°>ið°>‘UR?ið°>‘UR?
