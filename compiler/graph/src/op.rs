@@ -121,8 +121,8 @@ pub enum RegionKind {
     /// Operand 0 is the condition (bool, one element). Bodies: then, else. Every body input is an
     /// operand; the outputs are the chosen body's.
     If,
-    /// Operands: trip count (i64, may be absent), condition (bool, may be absent), `carried` initial
-    /// values, captures. The body's first inputs are the iteration (i64 scalar), the condition (bool
+    /// Operands: trip count (i64, may be absent), condition (bool, may be absent: then that of the body
+    /// is not looked at either), `carried` initial values, captures. The body's first inputs are the iteration (i64 scalar), the condition (bool
     /// scalar), the carried values; its outputs the condition, the carried values, the scan outputs.
     /// Outputs: the carried values, then each scan output stacked along a new first axis.
     Loop { carried: usize },

@@ -413,11 +413,12 @@ impl<'m> Import<'m> {
         if let Some(v) = goes_on {
             scalar_of(&made.b, v, DType::Bool, "the body's condition")?;
         }
-        // Whether it ends at the trip count and not before.
+        // Whether it ends at the trip count and not before. Without a condition that of the body is
+        // not looked at.
         let always = |b: &mut Builder, v: Option<ValueId>| {
             v.is_none_or(|v| b.known_scalar(v).is_some_and(|d| d.is_const(1)))
         };
-        let counted = always(&mut self.b, cond) && always(&mut made.b, goes_on);
+        let counted = cond.is_none() || (always(&mut self.b, cond) && always(&mut made.b, goes_on));
         let trips = trip.filter(|_| counted);
         let trips = trips.and_then(|t| self.b.known_scalar(t));
         let trips = trips.map(|t| at_least_0(&t));

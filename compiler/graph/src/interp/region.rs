@@ -99,7 +99,9 @@ impl At<'_> {
 
     fn repeat(&self, body: &Body, carried: usize) -> Result<Vec<Value>, InterpError> {
         let trip = self.number(0)?;
-        let mut go = self.flag(1)?.unwrap_or(true);
+        // Without a condition that of the body is not looked at.
+        let condition = self.flag(1)?;
+        let mut go = condition.unwrap_or(true);
         let mut state: Vec<Value> = (0..carried)
             .map(|i| self.operand(2 + i).cloned())
             .collect::<Result<_, _>>()?;
@@ -118,10 +120,10 @@ impl At<'_> {
             ];
             own.append(&mut state);
             let mut outs = self.body(body, own)?.into_iter();
-            let condition = outs.next();
-            let numbers = condition.as_ref().and_then(Value::tensor);
+            let next = outs.next();
+            let numbers = next.as_ref().and_then(Value::tensor);
             go = match numbers.and_then(TensorData::to_i64s).as_deref() {
-                Some([go]) => *go != 0,
+                Some([go]) => *go != 0 || condition.is_none(),
                 _ => return Err(self.error("the body's condition is no single flag")),
             };
             state = outs.by_ref().take(carried).collect();
