@@ -1,9 +1,10 @@
-/* A copy of a tensor whose size only its descriptor knows: for outputs that are inputs, constants or
- * results used twice, of strings or without a rank. */
-#include "lap_library.h"
+/* A copy of a value whose size only its descriptor knows: for outputs that are inputs, constants or
+ * results used twice, of strings, containers or without a rank. */
+#include "lap_box.h"
 
 /* x -> y. No attributes. */
 LAP_LIBRARY_KERNEL(lap_lib_copy) {
-    EXPECT(1, 1, 0, 0);
-    return lap_copy_as(ctx, in[0], out[0], in[0]->rank, in[0]->dims, node_id);
+    (void)attrs;
+    NEED(n_in >= 1 && in[0] && n_out >= 1 && out[0], "the kernel was given {a} inputs and {b} outputs", n_in, n_out);
+    return lap_output_copy(ctx, out[0], in[0], node_id);
 }

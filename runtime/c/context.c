@@ -19,9 +19,12 @@
 /* ---- errors and memory ------------------------------------------------------------------------- */
 
 int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, int64_t b, const char *format, ...) {
+    const lap_model_table *model = self->head.model;
+    self = lap_root(self);
     if (self->error_code != LAPIDARY_OK) return self->error_code;
     self->error_code = code;
     self->error_node = node_id;
+    self->error_model = model;
     self->error_a = a;
     self->error_b = b;
     va_list arguments;
@@ -33,6 +36,7 @@ int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, i
 
 int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id) {
     int64_t needed;
+    self = lap_root(self);
     if (__builtin_add_overflow(self->memory_used, bytes, &needed)) needed = INT64_MAX;
     if (self->memory_limit > 0 && needed > self->memory_limit) {
         return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, needed, self->memory_limit,
@@ -60,7 +64,7 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
     lap_os_free(store->data);
     store->data = lap_os_alloc((size_t)bytes + LAP_ALIGN);
     if (!store->data) {
-        self->memory_used -= bytes + LAP_ALIGN;
+        lap_root(self)->memory_used -= bytes + LAP_ALIGN;
         store->bytes = 0;
         return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes",
                          (long long)bytes);
@@ -69,13 +73,23 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
     return LAPIDARY_OK;
 }
 
+void lap_store_drop(lap_private *self, lap_store *store) {
+    if (store->data) lap_root(self)->memory_used -= store->bytes + LAP_ALIGN;
+    lap_os_free(store->data);
+    *store = (lap_store){0};
+}
+
 /* ---- making and unmaking ----------------------------------------------------------------------- */
 
-static void destroy(lap_context *ctx) {
-    if (!ctx) return;
-    lap_private *self = lap_priv(ctx);
+void lap_context_free(lap_private *self) {
+    lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
-    if (self->own_pool) lap_pool_destroy(self->pool);
+    while (self->children) {
+        lap_private *next = self->children->sibling;
+        lap_context_free(self->children);
+        self->children = next;
+    }
+    for (int32_t i = 0; i < self->n_kept; i++) lap_os_free(self->kept[i].data);
     for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_os_free(self->given[i].copy.data);
     for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) lap_os_free(self->made[i].own.data);
     for (int32_t i = 0; self->chunks && i < model->n_segments; i++) {
@@ -94,12 +108,8 @@ static void destroy(lap_context *ctx) {
         lap_os_free(self->temps);
         self->temps = next;
     }
-    for (int32_t i = 0; self->host_workers && i < self->n_host_workers; i++) {
-        lap_os_free(self->host_workers[i].scratch);
-    }
     lap_os_free(self->worker.scratch);
-    lap_weights_close(self->mapped);
-    free(self->host_workers);
+    free(self->kept);
     free(self->given);
     free(self->made);
     free(self->bound_by);
@@ -112,6 +122,18 @@ static void destroy(lap_context *ctx) {
     free(ctx->outputs);
     free(ctx->descs);
     lap_os_free(self);
+}
+
+static void destroy(lap_context *ctx) {
+    if (!ctx) return;
+    lap_private *self = lap_priv(ctx);
+    if (self->own_pool) lap_pool_destroy(self->pool);
+    for (int32_t i = 0; self->host_workers && i < self->n_host_workers; i++) {
+        lap_os_free(self->host_workers[i].scratch);
+    }
+    free(self->host_workers);
+    lap_weights_close(self->mapped);
+    lap_context_free(self);
 }
 
 static void *zeroed(int32_t n, size_t size) { return calloc(n > 0 ? (size_t)n : 1, size); }
@@ -142,6 +164,37 @@ static int make_chunks(lap_private *self, const lap_model_table *model) {
         chunk->first[chunk->n] = info->first;
         chunk->last[chunk->n++] = info->last;
     }
+    return 1;
+}
+
+int lap_context_room(lap_private *self) {
+    lap_context *ctx = &self->head;
+    const lap_model_table *model = ctx->model;
+    const lapidary_model *head = &model->head;
+    ctx->dims = zeroed(model->n_dims, sizeof *ctx->dims);
+    ctx->sizes = zeroed(model->n_buffers, sizeof *ctx->sizes);
+    ctx->buffers = zeroed(model->n_buffers, sizeof *ctx->buffers);
+    ctx->inputs = zeroed(head->n_inputs, sizeof *ctx->inputs);
+    ctx->outputs = zeroed(head->n_outputs, sizeof *ctx->outputs);
+    ctx->descs = zeroed(model->n_descs, sizeof *ctx->descs);
+    self->given = zeroed(head->n_inputs, sizeof *self->given);
+    self->made = zeroed(head->n_outputs, sizeof *self->made);
+    self->bound_by = zeroed(model->n_dims, sizeof *self->bound_by);
+    self->chunks = zeroed(model->n_segments, sizeof *self->chunks);
+    self->dynamic = zeroed(model->n_buffers, sizeof *self->dynamic);
+    int ok = ctx->dims && ctx->sizes && ctx->buffers && ctx->inputs && ctx->outputs && ctx->descs && self->given &&
+             self->made && self->bound_by && self->chunks && self->dynamic;
+    if (ok) {
+        for (int32_t i = 0; i < head->n_inputs; i++) ctx->inputs[i].buffer = -1;
+        for (int32_t i = 0; i < head->n_outputs; i++) {
+            ctx->outputs[i].buffer = -1;
+            self->made[i].buffer = -1;
+        }
+        for (int32_t i = 0; i < model->n_descs; i++) ctx->descs[i].buffer = -1;
+        ok = make_chunks(self, model);
+    }
+    if (!ok) return 0;
+    for (int32_t i = 0; i < head->n_outputs; i++) ctx->outputs[i].buffer = self->made[i].buffer;
     return 1;
 }
 
@@ -192,33 +245,10 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     lap_context *ctx = &self->head;
     ctx->rt = &lap_runtime_table;
     ctx->model = model;
-    ctx->dims = zeroed(model->n_dims, sizeof *ctx->dims);
-    ctx->sizes = zeroed(model->n_buffers, sizeof *ctx->sizes);
-    ctx->buffers = zeroed(model->n_buffers, sizeof *ctx->buffers);
-    ctx->inputs = zeroed(head->n_inputs, sizeof *ctx->inputs);
-    ctx->outputs = zeroed(head->n_outputs, sizeof *ctx->outputs);
-    ctx->descs = zeroed(model->n_descs, sizeof *ctx->descs);
-    self->given = zeroed(head->n_inputs, sizeof *self->given);
-    self->made = zeroed(head->n_outputs, sizeof *self->made);
-    self->bound_by = zeroed(model->n_dims, sizeof *self->bound_by);
-    self->chunks = zeroed(model->n_segments, sizeof *self->chunks);
-    self->dynamic = zeroed(model->n_buffers, sizeof *self->dynamic);
-    int ok = ctx->dims && ctx->sizes && ctx->buffers && ctx->inputs && ctx->outputs && ctx->descs && self->given &&
-             self->made && self->bound_by && self->chunks && self->dynamic;
-    if (ok) {
-        for (int32_t i = 0; i < head->n_inputs; i++) ctx->inputs[i].buffer = -1;
-        for (int32_t i = 0; i < head->n_outputs; i++) {
-            ctx->outputs[i].buffer = -1;
-            self->made[i].buffer = -1;
-        }
-        for (int32_t i = 0; i < model->n_descs; i++) ctx->descs[i].buffer = -1;
-        ok = make_chunks(self, model);
-    }
-    if (!ok) {
+    if (!lap_context_room(self)) {
         destroy(ctx);
         return say(&options, LAPIDARY_ERROR_MEMORY, "no memory for a context");
     }
-    for (int32_t i = 0; i < head->n_outputs; i++) ctx->outputs[i].buffer = self->made[i].buffer;
     self->memory_limit = options.memory_limit;
     atomic_store(&self->timeout_ns, options.timeout_ns);
     self->worker.rt = &lap_runtime_table;
@@ -299,18 +329,15 @@ static int32_t place(lap_private *self, int32_t segment) {
 
 /* Generated code that fails without an error would leave the caller without a reason. */
 static int32_t because(lap_private *self, int32_t code, int32_t segment) {
-    if (code && self->error_code == LAPIDARY_OK) {
+    if (code && lap_root(self)->error_code == LAPIDARY_OK) {
         return lap_error(self, LAPIDARY_ERROR_INTERNAL, -1, segment, code, "segment %d gave up with code %d",
                          (int)segment, (int)code);
     }
-    return code ? self->error_code : LAPIDARY_OK;
+    return code ? lap_root(self)->error_code : LAPIDARY_OK;
 }
 
-int32_t lap_run_segment(lap_context *ctx, int32_t segment) {
+static int32_t run_segment(lap_context *ctx, int32_t segment) {
     lap_private *self = lap_priv(ctx);
-    if (segment < 0 || segment >= ctx->model->n_segments) {
-        return lap_error(self, LAPIDARY_ERROR_INTERNAL, -1, segment, 0, "segment %d does not exist", (int)segment);
-    }
     const lap_segment *code = &ctx->model->segments[segment];
     int32_t result = lap_check(ctx, -1);
     if (!result && code->dims_fn) result = because(self, code->dims_fn(ctx), segment);
@@ -319,19 +346,12 @@ int32_t lap_run_segment(lap_context *ctx, int32_t segment) {
     return result;
 }
 
-static int32_t run_all(lap_private *self) {
+int32_t lap_run_segments(lap_private *self) {
     lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
-    int64_t timeout = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
-    self->deadline = 0;
-    if (timeout > 0 && __builtin_add_overflow(lap_os_now(), timeout, &self->deadline)) self->deadline = INT64_MAX;
-    int32_t code = lap_bind_dims(self);
-    if (!code) code = lap_gather_inputs(self);
-    if (code) return code;
     lap_reset_outputs(self);
     for (int32_t s = 0; s < model->n_segments; s++) {
-        if (model->segments[s].flags & LAP_SEGMENT_REGION) continue;
-        code = lap_run_segment(ctx, s);
+        int32_t code = run_segment(ctx, s);
         if (code) return code;
     }
     for (int32_t i = 0; i < model->head.n_outputs; i++) {
@@ -340,6 +360,16 @@ static int32_t run_all(lap_private *self) {
                          model->head.outputs[i].name);
     }
     return LAPIDARY_OK;
+}
+
+static int32_t run_all(lap_private *self) {
+    int64_t timeout = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
+    self->deadline = 0;
+    if (timeout > 0 && __builtin_add_overflow(lap_os_now(), timeout, &self->deadline)) self->deadline = INT64_MAX;
+    int32_t code = lap_bind_dims(self);
+    if (!code) code = lap_gather_inputs(self);
+    if (code) return code;
+    return lap_run_segments(self);
 }
 
 static int32_t query_all(lap_private *self) {
@@ -351,7 +381,6 @@ static int32_t query_all(lap_private *self) {
     lap_reset_outputs(self);
     for (int32_t s = 0; s < model->n_segments; s++) {
         const lap_segment *segment = &model->segments[s];
-        if (segment->flags & LAP_SEGMENT_REGION) continue;
         return segment->dims_fn ? because(self, segment->dims_fn(ctx), s) : LAPIDARY_OK;
     }
     return LAPIDARY_OK;
@@ -416,7 +445,7 @@ static const lapidary_tensor *api_output(lapidary_context *c, int32_t index) { r
 
 static void api_last_error(lapidary_context *c, lapidary_error *error) {
     lap_private *self = lap_priv(own(c));
-    const lap_model_table *model = own(c)->model;
+    const lap_model_table *model = self->error_model ? self->error_model : own(c)->model;
     if (!error) return;
     int32_t node = self->error_node;
     *error = (lapidary_error){.code = self->error_code, .node = -1, .message = ""};

@@ -54,8 +54,15 @@ _Static_assert(sizeof(lap_temp_block) == 64, "lap_temp_block");
 
 typedef enum lap_state { LAP_STATE_NEW = 0, LAP_STATE_QUERIED = 1, LAP_STATE_RUN = 2 } lap_state;
 
+/* A context runs a model, or (a child) a body of a region of the model. What the whole run has once is the root's:
+ * threads, deadline, cancel, the memory account, the error; see lap_root. */
 typedef struct lap_private {
     lap_context head; /* first: a lap_context* is a lap_private* */
+    struct lap_private *root; /* of a child; NULL: this is the root */
+    struct lap_private *children; /* made at their first use */
+    struct lap_private *sibling; /* the parent's next child */
+    lap_store *kept; /* n_kept, what a region keeps between the iterations of this body */
+    int32_t n_kept;
     _Atomic int32_t running;
     lap_state state;
     lap_given *given;
@@ -79,11 +86,21 @@ typedef struct lap_private {
     struct lap_weights *mapped;
     int32_t error_code;
     int32_t error_node;
+    const lap_model_table *error_model; /* whose node it is */
     int64_t error_a, error_b;
     char error_text[768];
 } lap_private;
 
 static inline lap_private *lap_priv(lap_context *ctx) { return (lap_private *)(void *)ctx; }
+static inline lap_private *lap_root(lap_private *self) { return self->root ? self->root : self; }
+
+/* child.c: bodies of regions. */
+/* The child that runs `table`, made at its first use with room for `kept` stores. NULL after an error. */
+lap_private *lap_child(lap_context *parent, const lap_model_table *table, int32_t kept, int32_t node_id);
+/* Runs a child whose inputs are set; an error without a node of the body names the region. */
+int32_t lap_child_run(lap_context *parent, lap_private *child, int32_t node_id);
+/* Gives a child an input: the elements are borrowed. */
+int32_t lap_child_input(lap_context *parent, lap_private *child, int32_t index, const lap_tensor *value, int32_t node_id);
 
 /* Makes room for `bytes` (and 64 more to read past the end); content is lost when it grows. Not zero: the
  * error is set. The context's memory limit is kept. */
@@ -92,6 +109,17 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
 int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id);
 int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, int64_t b, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+
+/* context.c */
+/* Gives a store's memory back. */
+void lap_store_drop(lap_private *self, lap_store *store);
+/* The memory of a context that has its root, `head.rt` and `head.model` already. 0: none. */
+int lap_context_room(lap_private *self);
+void lap_context_free(lap_private *self);
+int32_t lap_run_segments(lap_private *self);
+
+/* rt.c: names the node of an error that has none yet. */
+void lap_blame(lap_private *self, int32_t node_id);
 
 /* values.c */
 /* Gives inputs their defaults; `index` -1: all. */

@@ -117,15 +117,10 @@ typedef struct lap_dim_bind {
     int32_t reserved;
 } lap_dim_bind;
 
-typedef enum lap_segment_flags {
-    LAP_SEGMENT_REGION = 1 /* not a step of the run; run by rt->run_segment from other code */
-} lap_segment_flags;
-
 typedef struct lap_segment {
     int32_t (*dims_fn)(lap_context *ctx); /* writes dims, sizes, outputs; NULL: nothing to do */
     int32_t (*run_fn)(lap_context *ctx);
-    int32_t flags;
-    int32_t reserved;
+    int64_t reserved;
 } lap_segment;
 
 /* A buffer lives in one segment, from step `first` to step `last` (both included). One that later
@@ -201,8 +196,7 @@ struct lap_rt {
     int32_t (*fail)(lap_context *ctx, int32_t code, int32_t node_id, const char *message, int64_t a, int64_t b);
     /* Not zero: cancelled or late, with the error set. For the back-edges of loops. */
     int32_t (*check)(lap_context *ctx, int32_t node_id);
-    /* Runs a region segment: dims_fn, plan, run_fn. */
-    int32_t (*run_segment)(lap_context *ctx, int32_t segment);
+    void *reserved_6;
     void *(*memcpy)(void *to, const void *from, size_t bytes);
     void *(*memmove)(void *to, const void *from, size_t bytes);
     void *(*memset)(void *to, int byte, size_t bytes);
@@ -239,7 +233,6 @@ int32_t lap_call_library(
 void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes);
 int32_t lap_fail(lap_context *ctx, int32_t code, int32_t node_id, const char *message, int64_t a, int64_t b);
 int32_t lap_check(lap_context *ctx, int32_t node_id);
-int32_t lap_run_segment(lap_context *ctx, int32_t segment);
 
 /* Gives an output its shape and its data: `out->data` is set, or the error is. If the buffer's size
  * was known before, the shape must agree with it. Call at most once an output. */
@@ -305,7 +298,6 @@ LAP_AT(lap_rt, call_library, 16);
 LAP_AT(lap_rt, alloc_dynamic, 24);
 LAP_AT(lap_rt, fail, 32);
 LAP_AT(lap_rt, check, 40);
-LAP_AT(lap_rt, run_segment, 48);
 LAP_AT(lap_rt, memcpy, 56);
 LAP_AT(lap_rt, memmove, 64);
 LAP_AT(lap_rt, memset, 72);
@@ -332,7 +324,7 @@ _Static_assert(sizeof(lap_model_table) == 176, "lap_model_table");
 _Static_assert(sizeof(lap_dim_bind) == 24, "lap_dim_bind");
 _Static_assert(sizeof(lap_segment) == 24, "lap_segment");
 _Static_assert(sizeof(lap_buffer_info) == 16, "lap_buffer_info");
-_Static_assert(sizeof(lapidary_value_info) == 32, "lapidary_value_info");
+_Static_assert(sizeof(lapidary_value_info) == 40, "lapidary_value_info");
 _Static_assert(sizeof(lapidary_tensor) == 48, "lapidary_tensor");
 _Static_assert(sizeof(lap_weights_header) == 64, "lap_weights_header");
 _Static_assert(sizeof(_Atomic int32_t) == 4, "atomic");

@@ -33,16 +33,24 @@ int32_t lap_fail(lap_context *ctx, int32_t code, int32_t node_id, const char *me
 }
 
 int32_t lap_check(lap_context *ctx, int32_t node_id) {
-    lap_private *self = lap_priv(ctx);
-    if (atomic_load_explicit(&ctx->cancel, memory_order_relaxed)) {
-        return lap_error(self, LAPIDARY_ERROR_CANCELLED, node_id, 0, 0, "the run was cancelled");
+    lap_private *at = lap_priv(ctx), *self = lap_root(at);
+    if (atomic_load_explicit(&self->head.cancel, memory_order_relaxed)) {
+        return lap_error(at, LAPIDARY_ERROR_CANCELLED, node_id, 0, 0, "the run was cancelled");
     }
     if (self->deadline && lap_os_now() >= self->deadline) {
         int64_t limit = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
-        return lap_error(self, LAPIDARY_ERROR_TIMEOUT, node_id, limit, 0, "the run took longer than its %lld ns",
+        return lap_error(at, LAPIDARY_ERROR_TIMEOUT, node_id, limit, 0, "the run took longer than its %lld ns",
                          (long long)limit);
     }
     return LAPIDARY_OK;
+}
+
+/* Names the node of an error that has none yet. */
+void lap_blame(lap_private *self, int32_t node_id) {
+    lap_private *root = lap_root(self);
+    if (root->error_code == LAPIDARY_OK || root->error_node >= 0) return;
+    root->error_node = node_id;
+    root->error_model = self->head.model;
 }
 
 static int32_t fail_of_fault(lap_private *self, const lap_fault *fault, int32_t node_id) {
@@ -130,13 +138,13 @@ static void host_task(void *env, int64_t begin, int64_t end, int32_t worker) {
 int32_t lap_parallel_for(
     lap_context *ctx, lap_kernel kernel, void *const *buffers, const int64_t *dims, int64_t n_tasks,
     int64_t scratch_bytes, int32_t node_id, int64_t cost) {
-    lap_private *self = lap_priv(ctx);
+    lap_private *at = lap_priv(ctx), *self = lap_root(at); /* threads and their scratch are the root's */
     if (n_tasks <= 0) return LAPIDARY_OK;
     int32_t code = lap_check(ctx, node_id);
     if (code) return code;
     lap_section section = {
         .rt = ctx->rt, .kernel = kernel, .buffers = buffers, .dims = dims, .n_tasks = n_tasks,
-        .deadline = self->deadline, .cancel = &ctx->cancel};
+        .deadline = self->deadline, .cancel = &self->head.cancel};
     lap_section_init(&section);
 
     int large = n_tasks > 1 && cost >= SERIAL_NS;
@@ -149,7 +157,7 @@ int32_t lap_parallel_for(
         self->host_for(self->host, host_task, &host, n_tasks, self->n_host_workers);
         int stopped = section.fault.kind != LAP_FAULT_NONE || lap_section_ended(&section);
         if (atomic_load(&host.misuse) || (!stopped && atomic_load(&section.next) != n_tasks)) {
-            return lap_error(self, LAPIDARY_ERROR_THREADS, node_id, atomic_load(&section.next), n_tasks,
+            return lap_error(at, LAPIDARY_ERROR_THREADS, node_id, atomic_load(&section.next), n_tasks,
                              "the host's parallel_for did not hand out each task once");
         }
     } else {
@@ -168,9 +176,9 @@ int32_t lap_parallel_for(
             lap_section_work(&section, &self->worker);
         }
     }
-    if (section.fault.kind != LAP_FAULT_NONE) return fail_of_fault(self, &section.fault, node_id);
+    if (section.fault.kind != LAP_FAULT_NONE) return fail_of_fault(at, &section.fault, node_id);
     return atomic_load_explicit(&section.stop, memory_order_relaxed) || self->deadline ||
-                   atomic_load_explicit(&ctx->cancel, memory_order_relaxed)
+                   atomic_load_explicit(&self->head.cancel, memory_order_relaxed)
                ? lap_check(ctx, node_id)
                : LAPIDARY_OK;
 }
@@ -190,7 +198,7 @@ int32_t lap_call_library(
     }
     code = fn(ctx, in, n_in, out, n_out, attrs, node_id);
     for (lap_temp_block *block = self->temps; block; block = block->next) block->used = 0;
-    if (code && self->error_code == LAPIDARY_OK) {
+    if (code && lap_root(self)->error_code == LAPIDARY_OK) {
         return lap_error(self, code, node_id, 0, 0, "the library kernel gave up with code %d", (int)code);
     }
     return code;
@@ -254,20 +262,20 @@ static int32_t output_alloc(
     }
     out->data = lap_alloc_dynamic(ctx, out->buffer, bytes);
     if (out->data) return LAPIDARY_OK;
-    if (self->error_node < 0) self->error_node = node_id;
-    return self->error_code;
+    lap_blame(self, node_id);
+    return lap_root(self)->error_code;
 }
 
 int32_t lap_output_alloc(lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int32_t node_id) {
     int64_t count = output_count(ctx, out, rank, dims, node_id);
-    if (count < 0) return lap_priv(ctx)->error_code;
+    if (count < 0) return lap_root(lap_priv(ctx))->error_code;
     return output_alloc(ctx, out, rank, dims, count * lap_dtype_bytes(out->dtype), node_id);
 }
 
 int32_t lap_output_alloc_strings(
     lap_context *ctx, lap_tensor *out, int32_t rank, const int64_t *dims, int64_t text_bytes, int32_t node_id) {
     int64_t count = output_count(ctx, out, rank, dims, node_id), bytes;
-    if (count < 0) return lap_priv(ctx)->error_code;
+    if (count < 0) return lap_root(lap_priv(ctx))->error_code;
     bytes = (int64_t)sizeof(lapidary_strings) + 8 * (count + 1);
     if (text_bytes < 0 || text_bytes > INT64_MAX / 4) {
         return lap_error(lap_priv(ctx), LAPIDARY_ERROR_MEMORY, node_id, text_bytes, 0, "no memory for %lld bytes",
@@ -302,7 +310,7 @@ void *lap_temp(lap_context *ctx, int64_t bytes, int32_t node_id) {
     if (lap_memory_take(self, room + (int64_t)sizeof(lap_temp_block), node_id)) return NULL;
     lap_temp_block *block = lap_os_alloc((size_t)room + sizeof *block);
     if (!block) {
-        self->memory_used -= room + (int64_t)sizeof(lap_temp_block);
+        lap_root(self)->memory_used -= room + (int64_t)sizeof(lap_temp_block);
         lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes", (long long)bytes);
         return NULL;
     }
@@ -363,7 +371,6 @@ const lap_rt lap_runtime_table = {
     .alloc_dynamic = lap_alloc_dynamic,
     .fail = lap_fail,
     .check = lap_check,
-    .run_segment = lap_run_segment,
     .output_alloc = lap_output_alloc, .output_alloc_strings = lap_output_alloc_strings, .temp = lap_temp,
     .memcpy = memcpy, .memmove = memmove, .memset = memset,
     .exp = exp, .log = log, .sin = sin, .cos = cos, .tan = tan, .asin = asin, .acos = acos, .atan = atan,

@@ -327,6 +327,8 @@ void lap_reset_outputs(lap_private *self) {
         ctx->outputs[i].data = NULL;
         ctx->outputs[i].dtype = ctx->model->head.outputs[i].dtype;
         ctx->outputs[i].rank = -1;
+        const int32_t *containers = ctx->model->head.outputs[i].containers;
+        ctx->outputs[i].kind = containers ? containers[1] : LAP_KIND_TENSOR;
     }
 }
 
@@ -335,6 +337,11 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     lap_tensor *output = &ctx->outputs[index];
     lap_made *made = &self->made[index];
     const char *name = ctx->model->head.outputs[index].name;
+    if (output->kind != LAP_KIND_TENSOR) {
+        int32_t code = lap_store_grow(self, &made->own, bytes, node_id);
+        output->data = made->own.data;
+        return code;
+    }
     int64_t count = output->rank < 0 || output->rank > LAP_MAX_RANK ? -1 : lap_count(output->rank, output->dims);
     int64_t exact;
     if (count < 0 || __builtin_mul_overflow(count, lap_dtype_bytes(output->dtype), &exact)) {

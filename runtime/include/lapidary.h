@@ -91,8 +91,8 @@ typedef enum lapidary_dtype {
 typedef enum lapidary_kind {
     LAPIDARY_KIND_TENSOR = 0,
     LAPIDARY_KIND_SEQUENCE = 1,
-    LAPIDARY_KIND_MAP = 2,
-    LAPIDARY_KIND_OPTIONAL = 3
+    LAPIDARY_KIND_OPTIONAL = 2,
+    LAPIDARY_KIND_MAP = 3
 } lapidary_kind;
 
 /* The data of a string tensor: element i is bytes[offsets[i] .. offsets[i + 1]], UTF-8, no NUL. In a
@@ -171,6 +171,7 @@ typedef struct lapidary_value_info {
     int32_t rank; /* -1: any */
     const int64_t *dims; /* `rank` numbers; -1: free */
     const char *const *dim_names; /* `rank` pointers, NULL where a dim has no name; or NULL */
+    const int32_t *containers; /* NULL: a tensor; otherwise {n, n lapidary_kinds from the outside in, a map's key dtype} */
 } lapidary_value_info;
 
 /* The public head of a model table; what follows it in memory belongs to the runtime. */

@@ -110,7 +110,7 @@ rt_table! {
     RT_ALLOC_DYNAMIC "alloc_dynamic";
     RT_FAIL "fail";
     RT_CHECK "check";
-    RT_RUN_SEGMENT "run_segment";
+    RT_RESERVED_6 "reserved_6";
     RT_MEMCPY "memcpy";
     RT_MEMMOVE "memmove";
     RT_MEMSET "memset";
@@ -276,8 +276,6 @@ pub mod cpu {
     pub const ARM_BF16: u64 = 1 << 35;
 }
 
-/// A segment that is not a step of the run.
-pub const SEGMENT_REGION: i32 = 1;
 
 /// Names of the archive's data symbols that an object file refers to.
 pub mod symbol {

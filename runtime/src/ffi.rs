@@ -81,6 +81,7 @@ pub struct ValueInfo {
     pub rank: i32,
     pub dims: *const i64,
     pub dim_names: *const *const c_char,
+    pub containers: *const i32,
 }
 
 #[repr(C)]

@@ -197,7 +197,6 @@ fn constants_for_generated_code_are_those_of_c() {
         ("lap_context.descs", abi::CTX_DESCS),
         ("lap_context.cancel", abi::CTX_CANCEL),
         ("lap_context.model", abi::CTX_MODEL),
-        ("LAP_SEGMENT_REGION", abi::SEGMENT_REGION),
         ("LAP_FAULT_INDEX", fault::INDEX),
         ("LAP_FAULT_VALUE", fault::VALUE),
         ("LAP_FAULT_DIVIDE", fault::DIVIDE),

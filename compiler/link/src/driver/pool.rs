@@ -60,6 +60,13 @@ impl Pool {
         }
         at
     }
+    pub fn i32s(&mut self, values: &[i32]) -> u32 {
+        let at = self.align();
+        for v in values {
+            self.bytes.extend_from_slice(&v.to_le_bytes());
+        }
+        at
+    }
     /// An array of pointers into the pool; `None` is NULL.
     pub fn pointers(&mut self, to: &[Option<u32>]) -> u32 {
         let mut record = Record::default();

@@ -6,7 +6,7 @@ use super::{Maker, SegmentFunctions, last};
 use crate::error::LinkError;
 use crate::plan::Place;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
-use lapidary_graph::{Graph, ValueId};
+use lapidary_graph::{Container, Graph, TensorType, ValueId};
 use lapidary_runtime::abi;
 
 /// Where the weights blob is.
@@ -171,6 +171,13 @@ impl<M: Module> Maker<'_, '_, M> {
             record.pool(Some(dims));
             let names = self.pool.pointers(&names);
             record.pool(Some(names));
+            match containers(ty) {
+                Some(kinds) => {
+                    let at = self.pool.i32s(&kinds);
+                    record.pool(Some(at));
+                }
+                None => record.pool(None),
+            }
         }
         self.pool.record(record)
     }
@@ -226,4 +233,25 @@ impl<M: Module> Maker<'_, '_, M> {
         }
         (self.pool.record(record), n)
     }
+}
+
+/// The containers of a type as the table lists them: their number, their kinds, the key type of a map.
+fn containers(ty: &TensorType) -> Option<Vec<i32>> {
+    if ty.is_tensor() {
+        return None;
+    }
+    let mut list = vec![ty.containers.len() as i32];
+    let mut key = 0;
+    for container in &ty.containers {
+        list.push(match container {
+            Container::Sequence => abi::kind::SEQUENCE,
+            Container::Optional => abi::kind::OPTIONAL,
+            Container::Map(dtype) => {
+                key = *dtype as i32;
+                abi::kind::MAP
+            }
+        });
+    }
+    list.push(key);
+    Some(list)
 }
