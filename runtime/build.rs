@@ -14,9 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let kernels = root.join("../kernels");
     let mut sources = c_files(&root.join("c"))?;
-    let kernel_sources = c_files(&kernels)?;
-    let registry = registry(&kernel_sources)?;
-    sources.extend(kernel_sources);
+    sources.extend(c_files(&kernels)?);
+    let registry = registry(&sources)?;
     for folder in [
         root.join("c"),
         root.join("include"),

@@ -26,6 +26,11 @@ int32_t lap_fail(lap_context *ctx, int32_t code, int32_t node_id, const char *me
     snprintf(why, sizeof why, "%s", message);
     return code;
 }
+void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes) { return (void)ctx, (void)buffer, exact(bytes); }
+void lap_contiguous_strides(lap_tensor *t) {
+    int64_t stride = 1;
+    for (int32_t a = t->rank - 1; a >= 0; a--, stride = (int64_t)((uint64_t)stride * (uint64_t)t->dims[a + 1])) t->strides[a] = stride;
+}
 int32_t lap_check(lap_context *ctx, int32_t node_id) { return (void)ctx, (void)node_id, 0; }
 void *lap_temp(lap_context *ctx, int64_t bytes, int32_t node_id) {
     void *p = exact(bytes);

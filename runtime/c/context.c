@@ -91,7 +91,10 @@ void lap_context_free(lap_private *self) {
     }
     for (int32_t i = 0; i < self->n_kept; i++) lap_os_free(self->kept[i].data);
     for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_os_free(self->given[i].copy.data);
-    for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) lap_os_free(self->made[i].own.data);
+    for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) {
+        lap_os_free(self->made[i].own.data);
+        lap_os_free(self->made[i].tree.data);
+    }
     for (int32_t i = 0; self->chunks && i < model->n_segments; i++) {
         lap_chunk *chunk = &self->chunks[i];
         lap_os_free(chunk->store.data);
@@ -443,6 +446,14 @@ static int32_t api_bind_output(lapidary_context *c, int32_t index, const lapidar
 
 static const lapidary_tensor *api_output(lapidary_context *c, int32_t index) { return lap_api_output(own(c), index); }
 
+static int32_t api_set_value(lapidary_context *c, int32_t index, const lapidary_value *value) {
+    return lap_api_set_value(own(c), index, value);
+}
+
+static const lapidary_value *api_output_value(lapidary_context *c, int32_t index) {
+    return lap_api_output_value(own(c), index);
+}
+
 static void api_last_error(lapidary_context *c, lapidary_error *error) {
     lap_private *self = lap_priv(own(c));
     const lap_model_table *model = self->error_model ? self->error_model : own(c)->model;
@@ -496,4 +507,6 @@ const lapidary_api lap_api_table = {
     .set_memory_limit = api_set_memory_limit,
     .memory_used = api_memory_used,
     .cpu_features = lap_cpu_features,
+    .set_value = api_set_value,
+    .output_value = api_output_value,
 };

@@ -29,6 +29,7 @@ typedef struct lap_made {
     int32_t buffer; /* the buffer that it is, or -1 */
     lap_store own;
     lapidary_tensor view; /* what the caller reads */
+    lap_store tree; /* a container as the caller reads it */
 } lap_made;
 
 /* One segment's arena. */
@@ -127,6 +128,14 @@ void lap_set_defaults(lap_private *self, int32_t index);
 int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
 int32_t lap_api_bind_output(lap_context *ctx, int32_t index, const lapidary_tensor *tensor);
 const lapidary_tensor *lap_api_output(lap_context *ctx, int32_t index);
+/* border.c */
+int32_t lap_api_set_value(lap_context *ctx, int32_t index, const lapidary_value *value);
+const lapidary_value *lap_api_output_value(lap_context *ctx, int32_t index);
+/* Fails unless the tensor's type is that of an input or output. */
+int32_t lap_check_tensor(
+    lap_private *self, int32_t code, const char *role, const lapidary_value_info *info, const lapidary_tensor *tensor);
+/* What a caller reads of a tensor. */
+void lap_view_tensor(lap_tensor *tensor, lapidary_tensor *view);
 /* Reads dims from the inputs into the slots; checks fixed dims and equal symbols. */
 int32_t lap_bind_dims(lap_private *self);
 /* Makes ctx->inputs contiguous. */

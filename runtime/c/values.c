@@ -75,7 +75,7 @@ static int is_contiguous(int32_t rank, const int64_t *dims, const int64_t *strid
 /* ---- inputs ---------------------------------------------------------------------------------- */
 
 /* What is wrong with a tensor for this value, as an error; dims are not compared. */
-static int32_t check_tensor(
+int32_t lap_check_tensor(
     lap_private *self, int32_t code, const char *role, const lapidary_value_info *info, const lapidary_tensor *tensor) {
     if (tensor->device.device_type != 1) {
         return lap_error(self, code, -1, (int64_t)tensor->device.device_type, 1,
@@ -143,7 +143,11 @@ int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor
         lap_set_defaults(self, index);
         return LAPIDARY_OK;
     }
-    int32_t code = check_tensor(self, LAPIDARY_ERROR_INPUT, "input", info, tensor);
+    if (info->containers) {
+        return lap_error(self, LAPIDARY_ERROR_INPUT, -1, info->containers[1], 0,
+                         "input `%s` is no tensor: set it as a value", info->name);
+    }
+    int32_t code = lap_check_tensor(self, LAPIDARY_ERROR_INPUT, "input", info, tensor);
     if (code) return code;
     for (int32_t i = 0; i < info->rank; i++) {
         if (info->dims && info->dims[i] >= 0 && tensor->shape[i] != info->dims[i]) {
@@ -263,6 +267,10 @@ int32_t lap_gather_inputs(lap_private *self) {
     for (int32_t i = 0; i < ctx->model->head.n_inputs; i++) {
         lap_given *given = &self->given[i];
         lap_tensor *input = &ctx->inputs[i];
+        if (input->kind != LAP_KIND_TENSOR) {
+            input->data = given->data;
+            continue;
+        }
         int64_t size = lap_dtype_bytes(input->dtype), count = lap_count(input->rank, input->dims);
         if (!given->data) {
             if (count != 0) {
@@ -297,7 +305,11 @@ int32_t lap_api_bind_output(lap_context *ctx, int32_t index, const lapidary_tens
     const lapidary_value_info *info = &model->outputs[index];
     made->bound = 0;
     if (!tensor) return LAPIDARY_OK;
-    int32_t code = check_tensor(self, LAPIDARY_ERROR_OUTPUT, "output", info, tensor);
+    if (info->containers) {
+        return lap_error(self, LAPIDARY_ERROR_OUTPUT, -1, info->containers[1], 0, "output `%s` is no tensor: it cannot be bound",
+                         info->name);
+    }
+    int32_t code = lap_check_tensor(self, LAPIDARY_ERROR_OUTPUT, "output", info, tensor);
     if (code) return code;
     if (info->dtype == LAPIDARY_STRING) {
         return lap_error(self, LAPIDARY_ERROR_OUTPUT, -1, 0, 0, "output `%s`: strings cannot be bound", info->name);
@@ -379,26 +391,30 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     return code;
 }
 
+void lap_view_tensor(lap_tensor *tensor, lapidary_tensor *view) {
+    const dtype_row *row = row_of(tensor->dtype);
+    memset(view, 0, sizeof *view);
+    view->data = tensor->data;
+    view->device.device_type = 1;
+    view->ndim = tensor->rank;
+    view->dtype.code = row->code;
+    view->dtype.bits = row->bits;
+    view->dtype.lanes = 1;
+    view->shape = tensor->dims;
+}
+
 void lap_publish_outputs(lap_private *self) {
     lap_context *ctx = &self->head;
     for (int32_t i = 0; i < ctx->model->head.n_outputs; i++) {
-        lap_tensor *output = &ctx->outputs[i];
-        const dtype_row *row = row_of(output->dtype);
         lapidary_tensor *view = &self->made[i].view;
-        memset(view, 0, sizeof *view);
-        view->data = output->data;
-        view->device.device_type = 1;
-        view->ndim = output->rank;
-        view->dtype.code = row->code;
-        view->dtype.bits = row->bits;
-        view->dtype.lanes = 1;
-        view->shape = output->dims;
+        if (ctx->outputs[i].kind == LAP_KIND_TENSOR) lap_view_tensor(&ctx->outputs[i], view);
+        else memset(view, 0, sizeof *view);
     }
 }
 
 const lapidary_tensor *lap_api_output(lap_context *ctx, int32_t index) {
     lap_private *self = lap_priv(ctx);
     if (atomic_load(&self->running) || self->state == LAP_STATE_NEW) return NULL;
-    if (index < 0 || index >= ctx->model->head.n_outputs) return NULL;
+    if (index < 0 || index >= ctx->model->head.n_outputs || ctx->outputs[index].kind != LAP_KIND_TENSOR) return NULL;
     return &self->made[index].view;
 }

@@ -87,7 +87,7 @@ typedef enum lapidary_dtype {
     LAPIDARY_I2 = 26
 } lapidary_dtype;
 
-/* The kinds of value. Tensors cross the interface today; the others have their layout declared. */
+/* The kinds of value. */
 typedef enum lapidary_kind {
     LAPIDARY_KIND_TENSOR = 0,
     LAPIDARY_KIND_SEQUENCE = 1,
@@ -105,10 +105,11 @@ typedef struct lapidary_strings {
 typedef struct lapidary_value {
     int32_t kind; /* lapidary_kind */
     int32_t present; /* optional: 0 or 1; otherwise 1 */
-    int64_t length; /* tensor, optional: 1; sequence: items; map: pairs (keys, then values) */
+    int64_t length; /* tensor: 1; optional: 0 or 1; sequence: items; map: 2 (keys, values) */
     union {
         const lapidary_tensor *tensor;
-        const struct lapidary_value *items; /* sequence: `length`; map: 2 tensors or tensor + sequence */
+        /* `length` values. Of a map: the keys, a vector, and the values: a vector, or a sequence of containers. */
+        const struct lapidary_value *items;
     } u;
 } lapidary_value;
 
@@ -237,6 +238,8 @@ struct lapidary_api {
     int32_t (*set_memory_limit)(lapidary_context *, int64_t);
     int64_t (*memory_used)(lapidary_context *);
     uint64_t (*cpu_features)(void);
+    int32_t (*set_value)(lapidary_context *, int32_t, const lapidary_value *);
+    const lapidary_value *(*output_value)(lapidary_context *, int32_t);
 };
 
 /* The head of a context: how the inline functions find the table. */
@@ -298,6 +301,17 @@ static inline int32_t lapidary_run(lapidary_context *context) {
 /* Output `index` of the last run; valid until the next call that runs or queries. NULL: none. */
 static inline const lapidary_tensor *lapidary_output(lapidary_context *context, int32_t index) {
     return lapidary_api_of(context)->output(context, index);
+}
+
+/* The same for an input that is a sequence, an optional or a map; all of it is copied. An optional without a
+ * value has present 0 and length 0. */
+static inline int32_t lapidary_set_value(lapidary_context *context, int32_t index, const lapidary_value *value) {
+    return lapidary_api_of(context)->set_value(context, index, value);
+}
+
+/* Output `index` of the last run as a value of any kind; valid until the next call that runs or queries. NULL: none. */
+static inline const lapidary_value *lapidary_output_value(lapidary_context *context, int32_t index) {
+    return lapidary_api_of(context)->output_value(context, index);
 }
 
 /* The last error of the context; code LAPIDARY_OK if its last call succeeded. */

@@ -276,7 +276,6 @@ pub mod cpu {
     pub const ARM_BF16: u64 = 1 << 35;
 }
 
-
 /// Names of the archive's data symbols that an object file refers to.
 pub mod symbol {
     /// The public functions: goes into the table's `api`.

@@ -124,8 +124,7 @@ pub struct Default {
 pub struct Segment {
     pub dims_fn: Option<SegmentFn>,
     pub run_fn: Option<SegmentFn>,
-    pub flags: i32,
-    pub reserved: i32,
+    pub reserved: i64,
 }
 
 #[repr(C)]
@@ -157,7 +156,8 @@ pub struct ModelTable {
     pub weights_hash: u64,
     pub defaults: *const Default,
     pub n_defaults: i64,
-    pub reserved: [u64; 2],
+    pub weights_offset: i64,
+    pub reserved: u64,
 }
 
 #[repr(C)]

@@ -280,7 +280,6 @@ fn endless() -> ModelTable {
     let segment = Segment {
         dims_fn: None,
         run_fn: Some(forever),
-        flags: 0,
         reserved: 0,
     };
     table.segments = Box::leak(Box::new(segment));
@@ -548,6 +547,7 @@ fn strings_go_in_and_out() {
         rank: 1,
         dims: ptr::null(),
         dim_names: ptr::null(),
+        containers: ptr::null(),
     };
     let mut table = table();
     table.head.n_inputs = 1;
@@ -559,7 +559,6 @@ fn strings_go_in_and_out() {
     table.segments = Box::leak(Box::new(Segment {
         dims_fn: Some(dims_double),
         run_fn: Some(run_double),
-        flags: 0,
         reserved: 0,
     }));
     table.n_buffers = 1;

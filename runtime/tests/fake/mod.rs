@@ -45,7 +45,6 @@ pub struct Rt {
     pub alloc_dynamic: unsafe extern "C" fn(*mut ContextHead, i32, i64) -> *mut c_void,
     pub fail: unsafe extern "C" fn(*mut ContextHead, i32, i32, *const c_char, i64, i64) -> i32,
     pub check: unsafe extern "C" fn(*mut ContextHead, i32) -> i32,
-    pub run_segment: unsafe extern "C" fn(*mut ContextHead, i32) -> i32,
 }
 
 unsafe extern "C" {
@@ -253,12 +252,6 @@ unsafe extern "C" fn dims_1(ctx: *mut ContextHead) -> i32 {
 unsafe extern "C" fn run_1(ctx: *mut ContextHead) -> i32 {
     unsafe {
         let c = &mut *ctx;
-        for _ in 0..3 {
-            let code = (rt(ctx).run_segment)(ctx, 2);
-            if code != 0 {
-                return code;
-            }
-        }
         let desc = c.descs;
         (*desc).dtype = 1;
         (*desc).rank = -1;
@@ -277,22 +270,6 @@ unsafe extern "C" fn run_1(ctx: *mut ContextHead) -> i32 {
     }
 }
 
-unsafe extern "C" fn dims_2(ctx: *mut ContextHead) -> i32 {
-    unsafe { *(*ctx).sizes.add(4) = *(*ctx).dims };
-    0
-}
-
-unsafe extern "C" fn run_2(ctx: *mut ContextHead) -> i32 {
-    unsafe {
-        ptr::write_bytes(
-            (*(*ctx).buffers.add(4)).cast::<u8>(),
-            0,
-            *(*ctx).dims as usize,
-        )
-    };
-    0
-}
-
 fn leak<T>(items: Vec<T>) -> *const T {
     items.leak().as_ptr()
 }
@@ -309,6 +286,7 @@ fn value(
         rank: dims.len() as i32,
         dims: leak(dims.to_vec()),
         dim_names: leak(names.to_vec()),
+        containers: ptr::null(),
     }
 }
 
@@ -324,10 +302,9 @@ pub fn table() -> ModelTable {
         slot,
         reserved: 0,
     };
-    let segment = |dims_fn: SegmentFn, run_fn: SegmentFn, flags| Segment {
+    let segment = |dims_fn: SegmentFn, run_fn: SegmentFn| Segment {
         dims_fn: Some(dims_fn),
         run_fn: Some(run_fn),
-        flags,
         reserved: 0,
     };
     let buffer = |segment, first, last, output| BufferInfo {
@@ -365,19 +342,14 @@ pub fn table() -> ModelTable {
             bind(1, 1, 3, -1),
             bind(2, 0, -1, 1),
         ]),
-        n_segments: 3,
-        n_buffers: 5,
-        segments: leak(vec![
-            segment(dims_0, run_0, 0),
-            segment(dims_1, run_1, 0),
-            segment(dims_2, run_2, abi::SEGMENT_REGION),
-        ]),
+        n_segments: 2,
+        n_buffers: 4,
+        segments: leak(vec![segment(dims_0, run_0), segment(dims_1, run_1)]),
         buffers: leak(vec![
             buffer(0, 0, 1, -1),
             buffer(0, 1, abi::LIVE_TO_END, 0),
             buffer(0, 2, 2, 1),
             buffer(1, 0, 0, 2),
-            buffer(2, 0, 0, -1),
         ]),
         n_descs: 1,
         n_nodes: 4,
@@ -396,7 +368,8 @@ pub fn table() -> ModelTable {
         weights_hash: 0,
         defaults: std::ptr::null(),
         n_defaults: 0,
-        reserved: [0; 2],
+        weights_offset: 0,
+        reserved: 0,
     }
 }
 
