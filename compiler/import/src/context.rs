@@ -108,14 +108,22 @@ impl<'m> Ctx<'_, 'm> {
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, Fail> {
         Ok(self.int(name, default as i64)? != 0)
     }
-    /// Whether axes stay; compared with 1 by ONNX, and so no other number than 0 is taken for it.
-    pub fn keepdims(&self) -> Result<bool, Fail> {
-        match self.int("keepdims", 1)? {
+    /// A flag that ONNX compares with 1: no other number than 0 and 1 is taken for one.
+    pub fn zero_or_one(&self, name: &str, default: bool) -> Result<bool, Fail> {
+        match self.int(name, default as i64)? {
             0 => Ok(false),
             1 => Ok(true),
             other => Err(invalid(format!(
-                "attribute 'keepdims' is {other}, expected 0 or 1"
+                "attribute '{name}' is {other}, expected 0 or 1"
             ))),
+        }
+    }
+    /// An input that is a list.
+    pub fn list_input(&self, i: usize) -> Result<ValueId, Fail> {
+        let v = self.input(i)?;
+        match self.g.ty(v).rank() {
+            None | Some(1) => Ok(v),
+            Some(rank) => Err(invalid(format!("input {i} is of rank {rank}, expected 1"))),
         }
     }
     pub fn float(&self, name: &str, default: f32) -> Result<f32, Fail> {

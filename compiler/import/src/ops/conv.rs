@@ -6,7 +6,7 @@ use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 use super::activation::swish;
 use super::pointwise::in_f32;
 use crate::builder::first;
-use crate::context::{Ctx, Outs, one, same};
+use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::dims::at_least_0;
 use crate::error::{Fail, invalid, unsupported};
 
@@ -288,6 +288,11 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
 
 /// `x - zero` as i32, where there is a zero point; its shape must broadcast to x's.
 pub(crate) fn centred(cx: &mut Ctx, x: ValueId, zero: Option<ValueId>) -> Result<ValueId, Fail> {
+    if let (Some(z), Ok(dims)) = (zero, cx.dims(x))
+        && let Ok(from) = cx.dims(z)
+    {
+        broadcasts_to("the zero point", &from, &dims)?;
+    }
     let mut inputs = vec![x];
     inputs.extend(zero);
     cx.pw(&inputs, |p, r| {

@@ -75,7 +75,7 @@ pub(crate) fn size(cx: &mut Ctx) -> Outs {
 /// Library `constant_of_shape`, where the shape is known at run time only. Inputs: shape (i64).
 /// Ints: the element type by ONNX number, the value's bits.
 pub(crate) fn constant_of_shape(cx: &mut Ctx) -> Outs {
-    let shape = cx.input(0)?;
+    let shape = cx.list_input(0)?;
     let value = match cx.tensor("value")? {
         None => Scalar::f32(0.0),
         Some(t) if t.dtype != DType::String && t.len() == 1 => {

@@ -159,6 +159,13 @@ pub(crate) fn grid_sample(cx: &mut Ctx) -> Outs {
             dg.len()
         )));
     }
+    let coordinates = Dim::Const(dx.len() as i64 - 2);
+    same(
+        "the last dimension of the grid and the spatial axes",
+        &dg[dg.len() - 1],
+        &coordinates,
+    )?;
+    same("the batches of input and grid", &dx[0], &dg[0])?;
     let dims = dx[..2].iter().chain(&dg[1..dg.len() - 1]).cloned();
     let out = LibOut::fixed(cx.dtype(x), dims.collect::<Vec<_>>());
     let ints = vec![mode, padding as i64, cx.int("align_corners", 0)?];
@@ -525,6 +532,10 @@ pub(crate) fn linear_attention(cx: &mut Ctx) -> Outs {
             }
             _ => {}
         }
+    }
+    for other in [&dk, &dv] {
+        same("the batches of the operands", b, &other[0])?;
+        same("the lengths of the operands", t, &other[1])?;
     }
     let heads = Dim::Const(hk);
     let (kd, vd) = (hk_dk.floor_div(&heads), hk_dv.floor_div(&heads));

@@ -226,6 +226,16 @@ pub(crate) fn clip(cx: &mut Ctx) -> Outs {
             false => None,
         };
     }
+    for (name, limit) in [("min", lo), ("max", hi)] {
+        let Some(dims) = limit.and_then(|v| cx.g.ty(v).shape.clone()) else {
+            continue;
+        };
+        // A list of one is tolerated, unless it would add an axis.
+        let one = dims.len() <= 1 && dims.iter().all(|d| d.equals(&Dim::Const(1)) != Some(false));
+        if !one || dims.len() == 1 && cx.g.ty(x).rank() == Some(0) {
+            return Err(invalid(format!("'{name}' is no single number")));
+        }
+    }
     let mut inputs = vec![x];
     inputs.extend(lo);
     inputs.extend(hi);

@@ -31,7 +31,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
     let space = &dims[2..];
     let shape = Shape::read(cx, kernel.to_vec())?;
     let window = shape.window(space);
-    let out = out_sizes(&shape, &window, space, cx.flag("ceil_mode", false)?);
+    let out = out_sizes(&shape, &window, space, cx.zero_or_one("ceil_mode", false)?);
     let kind = match cx.op {
         "MaxPool" => PoolKind::Max,
         "AveragePool" => PoolKind::Average {

@@ -10,7 +10,7 @@ use crate::error::{Fail, unsupported};
 /// ReduceX: the axes are an attribute in old opsets, an optional input in new ones.
 pub(crate) fn reduce(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let keep = cx.keepdims()?;
+    let keep = cx.zero_or_one("keepdims", true)?;
     let bool_ = cx.dtype(x) == DType::Bool;
     let kind = match cx.op {
         "ReduceSum" => ReduceKind::Sum,
@@ -83,7 +83,7 @@ fn dynamic(
 pub(crate) fn arg(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let rank = cx.rank(x)?;
-    let keep = cx.keepdims()?;
+    let keep = cx.zero_or_one("keepdims", true)?;
     let last = cx.flag("select_last_index", false)?;
     let axis = cx.axis_attr("axis", 0, rank)?;
     let max = cx.op == "ArgMax";

@@ -199,7 +199,7 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let ty = cx.g.ty(x).clone();
     let at = cx.int("axis", 0)?;
-    let keep = cx.keepdims()? || cx.opt(1).is_some();
+    let keep = cx.zero_or_one("keepdims", true)? || cx.opt(1).is_some();
     let mut element = Element::Any;
     let mut known = None;
     if let Some(dims) = &ty.shape {

@@ -8,7 +8,7 @@ use lapidary_graph::op::PadMode;
 use lapidary_graph::{Dim, Op, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, all, axes, axis, one};
+use crate::context::{Ctx, Outs, all, axes, axis, one, same};
 use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
 use crate::error::{Fail, invalid, unsupported};
 
@@ -16,7 +16,7 @@ use crate::error::{Fail, invalid, unsupported};
 ///
 /// Library `reshape`. Inputs: x, shape (i64). Ints: allowzero.
 pub(crate) fn reshape(cx: &mut Ctx) -> Outs {
-    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    let (x, shape) = (cx.input(0)?, cx.list_input(1)?);
     let allow_zero = cx.flag("allowzero", false)?;
     let known = cx.known(shape).map(|k| k.to_vec());
     let from = cx.g.ty(x).shape.clone();
@@ -103,6 +103,11 @@ pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
                 "'perm' has {} entries for an input of rank {}",
                 p.len(),
                 cx.rank(x)?
+            )));
+        }
+        Some(p) if p.iter().any(|a| *a < 0) => {
+            return Err(invalid(format!(
+                "'perm' is {p:?}, expected axes of 0 and more"
             )));
         }
         Some(p) => p
@@ -206,7 +211,7 @@ pub(crate) fn unsqueeze(cx: &mut Ctx) -> Outs {
 ///
 /// Library `expand`. Inputs: x, shape (i64).
 pub(crate) fn expand(cx: &mut Ctx) -> Outs {
-    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    let (x, shape) = (cx.input(0)?, cx.list_input(1)?);
     if let Some(to) = cx.known(shape) {
         let from = cx.dims(x)?;
         let dims = broadcast(&[&from, &to])
@@ -231,7 +236,7 @@ pub(crate) fn expand(cx: &mut Ctx) -> Outs {
 ///
 /// Library `tile`. Inputs: x, repeats (i64).
 pub(crate) fn tile(cx: &mut Ctx) -> Outs {
-    let (x, repeats) = (cx.input(0)?, cx.input(1)?);
+    let (x, repeats) = (cx.input(0)?, cx.list_input(1)?);
     let dims = cx.dims(x)?;
     let Some(times) = cx.known(repeats) else {
         let out = LibOut::new(cx.dtype(x), vec![None; dims.len()]);
@@ -397,6 +402,11 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
                     "'num_outputs' is {parts}, but {n} outputs are named"
                 )));
             }
+            if let (Some(d), true) = (d.as_const(), cx.opset < 18)
+                && d % parts != 0
+            {
+                return Err(invalid(format!("an axis of {d} in {parts} equal parts")));
+            }
             let size = d.ceil_div(&Dim::Const(parts));
             let last = d.sub(&size.mul(&Dim::Const(parts - 1)));
             let mut sizes = vec![size; parts as usize - 1];
@@ -407,6 +417,8 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     if sizes.len() != n {
         return Err(invalid(format!("{} sizes for {n} outputs", sizes.len())));
     }
+    let total = sizes.iter().fold(Dim::Const(0), |a, s| a.add(s));
+    same("the axis and the sum of the parts", &d, &total)?;
     let mut at = Dim::Const(0);
     let mut out = Vec::new();
     for s in sizes {
