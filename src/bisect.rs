@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use lapidary_graph::{DType as GraphType, Graph, Groups, NodeId, TensorData, ValueId, interp};
+use lapidary_runtime::OwnedValue;
 use lapidary_runtime::{DType, Tensor};
 
 use crate::case::DataSet;
@@ -25,11 +26,13 @@ pub fn bisect(
     tolerance: Tolerance,
     options: &Options,
 ) -> Result<String, Error> {
-    let inputs: Vec<TensorData> = set.inputs.iter().map(data_of).collect::<Result<_, _>>()?;
+    let tensors = set.input_tensors()?;
+    let inputs: Vec<TensorData> = tensors.iter().map(data_of).collect::<Result<_, _>>()?;
     let names = model.output_names();
     let judge = |graph: &Graph| -> Result<Option<String>, Error> {
         let found = interpret(graph, &inputs)?;
-        let found = found.iter().map(tensor_of).collect::<Result<Vec<_>, _>>()?;
+        let found = found.iter().map(|t| tensor_of(t).map(OwnedValue::Tensor));
+        let found = found.collect::<Result<Vec<_>, _>>()?;
         let wrong = set.judge(&found, &names, tolerance).err();
         Ok(wrong.and_then(|w| w.first().map(|o| format!("'{}': {}", o.name, o.mismatch))))
     };
@@ -109,7 +112,7 @@ fn wrong_kernel(
         .collect();
     let program = pipeline::lower(graph, groups)?;
     let compiled = Compiled::from_code(pipeline::jit(program, options)?, options)?;
-    let found = compiled.context()?.run_tensors(&set.inputs)?;
+    let found = compiled.context()?.run_tensors(&set.input_tensors()?)?;
     for (((value, _), origin), found) in values.iter().zip(origins).zip(found.iter().skip(first)) {
         let Some(reference) = references.get(value) else {
             continue;

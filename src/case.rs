@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lapidary_runtime::Tensor;
+use lapidary_runtime::{OwnedValue, Tensor, ValueInfo};
 
-use crate::compare::{Mismatch, Tolerance, compare};
-use crate::files::{decode_tensor, read};
+use crate::compare::{Mismatch, Tolerance, compare_values};
+use crate::files::{decode_value, read};
 use crate::{Error, Model};
 
 /// One set of inputs and expected outputs.
@@ -19,9 +19,9 @@ pub struct DataSet {
     /// What reports call it.
     pub name: String,
     /// In the order of the model's inputs.
-    pub inputs: Vec<Tensor>,
+    pub inputs: Vec<OwnedValue>,
     /// In the order of the model's outputs.
-    pub outputs: Vec<Tensor>,
+    pub outputs: Vec<OwnedValue>,
 }
 
 /// An output that is wrong.
@@ -42,11 +42,15 @@ impl DataSet {
         outputs: &[(Bytes, PathBuf)],
     ) -> Result<DataSet, Error> {
         let names = model.input_names();
-        // Unsupported kinds of value first: their files are of another message type.
-        model.require_tensors()?;
-        let mut slots: Vec<Option<Tensor>> = vec![None; names.len()];
+        model.require_values()?;
+        let (input_infos, output_infos) = (model.inputs(), model.outputs());
+        let kind = |infos: &[ValueInfo], index: usize| {
+            let info = infos.get(index);
+            info.map_or(Vec::new(), |info| info.containers.clone())
+        };
+        let mut slots: Vec<Option<OwnedValue>> = vec![None; names.len()];
         for (index, (bytes, path)) in inputs.iter().enumerate() {
-            let (label, tensor) = decode_tensor(bytes, path)?;
+            let (label, tensor) = decode_value(bytes, path, &kind(&input_infos, index))?;
             let at = names.iter().position(|n| *n == label).unwrap_or(index);
             match slots.get_mut(at) {
                 Some(slot) => *slot = Some(tensor),
@@ -60,7 +64,7 @@ impl DataSet {
         }
         for (name, slot) in names.iter().zip(&mut slots) {
             if slot.is_none() {
-                *slot = model.default_of(name)?;
+                *slot = model.default_of(name)?.map(OwnedValue::Tensor);
             }
         }
         let missing = names.iter().zip(&slots).find(|(_, slot)| slot.is_none());
@@ -71,7 +75,10 @@ impl DataSet {
         }
         let outputs = outputs
             .iter()
-            .map(|(bytes, path)| Ok(decode_tensor(bytes, path)?.1))
+            .enumerate()
+            .map(|(index, (bytes, path))| {
+                Ok(decode_value(bytes, path, &kind(&output_infos, index))?.1)
+            })
             .collect::<Result<_, Error>>()?;
         Ok(DataSet {
             name: name.to_string(),
@@ -80,10 +87,37 @@ impl DataSet {
         })
     }
 
+    /// The inputs, if all are tensors.
+    pub fn input_tensors(&self) -> Result<Vec<Tensor>, Error> {
+        let each = self.inputs.iter().map(|value| {
+            value.tensor().cloned().ok_or_else(|| {
+                let kind = value.kind_name();
+                Error::Unsupported(format!("an input that is a {kind}, where only tensors go"))
+            })
+        });
+        each.collect()
+    }
+
+    /// The expected outputs, if all are tensors.
+    pub fn output_tensors(&self) -> Option<Vec<Tensor>> {
+        self.outputs.iter().map(|v| v.tensor().cloned()).collect()
+    }
+
+    /// As [`DataSet::judge`], for a run on tensors.
+    pub fn judge_tensors(
+        &self,
+        found: &[Tensor],
+        names: &[String],
+        tolerance: Tolerance,
+    ) -> Result<f64, Vec<WrongOutput>> {
+        let found: Vec<OwnedValue> = found.iter().cloned().map(OwnedValue::Tensor).collect();
+        self.judge(&found, names, tolerance)
+    }
+
     /// Compares what a run gave; the greatest absolute difference, or all outputs that are wrong.
     pub fn judge(
         &self,
-        found: &[Tensor],
+        found: &[OwnedValue],
         names: &[String],
         tolerance: Tolerance,
     ) -> Result<f64, Vec<WrongOutput>> {
@@ -99,7 +133,7 @@ impl DataSet {
             });
         }
         for (index, (expected, found)) in self.outputs.iter().zip(found).enumerate() {
-            match compare(expected, found, tolerance) {
+            match compare_values(expected, found, tolerance) {
                 Ok(difference) => greatest = greatest.max(difference),
                 Err(mismatch) => wrong.push(WrongOutput {
                     name: names.get(index).cloned().unwrap_or_default(),

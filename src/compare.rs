@@ -7,7 +7,7 @@
 use std::fmt;
 
 use half::{bf16, f16};
-use lapidary_runtime::{DType, Tensor};
+use lapidary_runtime::{DType, OwnedValue, Tensor};
 
 /// How far a number may be from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +45,13 @@ impl Tolerance {
 pub enum Mismatch {
     /// Another number of values.
     Count { expected: usize, found: usize },
+    /// Another kind of value.
+    Kind {
+        expected: &'static str,
+        found: &'static str,
+    },
+    /// Inside of a container.
+    Inside { at: String, mismatch: Box<Mismatch> },
     /// Another element type.
     DType { expected: DType, found: DType },
     /// Another shape.
@@ -73,6 +80,8 @@ impl fmt::Display for Mismatch {
             Mismatch::Count { expected, found } => {
                 write!(f, "{found} values, expected {expected}")
             }
+            Mismatch::Kind { expected, found } => write!(f, "a {found}, expected a {expected}"),
+            Mismatch::Inside { at, mismatch } => write!(f, "{at}: {mismatch}"),
             Mismatch::DType { expected, found } => {
                 write!(f, "type {found}, expected {expected}")
             }
@@ -91,6 +100,60 @@ impl fmt::Display for Mismatch {
                 "{wrong} of {of} elements are wrong, the worst at {index:?}: {found}, expected {expected} (difference {difference:.3e})"
             ),
         }
+    }
+}
+
+/// Compares two values of any kind; the greatest absolute difference, or the first mismatch. Maps are compared in the
+/// order of their keys.
+pub fn compare_values(
+    expected: &OwnedValue,
+    found: &OwnedValue,
+    tolerance: Tolerance,
+) -> Result<f64, Mismatch> {
+    let inside = |at: String| {
+        move |mismatch: Mismatch| Mismatch::Inside {
+            at,
+            mismatch: Box::new(mismatch),
+        }
+    };
+    match (expected, found) {
+        (OwnedValue::Tensor(a), OwnedValue::Tensor(b)) => compare(a, b, tolerance),
+        (OwnedValue::Sequence(a), OwnedValue::Sequence(b)) => {
+            if a.len() != b.len() {
+                return Err(Mismatch::Count {
+                    expected: a.len(),
+                    found: b.len(),
+                });
+            }
+            let mut greatest = 0f64;
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                let difference = compare_values(a, b, tolerance);
+                greatest = greatest.max(difference.map_err(inside(format!("element {i}")))?);
+            }
+            Ok(greatest)
+        }
+        (OwnedValue::Optional(None), OwnedValue::Optional(None)) => Ok(0.0),
+        (OwnedValue::Optional(Some(a)), OwnedValue::Optional(Some(b))) => {
+            compare_values(a, b, tolerance)
+        }
+        (OwnedValue::Optional(a), OwnedValue::Optional(b)) => Err(Mismatch::Count {
+            expected: usize::from(a.is_some()),
+            found: usize::from(b.is_some()),
+        }),
+        (
+            OwnedValue::Map { keys, values },
+            OwnedValue::Map {
+                keys: found_keys,
+                values: found_values,
+            },
+        ) => {
+            compare(keys, found_keys, tolerance).map_err(inside("keys".into()))?;
+            compare_values(values, found_values, tolerance).map_err(inside("values".into()))
+        }
+        (expected, found) => Err(Mismatch::Kind {
+            expected: expected.kind_name(),
+            found: found.kind_name(),
+        }),
     }
 }
 

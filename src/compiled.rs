@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapidary_runtime::{
-    Canceller, CompiledLibrary, ModelCode, OutputView, Tensor, TensorView, ThreadPool, ValueInfo,
+    Canceller, CompiledLibrary, ModelCode, OutputView, OwnedValue, Tensor, TensorView, ThreadPool,
+    ValueInfo,
 };
 
 use crate::{Error, Options, Output, Value};
@@ -159,6 +160,11 @@ impl Context {
     pub fn run_tensors(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
         Ok(self.inner.run(&views)?)
+    }
+
+    /// Runs the model on values of any kind in the order of its inputs, defaults or not.
+    pub fn run_values(&mut self, inputs: &[OwnedValue]) -> Result<Vec<OwnedValue>, Error> {
+        Ok(self.inner.run_values(inputs)?)
     }
 
     /// The same without a copy: the outputs lie in the context's memory until its next run.

@@ -32,7 +32,9 @@ mod value;
 pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};
 pub use lapidary_codegen::Level;
-pub use lapidary_runtime::{DType, Dim, Element, Tensor, TensorView, ValueInfo};
+pub use lapidary_runtime::{
+    Container, DType, Dim, Element, OwnedValue, Tensor, TensorView, ValueInfo,
+};
 pub use model::Model;
 pub use options::{Cpu, DimSetting, Options};
 pub use value::{Output, Value};

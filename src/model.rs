@@ -7,13 +7,13 @@ use bytes::Bytes;
 use lapidary_onnx::ModelFile;
 use lapidary_onnx::proto::tensor_shape_proto::dimension;
 use lapidary_onnx::proto::{ValueInfoProto, type_proto};
-use lapidary_runtime::{DType, Dim, Tensor, ValueInfo};
+use lapidary_runtime::{Container, DType, Dim, Tensor, ValueInfo};
 
 use crate::files::tensor_of_view;
 use crate::operator::Target;
 use crate::{Compiled, Error, Options, pipeline};
 
-/// An input or output as the model declares it: a tensor, or why it is none that can be compiled.
+/// An input or output as the model declares it, or why it is none that can be compiled.
 type Declared = (String, Result<ValueInfo, String>);
 
 /// A loaded model.
@@ -89,7 +89,7 @@ impl Model {
         symbol_name(stem)
     }
 
-    /// The inputs that a run takes, as declared (sequences and other kinds left out).
+    /// The inputs that a run takes, as declared (kinds that are not compiled left out).
     pub fn inputs(&self) -> Vec<ValueInfo> {
         tensors(&self.inputs)
     }
@@ -133,8 +133,8 @@ impl Model {
             .map_err(|e| Error::Unsupported(format!("'{input}': {e}")))
     }
 
-    /// Fails if an input or output is no tensor that can cross the interface.
-    pub fn require_tensors(&self) -> Result<(), Error> {
+    /// Fails if an input or output is of a kind that cannot cross the interface.
+    pub fn require_values(&self) -> Result<(), Error> {
         for (role, list) in [("input", &self.inputs), ("output", &self.outputs)] {
             for (name, value) in list {
                 if let Err(kind) = value {
@@ -155,7 +155,7 @@ impl Model {
     /// Everything that stands in the way of compiling: all faults of the file, or all nodes that cannot be imported.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         pipeline::faultless(self, options, false)?;
-        self.require_tensors()?;
+        self.require_values()?;
         pipeline::import(self, options, Target::Memory)?;
         Ok(())
     }
@@ -243,20 +243,36 @@ fn declared(info: &ValueInfoProto) -> Declared {
 }
 
 fn value_info(info: &ValueInfoProto) -> Result<ValueInfo, String> {
-    let kind = |kind: &str| Err(kind.to_string());
-    let tensor = match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
-        Some(type_proto::Value::TensorType(tensor)) => tensor,
-        Some(type_proto::Value::SequenceType(_)) => return kind("a sequence"),
-        Some(type_proto::Value::OptionalType(_)) => return kind("an optional"),
-        Some(type_proto::Value::MapType(_)) => return kind("a map"),
-        Some(type_proto::Value::SparseTensorType(_)) => return kind("a sparse tensor"),
-        Some(type_proto::Value::OpaqueType(_)) => return kind("opaque"),
-        None => return kind("of no type"),
+    let mut containers = Vec::new();
+    let mut at = info.r#type.as_ref();
+    let tensor = loop {
+        let none = || "of no type".to_string();
+        let ty = at.ok_or_else(none)?;
+        at = match ty.value.as_ref().ok_or_else(none)? {
+            type_proto::Value::TensorType(tensor) => break tensor,
+            type_proto::Value::SequenceType(sequence) => {
+                containers.push(Container::Sequence);
+                sequence.elem_type.as_deref()
+            }
+            type_proto::Value::OptionalType(optional) => {
+                containers.push(Container::Optional);
+                optional.elem_type.as_deref()
+            }
+            type_proto::Value::MapType(map) => {
+                let key = DType::from_onnx(map.key_type);
+                let key = key.ok_or_else(|| format!("a map with keys of type {}", map.key_type))?;
+                containers.push(Container::Map(key));
+                map.value_type.as_deref()
+            }
+            type_proto::Value::SparseTensorType(_) => return Err("a sparse tensor".into()),
+            type_proto::Value::OpaqueType(_) => return Err("opaque".into()),
+        };
     };
     let Some(dtype) = DType::from_onnx(tensor.elem_type) else {
         return Err(format!("a tensor of element type {}", tensor.elem_type));
     };
-    let dims = tensor.shape.as_ref().map(|shape| {
+    let shape = tensor.shape.as_ref().filter(|_| containers.is_empty());
+    let dims = shape.map(|shape| {
         let dims = shape.dim.iter().map(|dim| match &dim.value {
             Some(dimension::Value::DimValue(value)) => Dim {
                 name: None,
@@ -277,6 +293,7 @@ fn value_info(info: &ValueInfoProto) -> Result<ValueInfo, String> {
         name: info.name.clone(),
         dtype,
         dims,
+        containers,
         has_default: false,
     })
 }

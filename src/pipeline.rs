@@ -21,7 +21,7 @@ use crate::{Error, Faults, Model, Options};
 /// What [`Model::validate`] asks for, beyond what a compilation needs.
 pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
     faultless(model, options, true)?;
-    model.require_tensors()?;
+    model.require_values()?;
     let import = ImportOptions {
         // With other dims than the model's its own say nothing.
         strict: !options.symbolic && options.dims.is_empty(),
@@ -93,7 +93,7 @@ pub fn lower(graph: Graph, groups: &Groups) -> Result<Program, Error> {
 /// error, before anything reads them and again before the program's weights are packed.
 pub fn program(model: &Model, options: &Options, target: Target) -> Result<Program, Error> {
     faultless(model, options, false)?;
-    model.require_tensors()?;
+    model.require_values()?;
     let mut graph = import(model, options, target)?;
     sound(model, optimize(&mut graph, options))?;
     let (groups, _) = groups(&graph);

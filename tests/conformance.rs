@@ -360,7 +360,7 @@ fn run_case(suite: &Suite, case: &SuiteCase, mode: Mode) -> Result<(), Error> {
             &files(inputs, "input"),
             &files(outputs, "output"),
         )?;
-        let found = context.run_tensors(&set.inputs)?;
+        let found = context.run_values(&set.inputs)?;
         if let Err(wrong) = set.judge(&found, &names, case.tolerance) {
             let lines: Vec<String> = wrong
                 .iter()

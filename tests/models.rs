@@ -25,9 +25,9 @@ fn check(case: &Case, compiled: &Compiled, what: &str) -> Vec<Vec<Tensor>> {
     for folder in &case.sets {
         let set = case.read_set(folder).expect("the data set is readable");
         let found = context
-            .run_tensors(&set.inputs)
+            .run_tensors(&set.input_tensors().expect("tensors"))
             .unwrap_or_else(|error| panic!("{what}, {}: {error}", set.name));
-        if let Err(wrong) = set.judge(&found, &names, case.tolerance) {
+        if let Err(wrong) = set.judge_tensors(&found, &names, case.tolerance) {
             panic!(
                 "{what}, {}: '{}': {}",
                 set.name, wrong[0].name, wrong[0].mismatch

@@ -15,6 +15,7 @@ use crate::abi;
 use crate::error::{ErrorCode, RuntimeError};
 use crate::ffi::{self, Api, DlTensor};
 use crate::tensor::{DType, Tensor, TensorView, ViewData};
+use crate::value::{Container, Lent, OwnedValue};
 
 /// Something that holds a compiled model: an open library, or code in memory.
 ///
@@ -126,6 +127,8 @@ pub struct ValueInfo {
     pub dtype: DType,
     /// Its dims; `None`: any rank.
     pub dims: Option<Vec<Dim>>,
+    /// The containers around it, outermost first; none for a tensor.
+    pub containers: Vec<Container>,
     /// Whether it is an input that need not be given.
     pub has_default: bool,
 }
@@ -395,6 +398,31 @@ impl Context {
             .map(Some)
     }
 
+    /// Runs the model on values of any kind.
+    pub fn run_values(&mut self, inputs: &[OwnedValue]) -> Result<Vec<OwnedValue>, RuntimeError> {
+        if inputs.len() != self.inputs.len() {
+            return Err(arity("inputs", self.inputs.len(), inputs.len()));
+        }
+        let mut lent = Lent::default();
+        let values: Vec<ffi::Value> = inputs.iter().map(|value| lent.value(value)).collect();
+        for (index, value) in values.iter().enumerate() {
+            // SAFETY: containers are copied; tensors are borrowed until other inputs are set, and are read in the
+            // run below only.
+            let code = unsafe { (self.api().set_value)(self.inner.raw, index as i32, value) };
+            self.checked(code)?;
+        }
+        self.run_set()?;
+        drop(lent);
+        (0..self.outputs.len())
+            .map(|index| {
+                // SAFETY: the run has succeeded, so the tree is valid until the next call, which needs `&mut self`.
+                unsafe {
+                    crate::value::read((self.api().output_value)(self.inner.raw, index as i32))
+                }
+            })
+            .collect()
+    }
+
     /// Runs the model; an input that is `None` takes its default.
     pub fn run_given(
         &mut self,
@@ -473,15 +501,18 @@ impl Context {
     }
 
     fn execute(&mut self, inputs: &[Option<&TensorView<'_>>]) -> Result<(), RuntimeError> {
-        self.with_inputs(inputs, |context| {
-            // SAFETY: the context lives; the inputs are borrowed through the call.
-            let result = context.checked(unsafe { (context.api().run)(context.inner.raw) });
-            // Whatever else went wrong came of the zeros.
-            match context.code.as_ref().and_then(|code| code.lost_file()) {
-                Some(name) => Err(crate::guard::shrank(&name)),
-                None => result,
-            }
-        })
+        self.with_inputs(inputs, |context| context.run_set())
+    }
+
+    /// Runs with the inputs that are set, whose data the caller keeps through the call.
+    fn run_set(&mut self) -> Result<(), RuntimeError> {
+        // SAFETY: the context lives; the inputs are borrowed through the call.
+        let result = self.checked(unsafe { (self.api().run)(self.inner.raw) });
+        // Whatever else went wrong came of the zeros.
+        match self.code.as_ref().and_then(|code| code.lost_file()) {
+            Some(name) => Err(crate::guard::shrank(&name)),
+            None => result,
+        }
     }
 
     /// Sets the inputs, calls `body`, and takes the inputs back.
@@ -620,14 +651,14 @@ impl OutputView<'_> {
 }
 
 /// `lapidary_strings` and what it points to.
-struct CStrings {
+pub(crate) struct CStrings {
     header: [*const c_void; 2],
     _offsets: Vec<i64>,
     _bytes: String,
 }
 
 impl CStrings {
-    fn new(elements: &[String]) -> Self {
+    pub(crate) fn new(elements: &[String]) -> Self {
         let mut offsets = vec![0i64];
         let mut bytes = String::new();
         for element in elements {
@@ -641,14 +672,17 @@ impl CStrings {
         }
     }
 
-    fn raw(&self) -> *mut c_void {
+    pub(crate) fn raw(&self) -> *mut c_void {
         self.header.as_ptr().cast_mut().cast()
     }
 }
 
 /// # Safety
 /// `data` points to a `lapidary_strings` of `count` elements.
-unsafe fn read_strings(data: *const c_void, count: usize) -> Result<Vec<String>, RuntimeError> {
+pub(crate) unsafe fn read_strings(
+    data: *const c_void,
+    count: usize,
+) -> Result<Vec<String>, RuntimeError> {
     let broken = || RuntimeError::plain(ErrorCode::Internal, "a string output is not well formed");
     // SAFETY: the header is two pointers, the offsets are `count + 1` numbers, the bytes reach to the last.
     unsafe {
@@ -673,14 +707,14 @@ fn all<'a, 'v>(inputs: &'a [TensorView<'v>]) -> Vec<Option<&'a TensorView<'v>>> 
     inputs.iter().map(Some).collect()
 }
 
-fn dims(shape: &[usize]) -> Vec<i64> {
+pub(crate) fn dims(shape: &[usize]) -> Vec<i64> {
     shape
         .iter()
         .map(|&dim| i64::try_from(dim).unwrap_or(-1))
         .collect()
 }
 
-fn dl_tensor(
+pub(crate) fn dl_tensor(
     data: *mut c_void,
     dtype: DType,
     shape: &mut [i64],
@@ -700,7 +734,7 @@ fn dl_tensor(
 
 /// # Safety
 /// The view has `ndim >= 0` dims.
-unsafe fn shape_of(view: &DlTensor) -> Vec<usize> {
+pub(crate) unsafe fn shape_of(view: &DlTensor) -> Vec<usize> {
     // SAFETY: by the contract.
     (0..view.ndim as usize)
         .map(|axis| unsafe { *view.shape.add(axis) }.max(0) as usize)
@@ -760,9 +794,31 @@ unsafe fn value_infos(
                     name: text(info.name),
                     dtype,
                     dims,
+                    containers: containers(info.containers),
                     has_default: false,
                 })
             })
             .collect()
+    }
+}
+
+/// The containers of a type, from the table's list.
+///
+/// # Safety
+/// NULL, or a list as docs/abi.md has it.
+unsafe fn containers(list: *const i32) -> Vec<Container> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the number of kinds, the kinds, and the key type stand there.
+    unsafe {
+        let n = (*list).max(0) as usize;
+        let key = DType::from_onnx(*list.add(1 + n)).unwrap_or(DType::I64);
+        let kind = |i: usize| match *list.add(1 + i) {
+            abi::kind::SEQUENCE => Container::Sequence,
+            abi::kind::OPTIONAL => Container::Optional,
+            _ => Container::Map(key),
+        };
+        (0..n).map(kind).collect()
     }
 }

@@ -239,6 +239,18 @@ pub struct Api {
     pub set_memory_limit: unsafe extern "C" fn(*mut ContextHead, i64) -> i32,
     pub memory_used: unsafe extern "C" fn(*mut ContextHead) -> i64,
     pub cpu_features: unsafe extern "C" fn() -> u64,
+    pub set_value: unsafe extern "C" fn(*mut ContextHead, i32, *const Value) -> i32,
+    pub output_value: unsafe extern "C" fn(*mut ContextHead, i32) -> *const Value,
+}
+
+/// A value of any kind; `at` is a `DlTensor` or the values inside.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    pub kind: i32,
+    pub present: i32,
+    pub length: i64,
+    pub at: *const c_void,
 }
 
 /// An entry of the table of guarded mappings (`guard.h`).

@@ -13,8 +13,10 @@ pub mod guard;
 pub mod kernel;
 mod library;
 mod tensor;
+mod value;
 
 pub use context::{Canceller, Context, Dim, ModelCode, Options, OutputView, ThreadPool, ValueInfo};
 pub use error::{ErrorCode, RuntimeError};
 pub use library::CompiledLibrary;
 pub use tensor::{DType, Element, Tensor, TensorView};
+pub use value::{Container, OwnedValue};

@@ -64,7 +64,7 @@ impl Check {
         let mut wrong = Vec::new();
         for folder in &case.sets {
             let set = case.read_set(folder)?;
-            let found = context.run_tensors(&set.inputs)?;
+            let found = context.run_values(&set.inputs)?;
             match set.judge(&found, &names, case.tolerance) {
                 Ok(greatest) => print(&format!(
                     "{}: right, greatest difference {greatest:.3e}\n",

@@ -18,7 +18,7 @@ use crate::Error;
 
 pub use npy::{read_npy, write_npy};
 pub use npz::{read_npz, write_npz};
-pub use pb::{decode_tensor, encode_tensor, tensor_of_view};
+pub use pb::{decode_tensor, decode_value, encode_tensor, tensor_of_view};
 
 /// The tensor in a `.npy` or `.pb` file, or in a `.npz` file that holds one alone or one of this name.
 pub fn read_tensor(path: &Path, name: &str) -> Result<Tensor, Error> {

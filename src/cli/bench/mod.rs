@@ -128,7 +128,7 @@ impl Subject {
 
     fn inputs(&self, bench: &Bench, compiled: &Compiled) -> Result<Vec<Tensor>, Error> {
         if let Some(set) = &self.set {
-            return Ok(set.inputs.clone());
+            return set.input_tensors();
         }
         let mut random = Random::new(0);
         let make = |info: &lapidary::ValueInfo| {
@@ -216,7 +216,8 @@ impl Bench {
         let mut variants = Vec::new();
         let mut inputs = Vec::new();
         for &threads in &self.threads {
-            let reference = subject.set.as_ref().map(|set| set.outputs.as_slice());
+            let expected = subject.set.as_ref().and_then(DataSet::output_tensors);
+            let reference = expected.as_deref();
             let mut outputs = Vec::new();
             for (n, cpu) in std::iter::once(&self.compile.cpu)
                 .chain(&self.beside)
