@@ -346,6 +346,45 @@ unchanged (int64 trips, float[n] x, float[n] k) => (float[n] y, float[n] same)
     [[scalar(3), f32(4), f32(4, seed=1)], [scalar(0), f32(2, seed=2), f32(2, seed=3)]],
 )
 
+# Image networks in branches: each body has the layout that its own convolutions want.
+def weights(*dims, seed):
+    values = np.random.default_rng(seed).standard_normal(dims) / np.sqrt(np.prod(dims[1:]))
+    size = ", ".join(str(d) for d in dims)
+    return f"float[{size}] {{" + ", ".join(str(round(float(v), 3)) for v in values.reshape(-1)) + "}"
+
+
+case(
+    "convolutions",
+    """
+images (int64 trips, float[n, 4, h, w] x) => (float[n, 8, p, q] y)
+{
+  k0 = Constant <value: tensor = %s> ()
+  k1 = Constant <value: tensor = %s> ()
+  k2 = Constant <value: tensor = %s> ()
+  a = Conv <pads: ints = [1, 1, 1, 1]> (x, k0)
+  y = Loop (trips, , a) <body: graph = block (int64 i, bool go, float[n, 8, h, w] u) => (bool go_out, float[n, 8, h, w] v) {
+    go_out = Identity (go)
+    two = Constant <value: tensor = int64 {2}> ()
+    rest = Mod (i, two)
+    odd = Cast <to: int = 9> (rest)
+    r = If (odd) <
+      then_branch: graph = small () => (float[n, 8, h, w] b) { b = Conv (u, k2) },
+      else_branch: graph = large () => (float[n, 8, h, w] c) {
+        c0 = Conv <pads: ints = [1, 1, 1, 1]> (u, k1)
+        c1 = Relu (c0)
+        c = Conv (c1, k2)
+      }>
+    sum = Add (r, u)
+    v = Relu (sum)
+  }>
+}"""
+    % (weights(8, 4, 3, 3, seed=11), weights(8, 8, 3, 3, seed=12), weights(8, 8, 1, 1, seed=13)),
+    [
+        [scalar(3), f32(1, 4, 6, 5)],
+        [scalar(2), f32(2, 4, 3, 7, seed=1)],
+    ],
+)
+
 # Two values exchange their places each time.
 case(
     "exchange",
