@@ -101,14 +101,17 @@ fn invariants(graph: &mut Graph, n: NodeId, region: &mut Region) -> bool {
         order.push(own);
         body.graph.outputs.remove(out + k);
         select_inputs(body, &order);
+        // The operand moves to the end; the body may have captured it as well.
+        let end = graph.nodes[n].inputs.len() - 1;
         for arg in &mut body.args {
             match arg {
+                BodyArg::Operand(i) if *i == own => *i = end,
                 BodyArg::Operand(i) if *i > own => *i -= 1,
                 _ => {}
             }
         }
         if let Some(arg) = body.args.last_mut() {
-            *arg = BodyArg::Operand(graph.nodes[n].inputs.len() - 1);
+            *arg = BodyArg::Operand(end);
         }
         graph.nodes[n].inputs.remove(own);
         graph.nodes[n].inputs.push(Some(to));
