@@ -27,10 +27,10 @@ static int32_t run_fn(lap_context *ctx) {
 
 static const int64_t free_dim[] = {-1};
 static const char *const names[] = {"n"};
-static const lapidary_value_info inputs[] = {{"x", LAPIDARY_F32, 1, free_dim, names}};
-static const lapidary_value_info outputs[] = {{"y", LAPIDARY_F32, 1, free_dim, names}};
+static const lapidary_value_info inputs[] = {{"x", LAPIDARY_F32, 1, free_dim, names, NULL}};
+static const lapidary_value_info outputs[] = {{"y", LAPIDARY_F32, 1, free_dim, names, NULL}};
 static const lap_dim_bind binds[] = {{0, 0, -1, 0, 0}};
-static const lap_segment segments[] = {{dims_fn, run_fn, 0, 0}};
+static const lap_segment segments[] = {{dims_fn, run_fn, 0}};
 static const lap_buffer_info buffers[] = {{0, 0, INT32_MAX, 0}};
 static const char *const nodes[] = {"/Add"};
 
