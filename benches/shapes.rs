@@ -20,10 +20,11 @@ struct Range {
 fn range(text: &str) -> Option<Range> {
     let (name, range) = text.split_once('=')?;
     let (from, to) = range.split_once("..")?;
-    Some(Range {
+    let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+    (from <= to && to < usize::MAX).then(|| Range {
         name: name.into(),
-        from: from.parse().ok()?,
-        to: to.parse().ok()?,
+        from,
+        to,
     })
 }
 
@@ -76,11 +77,17 @@ fn run() -> Result<(), Error> {
         println!("shapes: give a model and ranges of its free dims, NAME=FROM..TO");
         return Ok(());
     };
-    let ranges: Vec<Range> = rest.iter().filter_map(|word| range(word)).collect();
-    let count: usize = rest
-        .iter()
-        .find_map(|word| word.parse().ok())
-        .unwrap_or(1000);
+    let (mut ranges, mut count) = (Vec::new(), 1000);
+    for word in rest {
+        match (range(word), word.parse::<usize>()) {
+            (Some(range), _) => ranges.push(range),
+            (None, Ok(number)) => count = number,
+            (None, Err(_)) => {
+                let text = format!("'{word}' is neither NAME=FROM..TO nor a number of shapes");
+                return Err(Error::Usage(text));
+            }
+        }
+    }
     let model = Model::load(path)?;
     let mut options = Options {
         threads: 1,

@@ -147,33 +147,39 @@ impl Operators {
 
     /// What the importer types nodes with.
     pub(crate) fn for_import(&self, target: Target) -> Vec<Arc<dyn CustomOperator>> {
-        let entry = |e: &Entry| -> Arc<dyn CustomOperator> {
+        let entry = |(number, e): (usize, &Entry)| -> Arc<dyn CustomOperator> {
             match e {
                 Entry::Rust(operator) => Arc::new(RustTyping {
                     operator: operator.clone(),
                     target,
                 }),
-                Entry::C(operator) => operator.clone(),
+                Entry::C(operator) => Arc::new(CTyping {
+                    operator: operator.clone(),
+                    symbol: match target {
+                        Target::Memory => Ok(operator.memory_symbol(number)),
+                        Target::File => operator.link_name(),
+                    },
+                }),
             }
         };
-        self.all.iter().map(entry).collect()
+        self.all.iter().enumerate().map(entry).collect()
     }
 
     /// The kernels that code in memory calls.
     pub(crate) fn kernels(&self) -> Vec<HostKernel> {
-        let entry = |e: &Entry| match e {
+        let entry = |(number, e): (usize, &Entry)| match e {
             Entry::Rust(o) => HostKernel {
                 symbol: RUST_KERNEL.to_string(),
                 function: RUST_KERNEL_FN,
                 owner: o.kernel.clone() as Arc<dyn Any + Send + Sync>,
             },
             Entry::C(o) => HostKernel {
-                symbol: o.memory_symbol(),
+                symbol: o.memory_symbol(number),
                 function: o.run,
                 owner: o.library.clone(),
             },
         };
-        self.all.iter().map(entry).collect()
+        self.all.iter().enumerate().map(entry).collect()
     }
 }
 
@@ -206,9 +212,10 @@ impl CustomOperator for RustTyping {
     fn symbol(&self) -> Result<&str, String> {
         match self.target {
             Target::Memory => Ok(RUST_KERNEL),
-            Target::File => self.operator.operator.symbol().ok_or_else(|| {
-                "the operator has no C function, which a compiled library needs (hint: give it a `symbol`)".into()
-            }),
+            Target::File => match self.operator.operator.symbol() {
+                Some(symbol) => linkable(symbol).map(|()| symbol),
+                None => Err("the operator has no C function, which a compiled library needs (hint: give it a `symbol`)".into()),
+            },
         }
     }
     fn infer(&self, node: &CustomNode<'_>) -> Result<OperatorTypes, String> {
@@ -218,6 +225,23 @@ impl CustomOperator for RustTyping {
         }
         Ok(types)
     }
+}
+
+/// Whether a compiled library can refer to a function of the application by this name.
+fn linkable(symbol: &str) -> Result<(), String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let identifier = symbol.chars().all(word) && !symbol.is_empty();
+    if !identifier || symbol.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!(
+            "the operator's `symbol` is '{symbol}', expected a C identifier"
+        ));
+    }
+    if symbol.starts_with("lap_") || symbol.starts_with("lapidary_") {
+        return Err(format!(
+            "the operator's `symbol` is '{symbol}', a name of the runtime's (hint: rename the function)"
+        ));
+    }
+    Ok(())
 }
 
 /// The structs of `lapidary_operator.h`.
@@ -370,31 +394,46 @@ impl COperator {
         Ok(operators)
     }
 
-    /// A name for the function in this process, where operators without a link name run as well.
-    fn memory_symbol(&self) -> String {
-        match &self.symbol {
-            Some(symbol) => symbol.clone(),
-            None => format!("{}.{}", self.domain, self.name),
-        }
+    /// A name for the function in this process. Not the link name: there may be none, and functions of two libraries
+    /// may have the same one.
+    fn memory_symbol(&self, number: usize) -> String {
+        format!("{}.{}#{number}", self.domain, self.name)
+    }
+
+    /// The name by which a compiled library refers to the function.
+    fn link_name(&self) -> Result<String, String> {
+        let Some(symbol) = &self.symbol else {
+            return Err(format!(
+                "the operator in '{}' has no link name, which a compiled library needs (hint: set its `symbol`)",
+                self.path.display()
+            ));
+        };
+        linkable(symbol).map(|()| symbol.clone())
     }
 }
 
-impl CustomOperator for COperator {
+struct CTyping {
+    operator: Arc<COperator>,
+    /// By which the code calls the kernel.
+    symbol: Result<String, String>,
+}
+
+impl CustomOperator for CTyping {
     fn domain(&self) -> &str {
-        &self.domain
+        &self.operator.domain
     }
     fn name(&self) -> &str {
-        &self.name
+        &self.operator.name
     }
     fn symbol(&self) -> Result<&str, String> {
-        self.symbol.as_deref().ok_or_else(|| {
-            format!(
-                "the operator in '{}' has no link name (hint: set its `symbol`)",
-                self.path.display()
-            )
-        })
+        self.symbol.as_deref().map_err(String::clone)
     }
+    fn infer(&self, node: &CustomNode<'_>) -> Result<OperatorTypes, String> {
+        self.operator.infer(node)
+    }
+}
 
+impl COperator {
     fn infer(&self, node: &CustomNode<'_>) -> Result<OperatorTypes, String> {
         // What the structs point to lives in these lists until the call is over.
         let dims: Vec<Vec<i64>> = node
@@ -536,9 +575,7 @@ impl CustomOperator for COperator {
         }
         Ok(made)
     }
-}
 
-impl COperator {
     fn output(&self, node: &CustomNode<'_>, output: &c::Output) -> Result<OperatorOutput, String> {
         let dtype = GraphDType::from_onnx(output.dtype)
             .ok_or_else(|| format!("element type {} is not known", output.dtype))?;

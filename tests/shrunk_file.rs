@@ -194,6 +194,59 @@ fn a_weights_file_that_shrinks_under_its_runs_is_an_error_until_it_is_whole_agai
     again.run([("x", &x())]).expect("it runs again");
 }
 
+/// Code in memory and a library have a runtime, and so a handler, each; the later one stands before the other.
+#[test]
+fn two_runtimes_in_one_process_guard_their_own_files() {
+    for library_first in [true, false] {
+        for library_dies_first in [true, false] {
+            let folder = Folder::new(&format!("two-{library_first}-{library_dies_first}"));
+            let path = model(&folder, Some("data.bin"));
+            let (library, weights) = (folder.path("libm.so"), folder.path("m.weights"));
+            let options = Options::default();
+            {
+                let made = Model::load(&path).expect("it loads");
+                let made = made.compile_to(&library, Some(&weights), None, &options);
+                made.expect("it compiles");
+            }
+            let opened = || Compiled::open_library(&library, &options).expect("it opens");
+            let in_memory = || {
+                let compiled = Model::load(&path).and_then(|model| model.compile(&options));
+                compiled.expect("it compiles")
+            };
+            let context = |compiled: &Compiled| compiled.context().expect("a context");
+            let (from_file, from_memory) = if library_first {
+                let library = opened();
+                (context(&library), context(&in_memory()))
+            } else {
+                let memory = context(&in_memory());
+                (context(&opened()), memory)
+            };
+            let data = folder.path("data.bin");
+            let mut order = [(from_file, &weights), (from_memory, &data)];
+            if !library_dies_first {
+                order.reverse();
+            }
+            let [(mut first, first_file), (mut second, second_file)] = order;
+            for context in [&mut first, &mut second] {
+                context.run_tensors(&[x()]).expect("it runs");
+            }
+            cut(first_file, 4096);
+            names_the_file(
+                &first.run_tensors(&[x()]).expect_err("it is lost"),
+                first_file,
+            );
+            drop(first);
+            // The other's file is whole, and guarded still.
+            second.run_tensors(&[x()]).expect("it runs");
+            cut(second_file, 4096);
+            names_the_file(
+                &second.run_tensors(&[x()]).expect_err("it is lost"),
+                second_file,
+            );
+        }
+    }
+}
+
 #[test]
 fn a_file_that_was_short_while_it_was_read_is_an_error_even_if_it_grew_again() {
     let folder = Folder::new("grew");

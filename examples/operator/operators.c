@@ -94,4 +94,4 @@ static const lapidary_operator positive = {
     sizeof positive, LAPIDARY_OPERATOR_VERSION, "com.example", "Positive", infer_positive, example_positive,
     "example_positive"};
 
-LAPIDARY_EXPORT const lapidary_operator *const lapidary_operators[] = {&scale, &positive, NULL};
+const lapidary_operator *const lapidary_operators[] = {&scale, &positive, NULL};

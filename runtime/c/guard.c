@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -123,18 +124,19 @@ static int uninstall(void) {
     struct sigaction now;
     if (sigaction(SIGBUS, NULL, &now) != 0) return 0;
     if (is_ours(&now)) return sigaction(SIGBUS, &previous, NULL) == 0;
-    if (now.sa_handler == SIG_DFL) return 1;
-    /* A later handler may call ours: the library with our code must stay. */
+    return now.sa_handler == SIG_DFL;
+}
+
+/* A later handler may call ours: the library with our code is never unloaded. Not under the lock: the dynamic linker
+ * has one of its own, which it holds while it runs destructors, and these may remove guards. */
+static void stay(void) {
 #ifdef RTLD_NODELETE
+    static atomic_int stays;
     Dl_info here;
-    static int stays;
-    if (!stays && dladdr((void *)(uintptr_t)handle, &here) && here.dli_fname) {
-        void *library = dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-        if (library) dlclose(library);
-        stays = 1;
-    }
+    if (atomic_exchange(&stays, 1) || !dladdr((void *)(uintptr_t)handle, &here) || !here.dli_fname) return;
+    void *library = dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    if (library) dlclose(library);
 #endif
-    return 0;
 }
 
 /* ---- the table --------------------------------------------------------------------------------- */
@@ -190,10 +192,12 @@ void lap_guard_remove(lap_guard *guard) {
     free(guard->name);
     guard->name = NULL;
     if (--used == 0 && uninstall()) installed = 0;
+    int behind = used == 0 && installed;
     pthread_mutex_unlock(&lock);
+    if (behind) stay();
 }
 
-lap_guard *lap_guard_find(const void *memory, size_t bytes) {
+lap_guard *lap_guard_find(const void *memory, size_t bytes, char *name, size_t name_bytes) {
     uintptr_t from = (uintptr_t)memory;
     lap_guard *found = NULL;
     pthread_mutex_lock(&lock);
@@ -204,10 +208,9 @@ lap_guard *lap_guard_find(const void *memory, size_t bytes) {
             if (from >= begin && from < end && bytes <= end - from) found = guard;
         }
     }
+    if (found && name) snprintf(name, name_bytes, "%s", found->name);
     pthread_mutex_unlock(&lock);
     return found;
 }
 
 int32_t lap_guard_lost(const lap_guard *guard) { return atomic_load_explicit(&guard->lost, memory_order_acquire); }
-
-const char *lap_guard_name(const lap_guard *guard) { return guard->name; }

@@ -13,11 +13,11 @@ typedef struct lap_guard lap_guard;
 lap_guard *lap_guard_add(const void *memory, size_t bytes, const char *name);
 void lap_guard_remove(lap_guard *guard); /* or NULL */
 
-/* The guard of the mapping in which these bytes lie, or NULL; valid as long as the mapping's owner keeps it. */
-lap_guard *lap_guard_find(const void *memory, size_t bytes);
+/* The guard of the mapping in which these bytes lie, or NULL; valid as long as the mapping's owner keeps it. Its name
+ * is copied into `name`, if that is not NULL, as far as it fits. */
+lap_guard *lap_guard_find(const void *memory, size_t bytes, char *name, size_t name_bytes);
 
 /* Not zero: some of the mapping could not be read, and reads as zeros now. It stays so. One atomic load. */
 int32_t lap_guard_lost(const lap_guard *guard);
-const char *lap_guard_name(const lap_guard *guard);
 
 #endif

@@ -4,14 +4,15 @@
  * model is compiled, and a kernel that computes them while it runs. The command finds operators in a
  * shared library that exports a NULL-terminated array
  *
- *     LAPIDARY_EXPORT const lapidary_operator *const lapidary_operators[] = {&my_operator, NULL};
+ *     const lapidary_operator *const lapidary_operators[] = {&my_operator, NULL};
  *
  * (`--operators libmine.so`). Code in memory calls the kernel there; a compiled library refers to it by its
  * `symbol`, so the object that defines it is linked in (`--link mine.o`).
  *
  * A kernel is called with descriptors of contiguous tensors. An output whose shape was stated has memory;
- * any other has data NULL and gets it by lapidary_output_alloc. All that a kernel does with the runtime
- * goes through the context's table, so it links against nothing. Layouts are those of docs/abi.md.
+ * any other has data NULL and gets it by lapidary_output_alloc. A node whose outputs nobody reads is not run. All
+ * that a kernel does with the runtime goes through the context's table, so it links against nothing. Layouts are those
+ * of docs/abi.md; docs/operators-of-your-own.md is the guide.
  */
 #ifndef LAPIDARY_OPERATOR_H
 #define LAPIDARY_OPERATOR_H
@@ -180,7 +181,8 @@ typedef struct lapidary_operator_output {
 #define LAPIDARY_OPERATOR_NUMBERS 256
 #define LAPIDARY_OPERATOR_STRINGS 64
 
-/* What `infer` fills: it finds zeros, and an entry of `outputs` for each output of the node. */
+/* What `infer` fills: it finds zeros, and an entry of `outputs` for each output of the node, with no element type (it
+ * must be set), and rank and dims that are the kernel's to say. */
 typedef struct lapidary_operator_types {
     lapidary_operator_output *outputs;
     /* The record that the kernel gets. Strings are copied after `infer` returns. */
@@ -204,6 +206,9 @@ typedef struct lapidary_operator {
     lapidary_kernel_fn run;
     const char *symbol; /* the link name of `run`; NULL: it cannot go into a compiled library */
 } lapidary_operator;
+
+/* The list, NULL at its end. Declared here, so that it is exported as it is, from C++ too. */
+LAPIDARY_EXPORT extern const lapidary_operator *const lapidary_operators[];
 
 /* Refuses a node: `return lapidary_operator_refuse(types, "…")`. */
 static inline int32_t lapidary_operator_refuse(lapidary_operator_types *types, const char *format, ...) {

@@ -1,6 +1,27 @@
 /* What the C compiler says about the layouts, for the test that compares the Rust mirrors with them. */
 #include "lap_internal.h"
+#include "lapidary_operator.h"
 #include "registry.h"
+
+/* Operators of the application see the same structs under names of their own. */
+#define SAME(theirs, ours, field) \
+    _Static_assert(offsetof(theirs, field) == offsetof(ours, field), #theirs "." #field)
+SAME(lapidary_kernel_tensor, lap_tensor, data);
+SAME(lapidary_kernel_tensor, lap_tensor, dtype);
+SAME(lapidary_kernel_tensor, lap_tensor, rank);
+SAME(lapidary_kernel_tensor, lap_tensor, dims);
+SAME(lapidary_kernel_tensor, lap_tensor, strides);
+SAME(lapidary_kernel_tensor, lap_tensor, buffer);
+SAME(lapidary_kernel_tensor, lap_tensor, kind);
+_Static_assert(sizeof(lapidary_kernel_tensor) == sizeof(lap_tensor), "lapidary_kernel_tensor");
+SAME(lapidary_kernel_table, lap_rt, api);
+SAME(lapidary_kernel_table, lap_rt, parallel_for);
+SAME(lapidary_kernel_table, lap_rt, fail);
+SAME(lapidary_kernel_table, lap_rt, check);
+SAME(lapidary_kernel_table, lap_rt, output_alloc);
+SAME(lapidary_kernel_table, lap_rt, output_alloc_strings);
+SAME(lapidary_kernel_table, lap_rt, temp);
+_Static_assert(offsetof(lap_context, rt) == 0, "the context begins with the table");
 
 #define AT(type, field) {#type "." #field, (int64_t)offsetof(type, field)}
 #define SIZE(type) {#type, (int64_t)sizeof(type)}

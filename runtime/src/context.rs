@@ -479,7 +479,9 @@ impl Context {
     ) -> Result<Vec<Option<Vec<usize>>>, RuntimeError> {
         self.with_inputs(&all(inputs), |context| {
             // SAFETY: the context lives; the inputs are borrowed through the call.
-            context.checked(unsafe { (context.api().query_outputs)(context.inner.raw) })
+            let result =
+                context.checked(unsafe { (context.api().query_outputs)(context.inner.raw) });
+            context.sound(result)
         })?;
         Ok((0..self.outputs.len())
             .map(|index| {
@@ -508,7 +510,12 @@ impl Context {
     fn run_set(&mut self) -> Result<(), RuntimeError> {
         // SAFETY: the context lives; the inputs are borrowed through the call.
         let result = self.checked(unsafe { (self.api().run)(self.inner.raw) });
-        // Whatever else went wrong came of the zeros.
+        self.sound(result)
+    }
+
+    /// The result of a call that has read files in place, unless one of them shrank: whatever else went wrong came of
+    /// the zeros.
+    fn sound(&self, result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
         match self.code.as_ref().and_then(|code| code.lost_file()) {
             Some(name) => Err(crate::guard::shrank(&name)),
             None => result,

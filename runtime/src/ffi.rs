@@ -282,10 +282,14 @@ unsafe extern "C" {
     /// Guards a mapping of a file; NULL if it cannot be.
     pub fn lap_guard_add(memory: *const c_void, bytes: usize, name: *const c_char) -> *mut Guard;
     pub fn lap_guard_remove(guard: *mut Guard);
-    /// The guard of the mapping that holds these bytes, or NULL.
-    pub fn lap_guard_find(memory: *const c_void, bytes: usize) -> *mut Guard;
+    /// The guard of the mapping that holds these bytes, or NULL; its name goes into `name`.
+    pub fn lap_guard_find(
+        memory: *const c_void,
+        bytes: usize,
+        name: *mut c_char,
+        name_bytes: usize,
+    ) -> *mut Guard;
     pub fn lap_guard_lost(guard: *const Guard) -> i32;
-    pub fn lap_guard_name(guard: *const Guard) -> *const c_char;
     pub fn lap_hash64(data: *const c_void, bytes: usize) -> u64;
     /// Plans an arena: offsets into `offsets` for buffers of `sizes` with lives `first..=last`; returns the
     /// arena's bytes, -1 on overflow or lack of memory.

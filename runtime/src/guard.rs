@@ -63,16 +63,21 @@ impl Watched {
     /// The guard over these bytes, if they are part of a guarded mapping. It tells the truth as long as the caller
     /// keeps the mapping and its guard alive.
     pub fn over(bytes: &[u8]) -> Option<Watched> {
-        // SAFETY: any address may be asked for; the name is valid while the mapping is, of which `bytes` is a part.
-        unsafe {
-            let guard = ffi::lap_guard_find(bytes.as_ptr().cast(), bytes.len());
-            (!guard.is_null()).then(|| Watched {
-                guard,
-                name: CStr::from_ptr(ffi::lap_guard_name(guard))
-                    .to_string_lossy()
-                    .into_owned(),
-            })
-        }
+        let mut name = [0u8; 4096];
+        // SAFETY: any address may be asked for; the name is copied, with its end, into as many bytes as there are.
+        let guard = unsafe {
+            ffi::lap_guard_find(
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                name.as_mut_ptr().cast(),
+                name.len(),
+            )
+        };
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        (!guard.is_null()).then(|| Watched {
+            guard,
+            name: name.to_string_lossy().into_owned(),
+        })
     }
 
     /// The file, if some of it was lost. One atomic load.

@@ -69,6 +69,8 @@ pub struct Call<'a> {
     floats: &'a [f64],
     strings: &'a [Bytes],
     node: i32,
+    /// The outputs that were given out: a second time would be a second view of the same memory.
+    made: Vec<bool>,
     /// The runtime has set the error already.
     failed: Option<i32>,
 }
@@ -168,8 +170,8 @@ impl<'a> Call<'a> {
         DType::from_onnx(unsafe { t.as_ref() }?.dtype)
     }
 
-    /// Gives output `i` its shape and its memory, to be filled. `None` inside: nobody reads the output. An
-    /// output whose shape was stated must be given that shape. Call it once an output.
+    /// Gives output `i` its shape and its memory, to be filled: what it holds before is anything. `None` inside: nobody
+    /// reads the output. An output whose shape was stated must be given that shape. A second time it is an error.
     pub fn output<T: Element>(
         &mut self,
         i: usize,
@@ -182,6 +184,10 @@ impl<'a> Call<'a> {
         if stated != Some(T::DTYPE) {
             let stated = stated.map_or("of no known type", DType::name);
             return Err(format!("output {i} is {stated}, not {}", T::DTYPE));
+        }
+        match self.made.get_mut(i) {
+            Some(made) if !*made => *made = true,
+            _ => return Err(format!("output {i} is made a second time")),
         }
         let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
         type Alloc =
@@ -271,25 +277,36 @@ pub unsafe extern "C" fn rust_kernel(
         let Some((address, ints)) = ints.split_first() else {
             return fail(context, node, "the call lacks its kernel");
         };
+        let outputs: &[*mut LapTensor] = slice(outputs, n_out.max(0) as usize);
         let call = Call {
             context,
             inputs: slice(inputs, n_in.max(0) as usize),
-            outputs: slice(outputs, n_out.max(0) as usize),
+            outputs,
             ints,
             floats: slice(record.floats, record.n_floats.max(0) as usize),
             strings: slice(record.strings, record.n_strings.max(0) as usize),
             node,
+            made: vec![false; outputs.len()],
             failed: None,
         };
         (&*(*address as *const RustKernel), call)
     };
     // A panic must not pass through generated code.
     let result = catch_unwind(AssertUnwindSafe(|| kernel.0.run(&mut call)));
+    let missing = || {
+        let mut made = call.outputs.iter().zip(&call.made);
+        made.position(|(out, made)| !out.is_null() && !made)
+    };
     match (result, call.failed) {
-        (Ok(Ok(())), _) => 0,
-        (Ok(Err(_)), Some(status)) => status,
-        (Ok(Err(message)), None) => fail(context, node, &message),
         (Err(_), _) => fail(context, node, "the operator's kernel panicked"),
+        // Also where the kernel went on as if nothing had happened.
+        (Ok(_), Some(status)) => status,
+        (Ok(Err(message)), None) => fail(context, node, &message),
+        // Its memory may hold anything.
+        (Ok(Ok(())), None) => match missing() {
+            Some(i) => fail(context, node, &format!("output {i} was not made")),
+            None => 0,
+        },
     }
 }
 

@@ -90,8 +90,10 @@ int main(int count, char **arguments) {
     const void *plain = (const void *)(uintptr_t)memory;
     lap_guard *guard = lap_guard_add(plain, PAGES * page, "name");
     MUST(guard && !handler_is_foreign());
-    MUST(lap_guard_find((const char *)plain + page, 10) == guard && !lap_guard_find(&file, 1));
-    MUST(strcmp(lap_guard_name(guard), "name") == 0);
+    char name[8] = "";
+    MUST(lap_guard_find((const char *)plain + page, 10, name, sizeof name) == guard && strcmp(name, "name") == 0);
+    MUST(lap_guard_find(plain, 1, name, 3) == guard && strcmp(name, "na") == 0);
+    MUST(!lap_guard_find(&file, 1, NULL, 0) && !lap_guard_find(plain, PAGES * page + 1, NULL, 0));
     MUST(memory[PAGES * page - 1] == 1 && !lap_guard_lost(guard));
     MUST(ftruncate(file, (off_t)page) == 0);
     MUST(!lap_guard_lost(guard) && memory[page] == 0 && lap_guard_lost(guard));

@@ -307,7 +307,7 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
         ML => ML_OPSETS,
         _ => {
             return Err(unsupported(format!("operators of the domain '{domain}'"))
-                .hint("only ai.onnx, ai.onnx.ml and functions inside the model are handled"));
+                .hint("only ai.onnx, ai.onnx.ml, functions inside the model, and operators of your own (--operators) are handled"));
         }
     };
     check_opset(range, opset)?;

@@ -81,7 +81,7 @@ pub struct FileOptions {
     pub linker: PathBuf,
     /// The archiver.
     pub archiver: PathBuf,
-    /// Objects and archives that go in as well: the kernels of the application's operators.
+    /// Objects and archives that go into a shared library as well: the kernels of the application's operators.
     pub link: Vec<PathBuf>,
 }
 
@@ -267,6 +267,12 @@ fn check(
         return unsupported(
             format!("level {:?} for `{target}`", code_options.level),
             "it is a level of x86-64; use the baseline",
+        );
+    }
+    if artifact != Artifact::Shared && !options.link.is_empty() {
+        return unsupported(
+            "linking other objects into an archive or an object".into(),
+            "only a shared library (.so) is linked here; give them to the linker of the program",
         );
     }
     if artifact != Artifact::Object && target.architecture != Triple::host().architecture {
