@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lapidary_graph::{DType, Graph, Op, Scalar, TensorData, interp, verify};
+use lapidary_graph::interp::Value;
+use lapidary_graph::{Container, DType, Graph, Op, Scalar, TensorData, TensorType, interp, verify};
 use lapidary_import::{ImportOptions, import};
 use lapidary_onnx::ModelFile;
+use lapidary_onnx::proto::{OptionalProto, SequenceProto, TensorProto};
 
 fn models(dir: &Path, into: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(dir) else {
@@ -26,23 +28,64 @@ fn models(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The tensors of one data set: `input_0.pb`, `input_1.pb`, …
-fn tensors(dir: &Path, stem: &str) -> Result<Vec<TensorData>, String> {
+/// The values of one data set: `input_0.pb`, `input_1.pb`, …, of the types that the graph states.
+fn values(dir: &Path, stem: &str, types: &[&TensorType]) -> Result<Vec<Value>, String> {
     let mut out = Vec::new();
-    loop {
-        let path = dir.join(format!("{stem}_{}.pb", out.len()));
+    for (i, ty) in types.iter().enumerate() {
+        let path = dir.join(format!("{stem}_{i}.pb"));
         if !path.exists() {
-            return Ok(out);
+            break;
         }
-        let proto = lapidary_onnx::read_tensor_file(&path).map_err(|e| e.to_string())?;
-        let view = lapidary_onnx::tensor_view(&proto).map_err(|e| e.to_string())?;
-        out.push(TensorData {
-            dtype: DType::from_onnx(view.dtype.to_wire()).ok_or("element type")?,
-            dims: view.dims,
-            bytes: view.bytes,
-            strings: view.strings.unwrap_or_default(),
+        let text = |e: lapidary_onnx::OnnxError| e.to_string();
+        out.push(match ty.containers.first() {
+            None => tensor(&lapidary_onnx::read_tensor_file(&path).map_err(text)?)?,
+            Some(Container::Sequence) => {
+                sequence(&lapidary_onnx::read_sequence_file(&path).map_err(text)?)?
+            }
+            Some(Container::Optional) => {
+                // Some files of optionals have what is inside alone.
+                let inside = ty.element();
+                match lapidary_onnx::read_optional_file(&path) {
+                    Ok(proto) => optional(&proto)?,
+                    Err(_) if inside.is_tensor() => {
+                        let proto = lapidary_onnx::read_tensor_file(&path).map_err(text)?;
+                        Value::Optional(Some(Box::new(tensor(&proto)?)))
+                    }
+                    Err(e) => return Err(e.to_string()),
+                }
+            }
+            Some(Container::Map(_)) => return Err("maps".into()),
         });
     }
+    Ok(out)
+}
+
+fn tensor(proto: &TensorProto) -> Result<Value, String> {
+    let view = lapidary_onnx::tensor_view(proto).map_err(|e| e.to_string())?;
+    Ok(Value::Tensor(TensorData {
+        dtype: DType::from_onnx(view.dtype.to_wire()).ok_or("element type")?,
+        dims: view.dims,
+        bytes: view.bytes,
+        strings: view.strings.unwrap_or_default(),
+    }))
+}
+
+fn sequence(proto: &SequenceProto) -> Result<Value, String> {
+    let nested = proto.sequence_values.iter().map(sequence);
+    let all: Result<Vec<Value>, String> = match proto.elem_type {
+        3 => nested.collect(),
+        _ => proto.tensor_values.iter().map(tensor).collect(),
+    };
+    all.map(Value::Sequence)
+}
+
+fn optional(proto: &OptionalProto) -> Result<Value, String> {
+    let inside = match (&proto.tensor_value, &proto.sequence_value) {
+        (Some(t), _) => Some(tensor(t)?),
+        (None, Some(s)) => Some(sequence(s)?),
+        (None, None) => None,
+    };
+    Ok(Value::Optional(inside.map(Box::new)))
 }
 
 fn numbers(t: &TensorData) -> Vec<f64> {
@@ -59,6 +102,23 @@ fn numbers(t: &TensorData) -> Vec<f64> {
             .to_f64()
         })
         .collect()
+}
+
+fn compare_values(found: &Value, expected: &Value, atol: f64, rtol: f64) -> Option<String> {
+    match (found, expected) {
+        (Value::Tensor(f), Value::Tensor(e)) => compare(f, e, atol, rtol),
+        (Value::Sequence(f), Value::Sequence(e)) if f.len() == e.len() => {
+            let mut pairs = f.iter().zip(e);
+            pairs.find_map(|(f, e)| compare_values(f, e, atol, rtol))
+        }
+        (Value::Optional(Some(f)), Value::Optional(Some(e))) => compare_values(f, e, atol, rtol),
+        (Value::Optional(None), Value::Optional(None)) => None,
+        _ => Some(format!(
+            "expected {}, found {}",
+            expected.text(),
+            found.text()
+        )),
+    }
 }
 
 fn compare(found: &TensorData, expected: &TensorData, atol: f64, rtol: f64) -> Option<String> {
@@ -99,10 +159,13 @@ fn run(g: &Graph, dir: &Path) -> Result<Option<String>, String> {
         if !set.exists() {
             break;
         }
-        let (mut inputs, expected) = (tensors(&set, "input")?, tensors(&set, "output")?);
+        let input_types: Vec<&TensorType> = g.inputs.iter().map(|v| g.ty(*v)).collect();
+        let output_types: Vec<&TensorType> = g.outputs.iter().map(|(_, v)| g.ty(*v)).collect();
+        let mut inputs = values(&set, "input", &input_types)?;
+        let expected = values(&set, "output", &output_types)?;
         let defaults = (inputs.len()..g.inputs.len()).map_while(|i| g.default_of(i));
-        inputs.extend(defaults.cloned());
-        let found = match interp::run(g, &inputs) {
+        inputs.extend(defaults.cloned().map(Value::Tensor));
+        let found = match interp::run_values(g, &inputs, &Default::default()) {
             Ok(f) => f,
             Err(interp::InterpError::Unsupported { library, .. }) => {
                 return Err(format!("library {library}"));
@@ -117,7 +180,7 @@ fn run(g: &Graph, dir: &Path) -> Result<Option<String>, String> {
             )));
         }
         for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
-            if let Some(m) = compare(f, e, atol, rtol) {
+            if let Some(m) = compare_values(f, e, atol, rtol) {
                 return Ok(Some(format!("data set {k}, output {i}: {m}")));
             }
         }
