@@ -54,6 +54,8 @@ struct Port {
     id: String,
     dtype: DType,
     dims: Option<Vec<Dim>>,
+    /// Whether it is a sequence, optional or map.
+    container: bool,
     shape: String,
 }
 
@@ -65,6 +67,7 @@ impl Port {
             id: taken.fresh(text),
             dtype: ty.dtype,
             dims: ty.shape.clone(),
+            container: !ty.is_tensor(),
             shape: comment(&shape(graph, v)),
         }
     }
@@ -85,6 +88,13 @@ impl Port {
             DType::String => return None,
         })
     }
+    /// The interface's type of a value that has no typed data.
+    fn value_type(&self) -> &'static str {
+        match self.container {
+            true => "lapidary_value",
+            false => "lapidary_tensor",
+        }
+    }
     /// Code and bits of a DLPack type.
     fn dlpack(&self) -> (u8, usize) {
         let code = match self.dtype {
@@ -102,6 +112,7 @@ impl Port {
 fn shape(graph: &Graph, v: ValueId) -> String {
     let ty = graph.ty(v);
     match &ty.shape {
+        None if !ty.is_tensor() => lapidary_graph::verify::type_text(graph, ty),
         None => format!("{}, any rank", ty.dtype),
         Some(dims) => {
             let dims: Vec<String> = dims.iter().map(|d| graph.dim_text(d)).collect();
@@ -193,13 +204,13 @@ fn run_function(
     for p in inputs {
         params.push(match p.c_type() {
             Some(t) => format!("const {t} *{} /* {} */", p.id, p.shape),
-            None => format!("const lapidary_tensor *{} /* {} */", p.id, p.shape),
+            None => format!("const {} *{} /* {} */", p.value_type(), p.id, p.shape),
         });
     }
     for p in outputs {
         params.push(match p.c_type() {
             Some(t) => format!("const {t} **{} /* {} */", p.id, p.shape),
-            None => format!("const lapidary_tensor **{} /* {} */", p.id, p.shape),
+            None => format!("const {} **{} /* {} */", p.value_type(), p.id, p.shape),
         });
     }
     let upper = name.to_uppercase();
@@ -214,7 +225,8 @@ fn run_function(
         let Some(dims) = p.dims.as_ref().filter(|_| p.c_type().is_some()) else {
             let _ = writeln!(
                 out,
-                "    code = lapidary_set_input(context, {upper}_INPUT_{}, {});\n    if (code) return code;",
+                "    code = lapidary_set_{}(context, {upper}_INPUT_{}, {});\n    if (code) return code;",
+                if p.container { "value" } else { "input" },
                 p.id.to_uppercase(),
                 p.id
             );
@@ -269,8 +281,9 @@ fn run_function(
             ),
             None => writeln!(
                 out,
-                "    if ({0}) *{0} = lapidary_output(context, {number});",
-                p.id
+                "    if ({0}) *{0} = lapidary_output{1}(context, {number});",
+                p.id,
+                if p.container { "_value" } else { "" }
             ),
         };
     }

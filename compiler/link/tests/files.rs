@@ -329,7 +329,7 @@ fn a_header_is_valid_c_whatever_the_names() {
     if !has("cc") {
         return;
     }
-    use lapidary_graph::{DType, Dim, Graph, SymbolOrigin, TensorType};
+    use lapidary_graph::{Container, DType, Dim, Graph, SymbolOrigin, TensorType};
     let mut g = Graph::new("names");
     let origin = SymbolOrigin::Input { input: 0, axis: 0 };
     let b = Dim::from(g.add_symbol("batch size", origin.clone()));
@@ -344,7 +344,13 @@ fn a_header_is_valid_c_whatever_the_names() {
     }
     let unranked = TensorType::unranked(DType::F32);
     let v = g.add_input("unranked", unranked);
-    g.outputs = vec![("x".into(), g.inputs[0]), ("y\n".into(), v)];
+    let tensors = TensorType::unranked(DType::I64);
+    let s = g.add_input("sequence", tensors.inside(Container::Sequence));
+    g.outputs = vec![
+        ("x".into(), g.inputs[0]),
+        ("y\n".into(), v),
+        ("s".into(), s),
+    ];
     let folder = Folder::new("header");
     let path = folder.file("names.h");
     fs::write(&path, header(&g, "names")).unwrap();
