@@ -61,6 +61,7 @@ impl OwnedValue {
 
 /// What a tree of C values points to.
 #[derive(Default)]
+#[allow(clippy::vec_box)] // addresses of the elements are given out, and must not change as the lists grow
 pub(crate) struct Lent {
     items: Vec<Box<[Value]>>,
     tensors: Vec<Box<DlTensor>>,

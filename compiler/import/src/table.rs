@@ -18,6 +18,10 @@ struct Entry(&'static str, &'static str, i64, i64, Rule);
 
 const END: i64 = i64::MAX;
 const ML: &str = "ai.onnx.ml";
+const PREVIEW: &str = "ai.onnx.preview";
+const TRAINING: &str = "ai.onnx.preview.training";
+/// The only version of the preview domains.
+const PREVIEW_OPSETS: (i64, i64) = (1, 1);
 
 #[rustfmt::skip]
 static TABLE: &[Entry] = &[
@@ -230,6 +234,9 @@ static TABLE: &[Entry] = &[
     Entry("", "StringSplit", 20, END, strings::split),
     Entry("", "TfIdfVectorizer", 9, END, strings::tfidf),
     // Classical models.
+    Entry(TRAINING, "Adagrad", 1, END, training::adagrad),
+    Entry(TRAINING, "Adam", 1, END, training::adam),
+    Entry(TRAINING, "Momentum", 1, END, training::momentum),
     Entry(ML, "ArrayFeatureExtractor", 1, END, ml::array_feature_extractor),
     Entry(ML, "Binarizer", 1, END, ml::binarizer),
     Entry(ML, "CategoryMapper", 1, END, labels::category_mapper),
@@ -254,6 +261,7 @@ static REGIONS: &[(&str, &str, i64)] = &[
     ("", "Loop", 1),
     ("", "Scan", 8),
     ("", "SequenceMap", 17),
+    (PREVIEW, "FlexAttention", 1),
 ];
 
 /// Operators that take sequences, optionals or maps, by whatever way; all others are refused one.
@@ -277,7 +285,14 @@ pub(crate) fn is_region(domain: &str, op: &str, opset: i64) -> Result<bool, Fail
     let Some((.., since)) = REGIONS.iter().find(|r| r.0 == domain && r.1 == op) else {
         return Ok(false);
     };
-    check_opset(OPSETS, opset)?;
+    check_opset(
+        if domain.is_empty() {
+            OPSETS
+        } else {
+            PREVIEW_OPSETS
+        },
+        opset,
+    )?;
     if opset < *since {
         return Err(invalid(format!("{op} is not defined at opset {opset}")));
     }
@@ -305,6 +320,7 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
     let range = match domain {
         "" => OPSETS,
         ML => ML_OPSETS,
+        PREVIEW | TRAINING => PREVIEW_OPSETS,
         _ => {
             return Err(unsupported(format!("operators of the domain '{domain}'"))
                 .hint("only ai.onnx, ai.onnx.ml, functions inside the model, and operators of your own (--operators) are handled"));

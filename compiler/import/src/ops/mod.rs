@@ -23,5 +23,6 @@ pub(crate) mod sequence;
 pub(crate) mod softmax;
 pub(crate) mod strings;
 pub(crate) mod svm;
+pub(crate) mod training;
 pub(crate) mod trees;
 pub(crate) mod views;

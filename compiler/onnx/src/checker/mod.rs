@@ -40,8 +40,9 @@ use place::{Part, Place};
 /// The IR versions that are read.
 pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
-/// The versions of the default domain's operators that are read.
-pub const OPSETS: RangeInclusive<i64> = 6..=28;
+/// The versions of the default domain that are read. Of the oldest, the importer takes the operators whose rules are
+/// those of version 6 or 7, and names the others.
+pub const OPSETS: RangeInclusive<i64> = 1..=28;
 
 /// What a fault means for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -159,21 +159,15 @@ fn versions_are_checked() {
         ),
         (
             8,
-            vec![opset("", 5)],
-            FaultKind::Unsupported,
-            "opset 5 of the domain 'ai.onnx' is not taken, expected 6 to 28",
-        ),
-        (
-            8,
             vec![opset("ai.onnx", 29)],
             FaultKind::Unsupported,
-            "opset 29 of the domain 'ai.onnx' is not taken, expected 6 to 28",
+            "opset 29 of the domain 'ai.onnx' is not taken, expected 1 to 28",
         ),
         (
             8,
             vec![opset("", 0)],
             FaultKind::Invalid,
-            "opset 0 of the domain 'ai.onnx' is not taken, expected 6 to 28",
+            "opset 0 of the domain 'ai.onnx' is not taken, expected 1 to 28",
         ),
         (
             8,
