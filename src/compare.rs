@@ -7,6 +7,7 @@
 use std::fmt;
 
 use half::{bf16, f16};
+use lapidary_graph::minifloat;
 use lapidary_runtime::{DType, OwnedValue, Tensor};
 
 /// How far a number may be from the expected one.
@@ -257,8 +258,9 @@ fn parts_per_element(dtype: DType) -> Option<usize> {
     match dtype {
         F32 | F64 | F16 | BF16 | U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64 | Bool | I4 | U4
         | I2 | U2 => Some(1),
+        F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F6E2M3 | F6E3M2 | F4E2M1 => Some(1),
         C64 | C128 => Some(2),
-        _ => None,
+        String => None,
     }
 }
 
@@ -288,7 +290,11 @@ pub fn numbers(tensor: &Tensor) -> Vec<f64> {
         DType::I32 => each(bytes, |b| i32::from_le_bytes(b).into()),
         DType::U64 => each(bytes, |b| u64::from_le_bytes(b) as f64),
         DType::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
-        _ => Vec::new(),
+        DType::String => Vec::new(),
+        dtype => match lapidary_graph::DType::from_onnx(dtype.onnx()) {
+            Some(small) => each(bytes, |[code]| minifloat::decode(small, code)),
+            None => Vec::new(),
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 //! (of tokens, positions, types) that must be in range; bools are even chances.
 
 use half::{bf16, f16};
+use lapidary_graph::minifloat;
 use lapidary_runtime::{DType, RuntimeError, Tensor};
 
 /// A generator of 64-bit numbers (splitmix64).
@@ -47,6 +48,7 @@ impl Random {
         if width == 0 {
             return Ok(tensor);
         }
+        let small = lapidary_graph::DType::from_onnx(dtype.onnx()).filter(|t| t.is_minifloat());
         for element in tensor.bytes_mut().chunks_exact_mut(width) {
             match dtype {
                 DType::F32 => element.copy_from_slice(&(self.unit() as f32).to_le_bytes()),
@@ -54,7 +56,12 @@ impl Random {
                 DType::F16 => element.copy_from_slice(&f16::from_f64(self.unit()).to_le_bytes()),
                 DType::BF16 => element.copy_from_slice(&bf16::from_f64(self.unit()).to_le_bytes()),
                 DType::Bool => element.fill((self.next() >> 63) as u8),
+
                 DType::C64 | DType::C128 => {}
+                _ if small.is_some() => {
+                    let code = small.map(|t| minifloat::encode(t, self.unit()));
+                    element.fill(code.unwrap_or(0));
+                }
                 // The lowest byte of an integer; types of less than a byte hold 0 or 1 all.
                 _ => {
                     let small = matches!(dtype, DType::I4 | DType::U4 | DType::I2 | DType::U2);

@@ -29,6 +29,7 @@ static const dtype_row dtypes[] = {
     [LAPIDARY_U4] = {"u4", 1, 1, 4},             [LAPIDARY_I4] = {"i4", 1, 0, 4},
     [LAPIDARY_F4E2M1] = {"f4e2m1", 1, 17, 4},    [LAPIDARY_F8E8M0] = {"f8e8m0", 1, 14, 8},
     [LAPIDARY_U2] = {"u2", 1, 1, 2},             [LAPIDARY_I2] = {"i2", 1, 0, 2},
+    [LAPIDARY_F6E2M3] = {"f6e2m3", 1, 15, 6},    [LAPIDARY_F6E3M2] = {"f6e3m2", 1, 16, 6},
 };
 #define N_DTYPES ((int32_t)(sizeof dtypes / sizeof *dtypes))
 

@@ -84,7 +84,9 @@ typedef enum lapidary_dtype {
     LAPIDARY_F4E2M1 = 23,
     LAPIDARY_F8E8M0 = 24,
     LAPIDARY_U2 = 25,
-    LAPIDARY_I2 = 26
+    LAPIDARY_I2 = 26,
+    LAPIDARY_F6E2M3 = 27,
+    LAPIDARY_F6E3M2 = 28
 } lapidary_dtype;
 
 /* The kinds of value. */

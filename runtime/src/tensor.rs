@@ -71,6 +71,8 @@ dtypes! {
     F8E8M0 = 24, "f8e8m0", 1, 14, 8;
     U2 = 25, "u2", 1, 1, 2;
     I2 = 26, "i2", 1, 0, 2;
+    F6E2M3 = 27, "f6e2m3", 1, 15, 6;
+    F6E3M2 = 28, "f6e3m2", 1, 16, 6;
 }
 
 impl fmt::Display for DType {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use lapidary_onnx::proto::{MapProto, OptionalProto, SequenceProto, TensorProto};
-use lapidary_onnx::{DataType, TensorView, tensor_view};
+use lapidary_onnx::{DataType, TensorView, pack, tensor_view};
 use lapidary_runtime::{Container, DType, OwnedValue, Tensor};
 use prost::Message;
 
@@ -147,45 +147,16 @@ pub fn tensor_of_view(view: &TensorView) -> Result<Tensor, String> {
             .collect::<Result<_, _>>()?;
         return Tensor::from_strings(&shape, texts).map_err(|error| error.to_string());
     }
-    let bits = view.dtype.bits();
-    if bits >= 8 {
-        return Tensor::from_bytes(dtype, &shape, &view.bytes).map_err(|error| error.to_string());
-    }
-    let signed = matches!(view.dtype, DataType::Int4 | DataType::Int2);
-    let unpacked: Vec<u8> = (0..view.elements())
-        .map(|i| {
-            let byte = view.bytes.get(i * bits / 8).copied().unwrap_or(0);
-            let value = byte >> (i * bits % 8) & ((1 << bits) - 1);
-            if signed && value >> (bits - 1) == 1 {
-                value | (0xff << bits)
-            } else {
-                value
-            }
-        })
-        .collect();
-    Tensor::from_bytes(dtype, &shape, &unpacked).map_err(|error| error.to_string())
+    Tensor::from_bytes(dtype, &shape, &view.unpacked()).map_err(|error| error.to_string())
 }
 
 /// The proto of a tensor; `None` for a type that ONNX does not have.
 pub fn encode_tensor(name: &str, tensor: &Tensor) -> Option<TensorProto> {
     let dtype = DataType::from_wire(tensor.dtype().onnx())?;
-    let bits = dtype.bits();
-    let bytes: Bytes = if bits > 0 && bits < 8 {
-        let per_byte = 8 / bits;
-        let pack = |chunk: &[u8]| {
-            let parts = chunk.iter().enumerate();
-            parts.fold(0u8, |sum, (i, v)| {
-                sum | (v & ((1 << bits) - 1)) << (i * bits)
-            })
-        };
-        tensor.bytes().chunks(per_byte).map(pack).collect()
-    } else {
-        Bytes::copy_from_slice(tensor.bytes())
-    };
     let view = TensorView {
         dtype,
         dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
-        bytes,
+        bytes: pack(dtype, tensor.bytes()),
         strings: tensor.strings().ok().map(|texts| {
             texts
                 .iter()

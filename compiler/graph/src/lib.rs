@@ -13,6 +13,7 @@ pub mod graph;
 pub mod group;
 pub mod infer;
 pub mod interp;
+pub mod minifloat;
 pub mod op;
 pub mod pointwise;
 pub mod region;

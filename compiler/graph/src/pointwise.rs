@@ -5,9 +5,10 @@
 //! propagate NaN; integer division truncates; `Mod` has the sign of the divisor, `Fmod` of the
 //! dividend; shifts by the width or more give 0.
 
-use crate::{DType, Dim};
+use crate::{DType, Dim, minifloat};
 
-/// A scalar constant: the value's bits, zero-extended (f32 as its 32 bits).
+/// A scalar constant: the value's bits, zero-extended (f32 as its 32 bits). A `C128` has those of its real part;
+/// its imaginary part is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Scalar {
     pub dtype: DType,
@@ -39,7 +40,8 @@ impl Scalar {
             bits: v as u64,
         }
     }
-    /// `v` in any numeric type: rounded for floats, truncated to the width for integers.
+    /// `v` in any numeric type: rounded for floats, truncated to the width for integers (those of less than
+    /// a byte keep the low bits), with an imaginary part of 0 for complex numbers.
     pub fn of(dtype: DType, v: f64) -> Self {
         let bits = match dtype {
             DType::F32 => (v as f32).to_bits() as u64,
@@ -52,25 +54,57 @@ impl Scalar {
             DType::I32 => v as i32 as u32 as u64,
             DType::I64 => v as i64 as u64,
             DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::String => v as u64,
+            DType::U4 | DType::I4 | DType::U2 | DType::I2 => small_int(dtype, v as i32 as i64),
+            DType::C64 => (v as f32).to_bits() as u64,
+            DType::C128 => v.to_bits(),
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F8E8M0
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => minifloat::encode(dtype, v) as u64,
         };
         Scalar { dtype, bits }
     }
-    /// The value as f64 (exact but for 64-bit integers beyond 2^53).
+    /// The value as f64 (exact but for 64-bit integers beyond 2^53); the real part of a complex one.
     pub fn to_f64(self) -> f64 {
         match self.dtype {
             DType::F32 => f32::from_bits(self.bits as u32) as f64,
             DType::F64 => f64::from_bits(self.bits),
             DType::F16 => half::f16::from_bits(self.bits as u16).to_f64(),
             DType::BF16 => half::bf16::from_bits(self.bits as u16).to_f64(),
-            DType::I8 => self.bits as i8 as f64,
+            DType::I8 | DType::I4 | DType::I2 => self.bits as i8 as f64,
             DType::I16 => self.bits as i16 as f64,
             DType::I32 => self.bits as i32 as f64,
             DType::I64 => self.bits as i64 as f64,
             DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::String => {
                 self.bits as f64
             }
+            DType::U4 | DType::U2 => self.bits as f64,
+            DType::C64 => f32::from_bits(self.bits as u32) as f64,
+            DType::C128 => f64::from_bits(self.bits),
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F8E8M0
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => minifloat::decode(self.dtype, self.bits as u8),
         }
     }
+}
+
+/// The low bits of a number as an integer of less than a byte, extended to one.
+pub(crate) fn small_int(dtype: DType, v: i64) -> u64 {
+    let rest = 64 - dtype.bits() as u32;
+    let v = match dtype {
+        DType::I4 | DType::I2 => v << rest >> rest,
+        _ => ((v as u64) << rest >> rest) as i64,
+    };
+    v as u8 as u64
 }
 
 /// One scalar operation. Operand and result types are those of the [`PwNode`]s.
@@ -135,9 +169,10 @@ pub enum PwOp {
     Ge,
     /// `args[0] ? args[1] : args[2]`.
     Select,
-    /// To the node's type: float to integer truncates (out of range: saturates), to bool is `!= 0`.
+    /// To the node's type: float to integer truncates (out of range: saturates), to bool is `!= 0`. Floats of a
+    /// byte and less saturate ([`minifloat::encode`]); integers of less than a byte take the low bits.
     Cast,
-    /// Same bits, another type of the same width.
+    /// Same bits, another type of the same width in bits.
     Bitcast,
 }
 

@@ -11,7 +11,7 @@ use lapidary_graph::interp::fold_node;
 use lapidary_graph::op::{LibraryCall, ReduceKind};
 use lapidary_graph::{
     Container, DType, Def, Dim, EntityRef, Graph, NodeId, Op, PwBuilder, PwOp, PwRef, Scalar,
-    SymbolOrigin, TensorData, TensorType, ValueId, infer,
+    SymbolOrigin, TensorData, TensorType, ValueId, infer, minifloat,
 };
 
 use crate::containers::{Containers, Element};
@@ -434,7 +434,8 @@ impl Builder {
         if let (Some(n), Some(count)) = (ty.const_dims(), small_count(&ty))
             && count <= 64
         {
-            let one = &s.bits.to_le_bytes()[..s.dtype.bytes().min(8)];
+            let mut one = s.bits.to_le_bytes().to_vec();
+            one.resize(s.dtype.bytes(), 0);
             return Ok(self.constant(TensorData {
                 dtype: s.dtype,
                 dims: n,
@@ -448,6 +449,24 @@ impl Builder {
         let from = self.dtype(v);
         if from == to {
             return Ok(v);
+        }
+        // Text is made of and from what is computed with.
+        let between = |t: DType, exact: DType| match t {
+            t if t.is_small_int() => Some(DType::I64),
+            t if t.is_minifloat() => Some(exact),
+            _ => None,
+        };
+        if from == DType::String
+            && let Some(t) = between(to, DType::F64)
+        {
+            let v = self.cast(v, t)?;
+            return self.cast(v, to);
+        }
+        if to == DType::String
+            && let Some(t) = between(from, DType::F32)
+        {
+            let v = self.cast(v, t)?;
+            return self.cast(v, to);
         }
         if from == DType::String || to == DType::String {
             let name = if to == DType::String {
@@ -756,6 +775,11 @@ pub(crate) fn f64s(t: &TensorData) -> Option<Vec<f64>> {
             let (c, _) = b.as_chunks::<8>();
             c.iter().map(|c| f64::from_le_bytes(*c)).collect()
         }
+        t if t.is_complex() => return None,
+        dtype if dtype.is_minifloat() => {
+            let codes = b.iter().map(|c| minifloat::decode(dtype, *c));
+            codes.collect()
+        }
         DType::F16 | DType::BF16 => {
             let (c, _) = b.as_chunks::<2>();
             let f = |c: &[u8; 2]| Scalar {
@@ -774,30 +798,26 @@ pub(crate) fn f64s(t: &TensorData) -> Option<Vec<f64>> {
 
 /// A tensor of numbers rounded to a type.
 pub(crate) fn data_of(dtype: DType, dims: Vec<i64>, values: &[f64]) -> TensorData {
-    let n = dtype.bytes().min(8);
-    let mut bytes = Vec::with_capacity(values.len() * n);
-    for v in values {
-        bytes.extend_from_slice(&Scalar::of(dtype, *v).bits.to_le_bytes()[..n]);
-    }
-    TensorData {
-        dtype,
-        dims,
-        bytes: bytes.into(),
-        strings: Vec::new(),
-    }
+    scalars(dtype, dims, values.iter().map(|v| Scalar::of(dtype, *v).bits))
 }
 
 /// A tensor of integers truncated to a type (any but strings).
 pub(crate) fn int_data(dtype: DType, dims: Vec<i64>, values: &[i64]) -> TensorData {
-    let n = dtype.bytes().min(8);
-    let mut bytes = Vec::with_capacity(values.len() * n);
-    for v in values {
-        let bits = match dtype {
-            DType::Bool => (*v != 0) as u64,
-            _ if dtype.is_float() => Scalar::of(dtype, *v as f64).bits,
-            _ => *v as u64,
-        };
-        bytes.extend_from_slice(&bits.to_le_bytes()[..n]);
+    let bits = |v: &i64| match dtype {
+        DType::Bool => (*v != 0) as u64,
+        _ if dtype.is_int() => *v as u64,
+        _ if dtype.is_small_int() => Scalar::of(dtype, (*v & 15) as f64).bits,
+        _ => Scalar::of(dtype, *v as f64).bits,
+    };
+    scalars(dtype, dims, values.iter().map(bits))
+}
+
+/// A tensor from the low bytes of each element (with zeros behind, where an element has 16).
+fn scalars(dtype: DType, dims: Vec<i64>, bits: impl ExactSizeIterator<Item = u64>) -> TensorData {
+    let n = dtype.bytes();
+    let mut bytes = Vec::with_capacity(bits.len() * n);
+    for b in bits {
+        bytes.extend(b.to_le_bytes().into_iter().chain([0; 8]).take(n));
     }
     TensorData {
         dtype,
@@ -809,11 +829,14 @@ pub(crate) fn int_data(dtype: DType, dims: Vec<i64>, values: &[i64]) -> TensorDa
 
 /// A constant in another type; `None` where it is left to run time (floats out of an integer's range).
 fn cast_data(t: &TensorData, to: DType) -> Option<TensorData> {
+    if t.dtype.is_minifloat() {
+        return None;
+    }
     if !t.dtype.is_float() {
         return Some(int_data(to, t.dims.clone(), &t.to_i64s()?)).filter(|_| t.dtype != DType::U64);
     }
     let values = f64s(t)?;
-    let safe = to.is_float() || to == DType::Bool || values.iter().all(|v| v.abs() < 100.0);
+    let safe = to.is_float() || to.is_minifloat() || to == DType::Bool || values.iter().all(|v| v.abs() < 100.0);
     let safe = safe && !(to.is_int() && !to.is_signed_int() && values.iter().any(|v| *v < 0.0));
     safe.then(|| data_of(to, t.dims.clone(), &values))
 }

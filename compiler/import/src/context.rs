@@ -9,7 +9,7 @@ use lapidary_onnx::proto::{AttributeProto, TensorProto, TypeProto};
 use lapidary_onnx::{ModelFile, TensorView};
 
 use crate::builder::Builder;
-use crate::error::{Fail, invalid, unsupported};
+use crate::error::{Fail, invalid};
 
 /// Outputs of a rule, in the order of the node's; absent or missing ones must not be asked for.
 pub(crate) type Outs = Result<Vec<Option<ValueId>>, Fail>;
@@ -256,22 +256,16 @@ pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Fail> {
 
 /// An element type by ONNX number.
 pub(crate) fn dtype(code: i32) -> Result<DType, Fail> {
-    DType::from_onnx(code).ok_or_else(|| match lapidary_onnx::DataType::from_wire(code) {
-        Some(t) => unsupported(format!("element type {t}"))
-            .hint("types below a byte, 8-bit floats and complex numbers are not handled"),
-        None => invalid(format!("element type {code} is not defined by ONNX")),
-    })
+    DType::from_onnx(code)
+        .ok_or_else(|| invalid(format!("element type {code} is not defined by ONNX")))
 }
 
-/// The elements of a tensor; bytes are shared with the file.
+/// The elements of a tensor; bytes are shared with the file, but for elements of less than one.
 pub(crate) fn tensor_data(model: &ModelFile, t: &TensorProto) -> Result<TensorData, Fail> {
     let dtype = dtype(t.data_type)?;
-    let TensorView {
-        dims,
-        bytes,
-        strings,
-        ..
-    } = model.tensor_data(t).map_err(|e| invalid(e.to_string()))?;
+    let view = model.tensor_data(t).map_err(|e| invalid(e.to_string()))?;
+    let bytes = view.unpacked();
+    let TensorView { dims, strings, .. } = view;
     // Readers multiply the sizes without looking; a 0 among huge ones would hide an overflow.
     if dims
         .iter()

@@ -422,6 +422,9 @@ impl<'m> Import<'m> {
         if !table::takes_containers(d, &node.op_type) {
             self.tensors_only(&node.op_type, &inputs)?;
         }
+        if !table::takes_storage(d, &node.op_type) {
+            self.computed_only(&node.op_type, &inputs)?;
+        }
         let stem = match node.output.iter().find(|o| !o.is_empty()) {
             Some(o) => format!("{}{o}", scope.prefix),
             None => name.to_string(),
@@ -520,6 +523,20 @@ impl<'m> Import<'m> {
     }
 
     /// Ends what cannot take sequences, optionals and maps.
+    /// Refuses types without arithmetic.
+    fn computed_only(&self, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
+        for (i, v) in inputs.iter().enumerate() {
+            if let Some(v) = v
+                && self.b.dtype(*v).is_storage()
+            {
+                let (name, t) = (self.b.value_name(*v), self.b.dtype(*v));
+                return Err(unsupported(format!("{op} of {t}, the type of input {i} ('{name}')"))
+                    .hint("elements of this type are moved and converted alone: cast them first"));
+            }
+        }
+        Ok(())
+    }
+
     fn tensors_only(&self, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
         for (i, v) in inputs.iter().enumerate() {
             if let Some(v) = v

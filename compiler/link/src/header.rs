@@ -78,6 +78,10 @@ impl Port {
             DType::F32 => "float",
             DType::F64 => "double",
             DType::U8 | DType::Bool => "uint8_t",
+            // A byte an element: a code, or a zero-extended integer.
+            t if t.is_minifloat() => "uint8_t",
+            DType::U4 | DType::U2 => "uint8_t",
+            DType::I4 | DType::I2 => "int8_t",
             DType::I8 => "int8_t",
             DType::U16 | DType::F16 | DType::BF16 => "uint16_t",
             DType::I16 => "int16_t",
@@ -85,7 +89,7 @@ impl Port {
             DType::U32 => "uint32_t",
             DType::I64 => "int64_t",
             DType::U64 => "uint64_t",
-            DType::String => return None,
+            _ => return None,
         })
     }
     /// The interface's type of a value that has no typed data.
@@ -97,15 +101,11 @@ impl Port {
     }
     /// Code and bits of a DLPack type.
     fn dlpack(&self) -> (u8, usize) {
-        let code = match self.dtype {
-            DType::F32 | DType::F64 | DType::F16 => 2,
-            DType::BF16 => 4,
-            DType::Bool => 6,
-            DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0,
-            DType::U8 | DType::U16 | DType::U32 | DType::U64 => 1,
-            DType::String => 3,
-        };
-        (code, 8 * self.dtype.bytes())
+        use lapidary_runtime::DType;
+        let dlpack = DType::from_onnx(self.dtype as i32)
+            .unwrap_or(DType::String)
+            .dlpack();
+        (dlpack.code, dlpack.bits.into())
     }
 }
 

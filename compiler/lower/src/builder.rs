@@ -37,6 +37,10 @@ pub(crate) struct Builder<'g> {
     /// Loop variables run over `0..extent`.
     extents: HashMap<Sym, Dim>,
     levels: Vec<Level>,
+    /// Which half of an element of 16 bytes is meant, inside the loop that [`Builder::parts`] opens.
+    pub part: Dim,
+    /// Buffers whose elements have 16 bytes: two of the kernel's elements each.
+    halved: HashSet<Buf>,
     /// Loaded indices by place and limit, with the level that binds them.
     gathered: HashMap<(Buf, Dim, Option<Dim>), (Sym, usize)>,
 }
@@ -56,6 +60,8 @@ impl<'g> Builder<'g> {
             buf_of: HashMap::new(),
             out_of: HashMap::new(),
             extents: HashMap::new(),
+            part: Dim::Const(0),
+            halved: HashSet::new(),
             levels: vec![Level {
                 loop_: None,
                 stmts: Vec::new(),
@@ -126,6 +132,9 @@ impl<'g> Builder<'g> {
         let b = self
             .kernel
             .buffer(format!("in{n}"), mem, BufferKind::Input(n));
+        if dtype == DType::C128 {
+            self.halved.insert(b);
+        }
         self.buf_of.insert((op, dtype), b);
         Ok(b)
     }
@@ -143,6 +152,9 @@ impl<'g> Builder<'g> {
         let b = self
             .kernel
             .buffer(format!("out{n}"), mem, BufferKind::Output(n as u32));
+        if dtype == DType::C128 {
+            self.halved.insert(b);
+        }
         self.out_of.insert(v, b);
         Ok(b)
     }
@@ -242,6 +254,22 @@ impl<'g> Builder<'g> {
         dims.iter().map(|d| self.open(d)).collect()
     }
 
+    /// Opens the loop over the halves of an element, where it has 16 bytes. No lane does; what moves such elements
+    /// moves one half after the other.
+    pub fn parts(&mut self, dtype: DType) {
+        if dtype == DType::C128 {
+            self.part = self.open(&Dim::Const(2));
+        }
+    }
+    /// The position of an element, or of its half, in the kernel's elements.
+    fn place(&self, buf: Buf, at: Dim) -> Dim {
+        let at = match self.halved.contains(&buf) {
+            true => at.mul(&Dim::Const(2)).add(&self.part),
+            false => at,
+        };
+        self.simplify(&at)
+    }
+
     // Index arithmetic.
 
     pub fn simplify(&self, d: &Dim) -> Dim {
@@ -284,7 +312,7 @@ impl<'g> Builder<'g> {
         self.kernel.expr(e)
     }
     pub fn load(&mut self, buf: Buf, at: Dim) -> ExprId {
-        let at = self.simplify(&at);
+        let at = self.place(buf, at);
         self.kernel.expr(Expr::Load { buf, at })
     }
     pub fn f32(&mut self, v: f32) -> ExprId {
@@ -498,7 +526,7 @@ impl<'g> Builder<'g> {
 
     /// Stores a value of the graph's type.
     pub fn store(&mut self, buf: Buf, at: Dim, value: ExprId) {
-        let at = self.simplify(&at);
+        let at = self.place(buf, at);
         self.push(Stmt::Store { buf, at, value });
     }
 

@@ -14,6 +14,7 @@ mod conv_plain;
 mod depthwise;
 mod error;
 mod index;
+mod minifloat;
 mod nest;
 mod pack;
 mod pool;

@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::collapse;
 use crate::{LowerError, Lowering};
-use lapidary_graph::{Dim, Graph, Group, Op, ValueId};
+use lapidary_graph::{DType, Dim, Graph, Group, Op, ValueId};
 
 /// A group of pointwise operators, views and gathers.
 pub(crate) fn pointwise(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), LowerError> {
@@ -61,10 +61,16 @@ pub(crate) fn elementwise(
     let mut b = Builder::new(g, group, name);
     let shape = b.shape(target)?;
     let index = b.open_all(&shape);
+    b.parts(g.ty(target).dtype);
     let at = b.linear(&shape, &index);
     let mut stored = vec![v];
+    let halved = |o: ValueId| g.ty(o).dtype == DType::C128;
     for o in &group.outputs {
-        if *o != v && g.dims(*o) == g.dims(target) && g.ty(*o).shape.is_some() {
+        if *o != v
+            && g.dims(*o) == g.dims(target)
+            && g.ty(*o).shape.is_some()
+            && halved(*o) == halved(target)
+        {
             stored.push(*o);
         }
     }

@@ -1,13 +1,13 @@
 //! Pointwise bodies to scalar expressions: types, narrow arithmetic, ONNX's scalar semantics.
 
 use crate::builder::Builder;
-use crate::{LowerError, unsigned};
+use crate::{LowerError, minifloat, unsigned};
 use lapidary_codegen::loops::*;
 use lapidary_graph::{DType, Dim, NodeId, Pointwise, PwOp, Scalar, ValueId};
 
 type Result<T> = std::result::Result<T, LowerError>;
 
-/// How elements of a type lie in memory.
+/// How elements of a type lie in memory. A `C128` is two elements ([`Builder::parts`]).
 pub(crate) fn mem(t: DType) -> Option<Mem> {
     Some(match t {
         DType::F32 => Mem::F32,
@@ -21,6 +21,11 @@ pub(crate) fn mem(t: DType) -> Option<Mem> {
         DType::I64 | DType::U64 => Mem::I64,
         DType::F16 => Mem::F16,
         DType::BF16 => Mem::BF16,
+        DType::I4 | DType::I2 => Mem::I8,
+        DType::U4 | DType::U2 => Mem::U8,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => Mem::U8,
+        DType::F8E8M0 | DType::F6E2M3 | DType::F6E3M2 | DType::F4E2M1 => Mem::U8,
+        DType::C64 | DType::C128 => Mem::I64,
         DType::String => return None,
     })
 }
@@ -48,10 +53,13 @@ pub(crate) fn from_memory(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
 
 /// A constant as an expression (bool as a truth value).
 pub(crate) fn constant(b: &mut Builder, s: Scalar) -> ExprId {
+    if s.dtype == DType::C128 {
+        return real(b, s.bits);
+    }
     let lane = elem(s.dtype);
     let bits = match s.dtype {
         DType::F16 | DType::BF16 => (s.to_f64() as f32).to_bits() as u64,
-        DType::I8 => s.bits as i8 as i32 as u32 as u64,
+        DType::I8 | DType::I4 | DType::I2 => s.bits as i8 as i32 as u32 as u64,
         DType::I16 => s.bits as i16 as i32 as u32 as u64,
         _ => s.bits,
     };
@@ -59,9 +67,59 @@ pub(crate) fn constant(b: &mut Builder, s: Scalar) -> ExprId {
     from_memory(b, e, s.dtype)
 }
 
+/// The part of a number without imaginary part that the loop over parts asks for.
+fn real(b: &mut Builder, bits: u64) -> ExprId {
+    let number = |b: &mut Builder, bits| {
+        let elem = Elem::I64;
+        b.expr(Expr::Const { elem, bits })
+    };
+    let (a, none) = (number(b, bits), number(b, 0));
+    if bits == 0 {
+        return none;
+    }
+    let value = b.part.clone();
+    let part = b.expr(Expr::Int {
+        value,
+        elem: Elem::I64,
+    });
+    let cond = b.expr(Expr::Cmp {
+        op: CmpOp::Eq,
+        a: part,
+        b: none,
+    });
+    b.expr(Expr::Select { cond, a, b: none })
+}
+
 /// Rounds or wraps a lane to what the type can hold.
 fn fit(b: &mut Builder, e: ExprId, t: DType) -> ExprId {
     match mem(t) {
+        _ if t.is_small_int() => {
+            let count = |b: &mut Builder, n: usize| {
+                b.expr(Expr::Const {
+                    elem: Elem::I32,
+                    bits: n as u64,
+                })
+            };
+            if matches!(t, DType::U4 | DType::U2) {
+                let low = count(b, (1 << t.bits()) - 1);
+                return b.expr(Expr::Bin {
+                    op: BinOp::And,
+                    a: e,
+                    b: low,
+                });
+            }
+            let rest = count(b, 32 - t.bits());
+            let up = b.expr(Expr::Bin {
+                op: BinOp::Shl,
+                a: e,
+                b: rest,
+            });
+            b.expr(Expr::Bin {
+                op: BinOp::Sar,
+                a: up,
+                b: rest,
+            })
+        }
         Some(to) if to.bytes() < to.elem().bytes() && t != DType::Bool => {
             b.expr(Expr::Narrow { a: e, to })
         }
@@ -122,6 +180,22 @@ pub(crate) fn pointwise(
 }
 
 fn bitcast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
+    if from == to {
+        return a;
+    }
+    let low = to.is_minifloat() && to.bits() < 8;
+    if low {
+        // The low bits of a byte: as an unsigned integer of that many.
+        let all = b.expr(Expr::Const {
+            elem: Elem::I32,
+            bits: (1 << to.bits()) - 1,
+        });
+        return b.expr(Expr::Bin {
+            op: BinOp::And,
+            a,
+            b: all,
+        });
+    }
     if elem(from) == elem(to) && from.is_float() == to.is_float() && from != DType::Bool {
         return fit(b, a, to);
     }
@@ -145,6 +219,28 @@ fn bitcast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
 fn cast(b: &mut Builder, a: ExprId, from: DType, to: DType) -> ExprId {
     if from == to {
         return a;
+    }
+    if from.is_minifloat() {
+        let x = minifloat::decode(b, a, from);
+        return cast(b, x, DType::F32, to);
+    }
+    if to.is_minifloat() {
+        // Rounded once: wider floats as they are, integers as f32 or, where it may not hold them, f64.
+        let wide = match from {
+            DType::F64 => DType::F64,
+            _ if from.is_float() => DType::F32,
+            DType::I32 | DType::U32 | DType::I64 | DType::U64 => DType::F64,
+            _ => DType::F32,
+        };
+        let x = match from.is_float() {
+            true => a,
+            false => cast(b, a, from, wide),
+        };
+        return minifloat::encode(b, x, elem(wide), to);
+    }
+    if to.is_small_int() {
+        let whole = cast(b, a, from, DType::I32);
+        return fit(b, whole, to);
     }
     if to == DType::Bool {
         let zero = number(b, from, 0.0);

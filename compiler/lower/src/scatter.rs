@@ -26,6 +26,7 @@ fn copy(b: &mut Builder, x: ValueId, y: ValueId) -> Result<Buf> {
     let from = b.input(x)?;
     let out = b.output(y)?;
     let i = b.open(&count);
+    b.parts(b.dtype(x));
     let value = b.load(from, i.clone());
     b.store(out, i, value);
     b.close_to(1);
@@ -81,8 +82,9 @@ pub(crate) fn elements(
     let out = copy(&mut b, x, y)?;
     let (dims, shape) = (b.shape(x)?, b.shape(u)?);
     let mut index = b.open_all(&shape);
-    let value = b.value_at(u, &index)?;
     let picked = b.loaded_index(1, i, &index.clone(), Some(&dims[axis]))?;
+    b.parts(g.ty(x).dtype);
+    let value = b.value_at(u, &index)?;
     index[axis] = Dim::from(picked);
     let at = b.linear(&dims, &index);
     update(&mut b, out, at, value, reduce, g.ty(x).dtype);
@@ -122,6 +124,7 @@ pub(crate) fn nd(
         at.push(Dim::from(b.loaded_index(1, i, &where_, Some(&limit))?));
     }
     at.extend_from_slice(&index[lead..]);
+    b.parts(g.ty(x).dtype);
     let value = b.value_at(u, &index)?;
     let place = b.linear(&dims, &at);
     update(&mut b, out, place, value, reduce, g.ty(x).dtype);

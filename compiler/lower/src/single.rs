@@ -493,7 +493,9 @@ pub(crate) fn concat(
     for x in node.inputs.iter().flatten() {
         let dims = b.shape(*x)?;
         let length = dims[axis].mul(&tail);
+        let depth = b.depth();
         let e = b.open(&length);
+        b.parts(g.ty(y).dtype);
         let index = b.reshape_index(
             &dims,
             &[outer.clone(), length.clone()],
@@ -502,9 +504,7 @@ pub(crate) fn concat(
         let value = b.value_at(*x, &index)?;
         let at = o.mul(&stride).add(&before).add(&e);
         b.store(out, at, value);
-        if !length.is_const(1) {
-            b.close();
-        }
+        b.close_to(depth);
         before = before.add(&length);
     }
     // Raw elements move: no collapsing across inputs, tasks over the outer index.
@@ -532,6 +532,7 @@ pub(crate) fn pad(
     let start: Vec<Dim> = before.iter().map(|d| b.dim(d)).collect();
     if mode != PadMode::Constant {
         let index = b.open_all(&whole);
+        b.parts(g.ty(y).dtype);
         let one = Dim::Const(1);
         let at: Vec<Dim> = index
             .iter()
@@ -561,6 +562,7 @@ pub(crate) fn pad(
     }
     let dtype = b.dtype(x);
     let index = b.open_all(&whole);
+    b.parts(dtype);
     let fill = match node.input(1) {
         Some(v) => {
             let rank = b.shape(v)?.len();
@@ -582,6 +584,7 @@ pub(crate) fn pad(
         to_index.push(i.add(p));
         from_index.push(i);
     }
+    b.parts(dtype);
     let value = b.value_at(x, &from_index)?;
     let place = b.linear(&whole, &to_index);
     b.store(out, place, value);
@@ -604,6 +607,7 @@ fn gather_elements(
     let picked = b.loaded_index(1, i, &index.clone(), Some(&dims[axis]))?;
     let at = b.linear(&shape, &index);
     index[axis] = Dim::from(picked);
+    b.parts(g.ty(x).dtype);
     let value = b.value_at(x, &index)?;
     let out = b.output(y)?;
     b.store(out, at, value);
@@ -646,6 +650,7 @@ fn gather_nd(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId, batch: usize
         at.push(Dim::from(b.loaded_index(1, i, &where_, Some(&limit))?));
     }
     at.extend_from_slice(&index[lead..]);
+    b.parts(g.ty(x).dtype);
     let value = b.value_at(x, &at)?;
     let place = b.linear(&shape, &index);
     let out = b.output(y)?;

@@ -27,7 +27,7 @@ pub use dtype::DataType;
 pub use error::{ExternalProblem, OnnxError, TensorProblem};
 pub use load::ModelFile;
 pub use mapped::{Watch, Watcher, release, watch_mappings};
-pub use tensor::{TensorView, tensor_view};
+pub use tensor::{TensorView, pack, tensor_view};
 pub use values::{
     read_map_file, read_optional_file, read_sequence_file, read_tensor_file, write_optional_file,
     write_sequence_file, write_tensor_file,

@@ -88,6 +88,39 @@ impl TensorView {
         Some(self.to_f32s()?.into_iter().map(f64::from).collect())
     }
 
+    /// The elements with a byte at least for each: those of less than a byte are taken apart, integers sign- or
+    /// zero-extended. What [`pack`] undoes.
+    pub fn unpacked(&self) -> Bytes {
+        let bits = self.dtype.bits();
+        if bits == 0 || bits >= 8 {
+            return self.bytes.clone();
+        }
+        let signed = matches!(self.dtype, DataType::Int4 | DataType::Int2);
+        let all = (1u32 << bits) - 1;
+        // An element by its code; 6 bits may straddle two bytes.
+        let element = |code: u32| match signed && code >> (bits - 1) == 1 {
+            true => (code | !all) as u8,
+            false => code as u8,
+        };
+        let count = self.elements();
+        let mut out = Vec::with_capacity(count);
+        if bits < 6 {
+            for byte in self.bytes.iter() {
+                for place in (0..8).step_by(bits) {
+                    out.push(element(u32::from(*byte) >> place & all));
+                }
+            }
+            out.truncate(count);
+            return out.into();
+        }
+        let at = |i: usize| self.bytes.get(i).copied().map_or(0, u32::from);
+        for i in 0..count {
+            let (byte, place) = (i / 4 * 3 + i % 4 * bits / 8, i % 4 * bits % 8);
+            out.push(element((at(byte) | at(byte + 1) << 8) >> place & all));
+        }
+        out.into()
+    }
+
     /// A tensor that stores these elements in `raw_data` (strings in `string_data`).
     pub fn to_proto(&self, name: &str) -> TensorProto {
         TensorProto {
@@ -99,6 +132,32 @@ impl TensorView {
             ..TensorProto::default()
         }
     }
+}
+
+/// Elements of a byte at least each as a file stores them: packed, where the type has less.
+pub fn pack(dtype: DataType, elements: &[u8]) -> Bytes {
+    match dtype.bits() {
+        bits @ 1..8 => packed(bits, elements.iter().map(|e| u32::from(*e))).into(),
+        _ => Bytes::copy_from_slice(elements),
+    }
+}
+
+/// The low bits of each, from the lowest bit of the first byte up.
+fn packed(bits: usize, elements: impl Iterator<Item = u32>) -> Vec<u8> {
+    let (mut out, mut word, mut filled) = (Vec::new(), 0u32, 0);
+    for e in elements {
+        word |= (e & ((1 << bits) - 1)) << filled;
+        filled += bits;
+        if filled >= 8 {
+            out.push(word as u8);
+            word >>= 8;
+            filled -= 8;
+        }
+    }
+    if filled > 0 {
+        out.push(word as u8);
+    }
+    out
 }
 
 /// The elements of a tensor that stands alone, such as one of a value file: external data is refused.
@@ -336,18 +395,7 @@ fn narrow(dtype: DataType, values: &[i32]) -> Bytes {
     match dtype.bits() {
         32 => le_bytes(values, i32::to_le_bytes),
         16 => le_bytes(values, |v| (v as u16).to_le_bytes()),
-        6 => {
-            let mut out = Vec::with_capacity(values.len());
-            for group in values.chunks(4) {
-                let mut word = 0u32;
-                for (place, value) in group.iter().enumerate() {
-                    word |= (*value as u32 & 63) << (6 * place);
-                }
-                let bytes = (6 * group.len()).div_ceil(8);
-                out.extend(word.to_le_bytes().into_iter().take(bytes));
-            }
-            out.into()
-        }
+        6 => packed(6, values.iter().map(|v| *v as u32)).into(),
         _ if dtype == DataType::Bool => values.iter().map(|v| u8::from(*v != 0)).collect(),
         _ => values.iter().map(|v| *v as u8).collect(),
     }
@@ -477,6 +525,31 @@ mod tests {
         let view = tensor_view(&proto).unwrap();
         assert_eq!(view.strings, Some(strings));
         assert_eq!(tensor_view(&view.to_proto("t")).unwrap(), view);
+    }
+
+    #[test]
+    fn elements_below_a_byte_are_taken_apart_and_packed_again() {
+        let cases: [(DataType, &[u8], &[u8]); 5] = [
+            (DataType::Int4, &[0xf1, 0x07], &[1, 0xff, 7]),
+            (DataType::Uint4, &[0xf1, 0x07], &[1, 15, 7]),
+            (DataType::Int2, &[0xe4, 0x02], &[0, 1, 0xfe, 0xff, 0xfe]),
+            (DataType::Uint2, &[0xe4, 0x02], &[0, 1, 2, 3, 2]),
+            (
+                DataType::Float6E2M3,
+                &[0x81, 0x30, 0x10, 0x3f],
+                &[1, 2, 3, 4, 63],
+            ),
+        ];
+        for (dtype, stored, elements) in cases {
+            let view = TensorView {
+                dtype,
+                dims: vec![elements.len() as i64],
+                bytes: Bytes::from_static(stored),
+                strings: None,
+            };
+            assert_eq!(&view.unpacked()[..], elements, "{dtype}");
+            assert_eq!(&pack(dtype, elements)[..], stored, "{dtype}");
+        }
     }
 
     #[test]

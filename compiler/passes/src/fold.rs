@@ -106,7 +106,7 @@ fn is_widening(body: &lapidary_graph::Pointwise) -> bool {
             input.op == PwOp::Input(0)
                 && cast.op == PwOp::Cast
                 && cast.dtype == DType::F32
-                && matches!(input.dtype, DType::F16 | DType::BF16)
+                && (matches!(input.dtype, DType::F16 | DType::BF16) || input.dtype.is_minifloat())
         }
         _ => false,
     }

@@ -3,7 +3,7 @@
 //! [`to_f32`], the widening of stored half floats.
 
 use bytes::Bytes;
-use lapidary_graph::{DType, TensorData};
+use lapidary_graph::{DType, TensorData, minifloat};
 
 fn with(t: &TensorData, dims: Vec<i64>, bytes: impl Into<Bytes>) -> TensorData {
     TensorData {
@@ -40,6 +40,7 @@ fn gather(t: &TensorData, offset: usize, dims: &[i64], stride: &[isize]) -> Opti
             1 => gather_sized::<1>(&t.bytes, offset, dims, stride)?,
             2 => gather_sized::<2>(&t.bytes, offset, dims, stride)?,
             4 => gather_sized::<4>(&t.bytes, offset, dims, stride)?,
+            16 => gather_sized::<16>(&t.bytes, offset, dims, stride)?,
             _ => gather_sized::<8>(&t.bytes, offset, dims, stride)?,
         },
     };
@@ -173,6 +174,12 @@ pub fn to_f32(t: &TensorData) -> Option<TensorData> {
         DType::F32 => return Some(t.clone()),
         DType::F16 => two(|b| half::f16::from_bits(b).to_f32()),
         DType::BF16 => two(|b| half::bf16::from_bits(b).to_f32()),
+        small if small.is_minifloat() => {
+            let numbers: Vec<f32> = (0..=255)
+                .map(|code| minifloat::decode(small, code) as f32)
+                .collect();
+            t.bytes.iter().map(|b| numbers[*b as usize]).collect()
+        }
         _ => return None,
     };
     Some(TensorData::from_f32(t.dims.clone(), &values))

@@ -259,11 +259,16 @@ pub fn simplify(b: &mut PwBuilder, op: &PwOp, args: &[PwRef], dtype: DType) -> P
 /// Whether every value of `from` is one of `to`.
 fn lossless(from: DType, to: DType) -> bool {
     use DType::*;
+    if from.is_minifloat() {
+        return matches!(to, F32 | F64);
+    }
     matches!(
         (from, to),
         (F16 | BF16, F32 | F64)
             | (F32, F64)
             | (Bool, F32 | F64 | I32 | I64 | U8 | I8)
+            | (U4 | I4 | U2 | I2, F16 | BF16 | F32 | F64 | I8 | I16 | I32 | I64)
+            | (U4 | U2, U8)
             | (U8 | I8 | U16 | I16, F32 | F64 | I32 | I64)
             | (I32 | U32, F64 | I64)
     )

@@ -202,6 +202,9 @@ fn check_op(
         }
         PwOp::Eq | PwOp::Lt | PwOp::Le | PwOp::Gt | PwOp::Ge => {
             same(args)?;
+            if first.is_storage() {
+                return Err(format!("{first} has no order and no arithmetic"));
+            }
             result(DType::Bool)
         }
         PwOp::Select => {
@@ -213,9 +216,12 @@ fn check_op(
         }
         PwOp::Cast => match (first, dtype) {
             (DType::String, _) | (_, DType::String) => Err("strings take library kernels".into()),
+            (a, b) if a != b && (a.is_complex() || b.is_complex()) => {
+                Err(format!("no cast from {a} to {b}"))
+            }
             _ => Ok(()),
         },
-        PwOp::Bitcast if first.bytes() != dtype.bytes() => {
+        PwOp::Bitcast if first.bits() != dtype.bits() => {
             Err(format!("{first} and {dtype} differ in width"))
         }
         PwOp::Bitcast => Ok(()),

@@ -3,25 +3,46 @@
 use super::scalar;
 use crate::{DType, Scalar, TensorData};
 
-/// The bits of every element, zero-extended.
-pub(super) fn bits(t: &TensorData) -> Vec<u64> {
-    let n = t.dtype.bytes().min(8);
+/// The bits of every element, zero-extended. Of a `C128` those of one part: 0 real, 1 imaginary.
+pub(super) fn bits_of_part(t: &TensorData, part: usize) -> Vec<u64> {
+    let whole = t.dtype.bytes();
+    let n = whole.min(8);
+    let from = if whole > 8 { part * 8 } else { 0 };
     t.bytes
-        .chunks_exact(n)
+        .chunks_exact(whole)
         .map(|c| {
             let mut raw = [0u8; 8];
-            raw[..n].copy_from_slice(c);
+            raw[..n].copy_from_slice(&c[from..from + n]);
             u64::from_le_bytes(raw)
         })
         .collect()
 }
 
-/// A tensor from the bits of its elements.
+/// The bits of every element, zero-extended.
+pub(super) fn bits(t: &TensorData) -> Vec<u64> {
+    bits_of_part(t, 0)
+}
+
+/// A tensor from the bits of its elements; a `C128` has an imaginary part of 0.
 pub(super) fn from_bits(dtype: DType, dims: Vec<i64>, bits: &[u64]) -> TensorData {
+    from_parts(dtype, dims, bits, &[])
+}
+
+/// The same with the imaginary parts of a `C128`.
+pub(super) fn from_parts(
+    dtype: DType,
+    dims: Vec<i64>,
+    bits: &[u64],
+    imaginary: &[u64],
+) -> TensorData {
     let n = dtype.bytes().min(8);
-    let mut bytes = Vec::with_capacity(bits.len() * n);
-    for b in bits {
+    let mut bytes = Vec::with_capacity(bits.len() * dtype.bytes());
+    for (i, b) in bits.iter().enumerate() {
         bytes.extend_from_slice(&b.to_le_bytes()[..n]);
+        if dtype == DType::C128 {
+            let other = imaginary.get(i).copied().unwrap_or(0);
+            bytes.extend_from_slice(&other.to_le_bytes());
+        }
     }
     TensorData {
         dtype,

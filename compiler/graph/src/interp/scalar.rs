@@ -1,12 +1,13 @@
 //! One scalar operation on the bits of its operands.
 
 use super::math::erf;
+use crate::pointwise::small_int;
 use crate::{DType, PwOp, Scalar};
 
 /// An integer or bool, sign- or zero-extended by its type.
 pub(super) fn to_int(s: Scalar) -> i64 {
     match s.dtype {
-        DType::I8 => s.bits as i8 as i64,
+        DType::I8 | DType::I4 | DType::I2 => s.bits as i8 as i64,
         DType::I16 => s.bits as i16 as i64,
         DType::I32 => s.bits as i32 as i64,
         _ => s.bits as i64,
@@ -19,6 +20,9 @@ fn mask(dtype: DType) -> u64 {
 
 /// The low bits, as an element of the type.
 pub(super) fn cut(dtype: DType, v: i64) -> u64 {
+    if dtype.is_small_int() {
+        return small_int(dtype, v);
+    }
     v as u64 & mask(dtype)
 }
 
@@ -42,7 +46,8 @@ pub fn eval_scalar(op: &PwOp, args: &[Scalar], dtype: DType) -> Option<Scalar> {
             return of(if c.bits != 0 { a.bits } else { b.bits });
         }
         PwOp::Cast => return Some(cast(*args.first()?, dtype)),
-        PwOp::Bitcast => return of(args.first()?.bits),
+        PwOp::Bitcast if dtype.is_small_int() => return of(cut(dtype, args.first()?.bits as i64)),
+        PwOp::Bitcast => return of(args.first()?.bits & (u64::MAX >> (64 - dtype.bits().clamp(1, 64)))),
         _ => {}
     }
     let a = *args.first()?;
@@ -225,15 +230,16 @@ fn int_pow(dtype: DType, base: Scalar, exponent: i128) -> u64 {
 }
 
 /// To another type. Float to integer truncates and saturates, NaN gives 0; integer to integer keeps
-/// the low bits; to bool is `!= 0`.
+/// the low bits, and so does all that goes to less than a byte; to bool is `!= 0`.
 fn cast(a: Scalar, to: DType) -> Scalar {
     if a.dtype == to {
         return a;
     }
-    let bits = match (a.dtype.is_float(), to) {
+    let float = a.dtype.is_float() || a.dtype.is_minifloat();
+    let bits = match (float, to) {
         (true, DType::Bool) => (a.to_f64() != 0.0) as u64,
         (false, DType::Bool) => (a.bits != 0) as u64,
-        (true, t) if !t.is_float() => {
+        (true, t) if t.is_int() => {
             let x = a.to_f64();
             match t {
                 DType::I8 => x as i8 as u8 as u64,
@@ -248,8 +254,8 @@ fn cast(a: Scalar, to: DType) -> Scalar {
         }
         (true, t) => return Scalar::of(t, a.to_f64()),
         (false, DType::F32) => (wide(a) as f32).to_bits() as u64,
-        (false, t) if t.is_float() => return Scalar::of(t, wide(a) as f64),
-        (false, t) => wide(a) as u64 & mask(t),
+        (false, t) if t.is_int() || t.is_small_int() => cut(t, wide(a) as i64),
+        (false, t) => return Scalar::of(t, wide(a) as f64),
     };
     Scalar { dtype: to, bits }
 }

@@ -10,7 +10,7 @@ pub(super) const INLINE: usize = 16;
 pub(super) fn scalar(s: Scalar) -> String {
     match s.dtype {
         DType::Bool if s.bits < 2 => (s.bits == 1).to_string(),
-        t if t.is_float() => {
+        t if t.is_float() || t.is_minifloat() => {
             let v = s.to_f64();
             if v.is_nan() {
                 return match Scalar::of(t, f64::NAN) == s {
@@ -29,6 +29,8 @@ pub(super) fn scalar(s: Scalar) -> String {
             DType::I32 => (s.bits as i32).to_string(),
             _ => (s.bits as i64).to_string(),
         },
+        DType::I4 | DType::I2 => (s.bits as i8).to_string(),
+        t if t.is_complex() => format!("0x{:x}", s.bits),
         _ => s.bits.to_string(),
     }
 }
@@ -51,6 +53,12 @@ pub(super) fn parse_scalar(text: &str, dtype: DType) -> Option<Scalar> {
         DType::F32 => text.parse::<f32>().ok()?.to_bits() as u64,
         DType::F16 | DType::BF16 => {
             return Some(Scalar::of(dtype, text.parse::<f32>().ok()? as f64));
+        }
+        t if t.is_minifloat() => return Some(Scalar::of(dtype, text.parse::<f64>().ok()?)),
+        t if t.is_complex() => return None,
+        t if t.is_small_int() => {
+            let v = text.parse::<i8>().ok()?;
+            return Some(Scalar::of(dtype, v as f64)).filter(|s| s.to_f64() == v as f64);
         }
         DType::U64 => text.parse::<u64>().ok()?,
         _ => text.parse::<i64>().ok()? as u64 & mask,
@@ -112,6 +120,10 @@ pub(super) fn data(t: &TensorData) -> String {
     }
     let n = t.dtype.bytes();
     let count = t.bytes.len() / n;
+    // A scalar holds no element of 16 bytes.
+    if n > 8 {
+        return format!("#{:016x}", hash(t));
+    }
     if count <= INLINE {
         return list((0..count).filter_map(|i| element(t, i)).map(scalar));
     }
@@ -132,7 +144,7 @@ pub(super) fn tensor(dtype: DType, dims: Vec<i64>, scalars: &[Scalar]) -> Tensor
     let n = dtype.bytes();
     let bytes: Vec<u8> = scalars
         .iter()
-        .flat_map(|s| s.bits.to_le_bytes().into_iter().take(n))
+        .flat_map(|s| s.bits.to_le_bytes().into_iter().chain([0; 8]).take(n))
         .collect();
     TensorData {
         dtype,
@@ -166,7 +178,9 @@ pub(super) fn random(dtype: DType, dims: Vec<i64>, count: usize, seed: u64) -> T
             let r = next() >> 40;
             let v = match dtype {
                 DType::Bool => (r & 1) as f64,
-                t if t.is_float() => r as f64 / (1u64 << 23) as f64 - 1.0,
+                t if t.is_float() || t.is_minifloat() || t.is_complex() => {
+                    r as f64 / (1u64 << 23) as f64 - 1.0
+                }
                 t if t.is_signed_int() => (r % 16) as f64 - 8.0,
                 _ => (r % 16) as f64,
             };

@@ -1,7 +1,7 @@
 //! Convolutions: windows with explicit or automatic padding.
 
 use lapidary_graph::op::{Layout, Window};
-use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
+use lapidary_graph::{Dim, Op, ValueId};
 
 use super::activation::swish;
 use super::pointwise::in_f32;
@@ -296,13 +296,6 @@ pub(crate) fn centred(cx: &mut Ctx, x: ValueId, zero: Option<ValueId>) -> Result
     let mut inputs = vec![x];
     inputs.extend(zero);
     cx.pw(&inputs, |p, r| {
-        let a = p.cast(r[0], DType::I32);
-        match r.get(1) {
-            Some(z) => {
-                let z = p.cast(*z, DType::I32);
-                p.bin(PwOp::Sub, a, z)
-            }
-            None => a,
-        }
+        super::quant::difference(p, r[0], r.get(1).copied())
     })
 }

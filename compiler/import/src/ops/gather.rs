@@ -5,7 +5,7 @@ use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, one};
-use crate::error::{Fail, invalid};
+use crate::error::{Fail, invalid, unsupported};
 
 /// Indices as i32 or i64.
 fn index(cx: &mut Ctx, v: ValueId) -> Result<ValueId, Fail> {
@@ -61,7 +61,12 @@ pub(crate) fn gather_nd(cx: &mut Ctx) -> Outs {
 
 fn reduction(cx: &Ctx) -> Result<ScatterReduce, Fail> {
     let names = ["none", "add", "mul", "min", "max"];
-    Ok(match cx.choice("reduction", "none", &names)? {
+    let which = cx.choice("reduction", "none", &names)?;
+    let t = cx.dtype(cx.input(0)?);
+    if which != 0 && t.is_storage() {
+        return Err(unsupported(format!("reduction '{}' of {t}", names[which])));
+    }
+    Ok(match which {
         0 => ScatterReduce::Set,
         1 => ScatterReduce::Add,
         2 => ScatterReduce::Mul,

@@ -78,7 +78,7 @@ pub(crate) fn constant_of_shape(cx: &mut Ctx) -> Outs {
     let shape = cx.list_input(0)?;
     let value = match cx.tensor("value")? {
         None => Scalar::f32(0.0),
-        Some(t) if t.dtype != DType::String && t.len() == 1 => {
+        Some(t) if t.dtype != DType::String && t.dtype != DType::C128 && t.len() == 1 => {
             let mut bits = [0u8; 8];
             for (b, v) in bits.iter_mut().zip(t.bytes.iter()) {
                 *b = *v;

@@ -2,7 +2,7 @@
 
 use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, Scalar, ValueId};
 
-use crate::context::{Ctx, Outs, dtype, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, invalid, unsupported};
 
 /// One operand, result of its type.
@@ -254,34 +254,6 @@ pub(crate) fn clip(cx: &mut Ctx) -> Outs {
     })?)
 }
 
-/// A conversion by value.
-pub(crate) fn cast(cx: &mut Ctx) -> Outs {
-    let to = dtype(cx.int_required("to")? as i32)?;
-    let x = cx.input(0)?;
-    one(cx.cast(x, to)?)
-}
-
-/// A conversion to the type of input 1.
-pub(crate) fn cast_like(cx: &mut Ctx) -> Outs {
-    let (x, like) = (cx.input(0)?, cx.input(1)?);
-    let to = cx.dtype(like);
-    one(cx.cast(x, to)?)
-}
-
-/// The same bits as another type of the same width.
-pub(crate) fn bit_cast(cx: &mut Ctx) -> Outs {
-    let to = dtype(cx.int_required("to")? as i32)?;
-    let x = cx.input(0)?;
-    let from = cx.dtype(x);
-    if from == to {
-        return one(x);
-    }
-    if from.bytes() != to.bytes() || to == DType::String {
-        return Err(invalid(format!("{from} and {to} differ in width")));
-    }
-    one(cx.pw(&[x], |p, r| p.push(PwOp::Bitcast, vec![r[0]], to))?)
-}
-
 /// The input itself.
 pub(crate) fn identity(cx: &mut Ctx) -> Outs {
     one(cx.input(0)?)
@@ -324,7 +296,10 @@ pub(crate) fn dropout(cx: &mut Ctx) -> Outs {
 /// Tests for NaN.
 pub(crate) fn is_nan(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    one(cx.pw(&[x], |p, r| p.test(PwOp::IsNan, vec![r[0]]))?)
+    one(cx.pw(&[x], |p, r| {
+        let x = computed(p, r[0]);
+        p.test(PwOp::IsNan, vec![x])
+    })?)
 }
 
 /// Tests for infinity, of one sign or both.
@@ -334,23 +309,32 @@ pub(crate) fn is_inf(cx: &mut Ctx) -> Outs {
         cx.flag("detect_negative", true)?,
         cx.flag("detect_positive", true)?,
     );
-    let t = cx.dtype(x);
     if !neg && !pos {
         let dims = cx.dims(x)?;
         return one(cx.fill(dims, Scalar::bool(false))?);
     }
     one(cx.pw(&[x], |p, r| {
+        let x = computed(p, r[0]);
         if neg && pos {
-            return p.test(PwOp::IsInf, vec![r[0]]);
+            return p.test(PwOp::IsInf, vec![x]);
         }
         let inf = if pos {
             f64::INFINITY
         } else {
             f64::NEG_INFINITY
         };
-        let inf = p.number(inf, t);
-        p.test(PwOp::Eq, vec![r[0], inf])
+        let inf = p.number(inf, p.dtype(x));
+        p.test(PwOp::Eq, vec![x, inf])
     })?)
+}
+
+/// Floats of a byte and less as f32, others as they are.
+pub(crate) fn computed(p: &mut PwBuilder, x: PwRef) -> PwRef {
+    if p.dtype(x).is_minifloat() {
+        p.cast(x, DType::F32)
+    } else {
+        x
+    }
 }
 
 /// A choice an element.

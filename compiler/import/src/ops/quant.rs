@@ -4,6 +4,7 @@ use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, ValueId};
 
 use super::conv::{centred, conv_op, emit as emit_conv};
+use super::cast::{Rounding, to_minifloat};
 use super::matmul::product;
 use crate::context::{Ctx, Outs, axis, one};
 use crate::error::{Fail, invalid, unsupported};
@@ -15,6 +16,10 @@ fn range(t: DType) -> Result<(f64, f64), Fail> {
         DType::I8 => (-128.0, 127.0),
         DType::U16 => (0.0, 65535.0),
         DType::I16 => (-32768.0, 32767.0),
+        DType::U4 => (0.0, 15.0),
+        DType::I4 => (-8.0, 7.0),
+        DType::U2 => (0.0, 3.0),
+        DType::I2 => (-2.0, 1.0),
         _ => return Err(unsupported(format!("quantized type {t}"))),
     })
 }
@@ -26,6 +31,10 @@ fn spread(cx: &mut Ctx, x: ValueId, p: ValueId) -> Result<ValueId, Fail> {
     let (dims, own) = (cx.dims(x)?, cx.dims(p)?);
     if own.iter().all(|d| d.is_const(1)) && block == 0 {
         return cx.reshape(p, vec![]);
+    }
+    // With one axis there is nothing to choose: one number, or one an element.
+    if dims.len() == 1 && own.len() == 1 && block == 0 {
+        return Ok(p);
     }
     let a = axis(cx.int("axis", 1)?, dims.len())?;
     if block == 0 {
@@ -70,27 +79,88 @@ fn saturate(
     p.cast(y, t)
 }
 
+/// What a number becomes when it is quantized.
+#[derive(Clone, Copy)]
+enum Target {
+    /// An integer, and the least and greatest one.
+    Int(DType, (f64, f64)),
+    /// A float of a byte or less; whether it saturates.
+    Float(DType, bool),
+}
+
+impl Target {
+    fn of(t: DType, saturate: bool) -> Result<Target, Fail> {
+        if t.is_minifloat() && t != DType::F8E8M0 {
+            return Ok(Target::Float(t, saturate));
+        }
+        range(t).map(|r| Target::Int(t, r))
+    }
+
+    /// `y + zero`, rounded to the type.
+    fn store(self, p: &mut PwBuilder, y: PwRef, zero: Option<PwRef>) -> PwRef {
+        // Rounded numbers and zero points are exact there.
+        let wide = match p.dtype(y) {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let y = p.cast(y, wide);
+        match self {
+            Target::Int(t, range) => saturate(p, y, zero, t, range),
+            Target::Float(t, saturate) => {
+                let y = shifted(p, PwOp::Add, y, zero);
+                to_minifloat(p, y, t, saturate, Rounding::Up)
+            }
+        }
+    }
+}
+
+/// A float moved by a zero point; by 0 it stays as it is, -0.0 too.
+fn shifted(p: &mut PwBuilder, op: PwOp, y: PwRef, zero: Option<PwRef>) -> PwRef {
+    let Some(z) = zero else { return y };
+    let w = p.dtype(y);
+    let (z, none) = (p.cast(z, w), p.number(0.0, w));
+    let moved = p.bin(op, y, z);
+    let stays = p.test(PwOp::Eq, vec![z, none]);
+    p.select(stays, y, moved)
+}
+
+/// The type that a division or product is computed in: that of the scale, where it is computed with.
+fn work(t: DType) -> DType {
+    if t.is_float() { t } else { DType::F32 }
+}
+
 pub(crate) fn quantize(cx: &mut Ctx) -> Outs {
     let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
-    let to = match zero {
-        Some(z) => cx.dtype(z),
-        None if cx.int("output_dtype", 0)? != 0 => cx.dtype_attr("output_dtype", DType::U8)?,
-        None => DType::U8,
+    let stated = match cx.int("output_dtype", 0)? {
+        0 => None,
+        _ => Some(cx.dtype_attr("output_dtype", DType::U8)?),
     };
-    let limits = range(to)?;
+    let to = match (zero.map(|z| cx.dtype(z)), stated) {
+        (Some(z), Some(t)) if z != t => {
+            return Err(invalid(format!(
+                "attribute 'output_dtype' is {t}, but the zero point is {z}"
+            )));
+        }
+        (Some(t), _) | (None, Some(t)) => t,
+        (None, None) => DType::U8,
+    };
+    let target = Target::of(to, cx.flag("saturate", true)?)?;
+    let division = match cx.int("precision", 0)? {
+        0 => work(cx.dtype(scale)),
+        _ => match cx.dtype_attr("precision", DType::F32)? {
+            t if t.is_float() => t,
+            t => return Err(invalid(format!("attribute 'precision' is {t}, expected a float"))),
+        },
+    };
     let s = spread(cx, x, scale)?;
     let mut inputs = vec![x, s];
     if let Some(z) = zero {
         inputs.push(spread(cx, x, z)?);
     }
     one(cx.pw(&inputs, |p, r| {
-        let w = match p.dtype(r[1]) {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
-        let (x, s) = (p.cast(r[0], w), p.cast(r[1], w));
+        let (x, s) = (p.cast(r[0], division), p.cast(r[1], division));
         let y = p.bin(PwOp::Div, x, s);
-        saturate(p, y, r.get(2).copied(), to, limits)
+        target.store(p, y, r.get(2).copied())
     })?)
 }
 
@@ -100,25 +170,41 @@ pub(crate) fn dequantize(cx: &mut Ctx) -> Outs {
         0 => cx.dtype(scale),
         _ => cx.dtype_attr("output_dtype", DType::F32)?,
     };
+    if !to.is_float() {
+        return Err(invalid(format!("an output of type {to}, expected a float"))
+            .hint("attribute 'output_dtype' states it"));
+    }
     let s = spread(cx, x, scale)?;
     let mut inputs = vec![x, s];
     if let Some(z) = zero {
         inputs.push(spread(cx, x, z)?);
     }
+    let wide = match cx.dtype(scale) {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    };
     one(cx.pw(&inputs, |p, r| {
-        let mut y = p.cast(r[0], DType::I32);
-        if let Some(z) = r.get(2) {
-            let z = p.cast(*z, DType::I32);
-            y = p.bin(PwOp::Sub, y, z);
-        }
-        let w = match p.dtype(r[1]) {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
-        let (y, s) = (p.cast(y, w), p.cast(r[1], w));
+        let y = difference(p, r[0], r.get(2).copied());
+        let (y, s) = (p.cast(y, wide), p.cast(r[1], wide));
         let y = p.bin(PwOp::Mul, y, s);
         p.cast(y, to)
     })?)
+}
+
+/// A quantized number minus its zero point: integers as i32, floats as f32.
+pub(crate) fn difference(p: &mut PwBuilder, x: PwRef, zero: Option<PwRef>) -> PwRef {
+    if p.dtype(x).is_minifloat() {
+        let y = p.cast(x, DType::F32);
+        return shifted(p, PwOp::Sub, y, zero);
+    }
+    let y = p.cast(x, DType::I32);
+    match zero {
+        Some(z) => {
+            let z = p.cast(z, DType::I32);
+            p.bin(PwOp::Sub, y, z)
+        }
+        None => y,
+    }
 }
 
 /// Scale and zero point from the range of the values, then u8.
@@ -219,8 +305,7 @@ fn requantize(
     sy: ValueId,
     zy: ValueId,
 ) -> Result<ValueId, Fail> {
-    let to = cx.dtype(zy);
-    let limits = range(to)?;
+    let target = Target::of(cx.dtype(zy), true)?;
     let f = DType::F32;
     cx.pw(&[acc, sa, sb, sy, zy], |p, r| {
         let s: Vec<PwRef> = r[1..4].iter().map(|s| p.cast(*s, f)).collect();
@@ -228,7 +313,7 @@ fn requantize(
         let m = p.bin(PwOp::Div, m, s[2]);
         let a = p.cast(r[0], f);
         let y = p.bin(PwOp::Mul, a, m);
-        saturate(p, y, Some(r[4]), to, limits)
+        target.store(p, y, Some(r[4]))
     })
 }
 
