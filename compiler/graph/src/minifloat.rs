@@ -212,7 +212,10 @@ mod tests {
         ];
         for (t, code, v) in cases {
             let found = decode(t, code);
-            assert!(found == v || found.is_nan() && v.is_nan(), "{t} {code:#x}: {found}");
+            assert!(
+                found == v || found.is_nan() && v.is_nan(),
+                "{t} {code:#x}: {found}"
+            );
         }
     }
 
@@ -223,7 +226,9 @@ mod tests {
                 let (code, v) = (code as u8, decode(t, code as u8));
                 match Format::of(t) {
                     _ if v.is_nan() => assert!(decode(t, encode(t, v)).is_nan()),
-                    Some(f) if v.is_infinite() => assert_eq!(encode(t, v) & (f.sign() - 1), f.greatest()),
+                    Some(f) if v.is_infinite() => {
+                        assert_eq!(encode(t, v) & (f.sign() - 1), f.greatest())
+                    }
                     _ => assert_eq!(encode(t, v), code, "{t}"),
                 }
             }

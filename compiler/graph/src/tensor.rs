@@ -75,7 +75,9 @@ impl TensorData {
                 .map(|c| u16::from_le_bytes(c.try_into().unwrap_or_default()) as i64)
                 .collect(),
             DType::I8 | DType::I4 | DType::I2 => b.iter().map(|v| *v as i8 as i64).collect(),
-            DType::U8 | DType::U4 | DType::U2 | DType::Bool => b.iter().map(|v| *v as i64).collect(),
+            DType::U8 | DType::U4 | DType::U2 | DType::Bool => {
+                b.iter().map(|v| *v as i64).collect()
+            }
             _ => return None,
         })
     }

@@ -798,7 +798,11 @@ pub(crate) fn f64s(t: &TensorData) -> Option<Vec<f64>> {
 
 /// A tensor of numbers rounded to a type.
 pub(crate) fn data_of(dtype: DType, dims: Vec<i64>, values: &[f64]) -> TensorData {
-    scalars(dtype, dims, values.iter().map(|v| Scalar::of(dtype, *v).bits))
+    scalars(
+        dtype,
+        dims,
+        values.iter().map(|v| Scalar::of(dtype, *v).bits),
+    )
 }
 
 /// A tensor of integers truncated to a type (any but strings).
@@ -836,7 +840,10 @@ fn cast_data(t: &TensorData, to: DType) -> Option<TensorData> {
         return Some(int_data(to, t.dims.clone(), &t.to_i64s()?)).filter(|_| t.dtype != DType::U64);
     }
     let values = f64s(t)?;
-    let safe = to.is_float() || to.is_minifloat() || to == DType::Bool || values.iter().all(|v| v.abs() < 100.0);
+    let safe = to.is_float()
+        || to.is_minifloat()
+        || to == DType::Bool
+        || values.iter().all(|v| v.abs() < 100.0);
     let safe = safe && !(to.is_int() && !to.is_signed_int() && values.iter().any(|v| *v < 0.0));
     safe.then(|| data_of(to, t.dims.clone(), &values))
 }

@@ -530,8 +530,11 @@ impl<'m> Import<'m> {
                 && self.b.dtype(*v).is_storage()
             {
                 let (name, t) = (self.b.value_name(*v), self.b.dtype(*v));
-                return Err(unsupported(format!("{op} of {t}, the type of input {i} ('{name}')"))
-                    .hint("elements of this type are moved and converted alone: cast them first"));
+                return Err(
+                    unsupported(format!("{op} of {t}, the type of input {i} ('{name}')")).hint(
+                        "elements of this type are moved and converted alone: cast them first",
+                    ),
+                );
             }
         }
         Ok(())

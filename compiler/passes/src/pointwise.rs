@@ -267,7 +267,10 @@ fn lossless(from: DType, to: DType) -> bool {
         (F16 | BF16, F32 | F64)
             | (F32, F64)
             | (Bool, F32 | F64 | I32 | I64 | U8 | I8)
-            | (U4 | I4 | U2 | I2, F16 | BF16 | F32 | F64 | I8 | I16 | I32 | I64)
+            | (
+                U4 | I4 | U2 | I2,
+                F16 | BF16 | F32 | F64 | I8 | I16 | I32 | I64
+            )
             | (U4 | U2, U8)
             | (U8 | I8 | U16 | I16, F32 | F64 | I32 | I64)
             | (I32 | U32, F64 | I64)

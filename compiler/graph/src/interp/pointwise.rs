@@ -46,7 +46,9 @@ fn part(
                         bits: data[k][offset(at, &strides[k])],
                     })
                 }
-                PwOp::Const(s) if s.dtype == DType::C128 && part == 1 => Some(Scalar { bits: 0, ..*s }),
+                PwOp::Const(s) if s.dtype == DType::C128 && part == 1 => {
+                    Some(Scalar { bits: 0, ..*s })
+                }
                 PwOp::Index(axis) => Some(Scalar::i64(at[*axis as usize])),
                 PwOp::Dim(d) => Dim::as_const(d).map(Scalar::i64),
                 op => {

@@ -47,7 +47,9 @@ pub fn eval_scalar(op: &PwOp, args: &[Scalar], dtype: DType) -> Option<Scalar> {
         }
         PwOp::Cast => return Some(cast(*args.first()?, dtype)),
         PwOp::Bitcast if dtype.is_small_int() => return of(cut(dtype, args.first()?.bits as i64)),
-        PwOp::Bitcast => return of(args.first()?.bits & (u64::MAX >> (64 - dtype.bits().clamp(1, 64)))),
+        PwOp::Bitcast => {
+            return of(args.first()?.bits & (u64::MAX >> (64 - dtype.bits().clamp(1, 64))));
+        }
         _ => {}
     }
     let a = *args.first()?;

@@ -113,7 +113,12 @@ fn to_power(p: &mut PwBuilder, x: PwRef, saturate: bool, rounding: Rounding) -> 
         DType::F64 => (DType::I64, 52u32, 0x7ff0_0000_0000_0000u64),
         _ => (DType::I32, 23, 0x7f80_0000),
     };
-    let bits = |p: &mut PwBuilder, v: u64| p.constant(Scalar { dtype: int, bits: v });
+    let bits = |p: &mut PwBuilder, v: u64| {
+        p.constant(Scalar {
+            dtype: int,
+            bits: v,
+        })
+    };
     // The bits of a positive float grow with it, and a carry out of the mantissa counts the exponent up.
     let u = p.push(PwOp::Bitcast, vec![x], int);
     let rounded = |p: &mut PwBuilder, add: PwRef| {

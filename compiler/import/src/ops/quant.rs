@@ -3,8 +3,8 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, ValueId};
 
-use super::conv::{centred, conv_op, emit as emit_conv};
 use super::cast::{Rounding, to_minifloat};
+use super::conv::{centred, conv_op, emit as emit_conv};
 use super::matmul::product;
 use crate::context::{Ctx, Outs, axis, one};
 use crate::error::{Fail, invalid, unsupported};
@@ -149,7 +149,11 @@ pub(crate) fn quantize(cx: &mut Ctx) -> Outs {
         0 => work(cx.dtype(scale)),
         _ => match cx.dtype_attr("precision", DType::F32)? {
             t if t.is_float() => t,
-            t => return Err(invalid(format!("attribute 'precision' is {t}, expected a float"))),
+            t => {
+                return Err(invalid(format!(
+                    "attribute 'precision' is {t}, expected a float"
+                )));
+            }
         },
     };
     let s = spread(cx, x, scale)?;
