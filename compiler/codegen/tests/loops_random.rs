@@ -579,16 +579,30 @@ fn product(seed: u64) {
     let (rows, cols, k) = (g.extent(m), g.extent(n), g.extent(depth));
     let [row, col, kk] = [(); 3].map(|()| g.k.sym(SymKind::Loop));
 
-    // The left operand: rows at some distance, steps of one or two.
+    // The left operand: rows at some distance, steps of one or two, or runs with a jump between.
     let step = if g.chance(5) { 2 } else { 1 };
     let pad = g.pick(3) as i64;
+    let run = 2 + g.pick(9) as i64;
+    let (k, depth, jump) = if g.chance(4) {
+        let depth = run * depth;
+        (Dim::Const(depth), depth, g.pick(5) as i64)
+    } else {
+        (k, depth, 0)
+    };
     let lead = k.mul(&Dim::Const(step)).add(&Dim::Const(pad));
     let first = g.pick(2) as i64 * 5;
-    let a_at = Dim::from(row)
+    let mut a_at = Dim::from(row)
         .mul(&lead)
         .add(&Dim::from(kk).mul(&Dim::Const(step)))
         .add(&Dim::Const(first));
-    let a = g.input(Mem::F32, first + m * (depth * step + pad) + 1);
+    if jump > 0 {
+        let jumps = Dim::from(kk).floor_div(&Dim::Const(run));
+        a_at = a_at.add(&jumps.mul(&g.extent(jump)));
+    }
+    let a = g.input(
+        Mem::F32,
+        first + m * (depth * step + pad) + depth / run * jump + 1,
+    );
 
     // The right operand: rows, or panels padded with zeros.
     let b_first = g.pick(2) as i64 * 7;

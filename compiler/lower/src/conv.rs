@@ -8,6 +8,7 @@
 
 use crate::builder::Builder;
 use crate::contract::{store_outputs, to_param};
+use crate::conv_lines::{self, Lines};
 use crate::nest::finish_nest;
 use crate::pack::{Form, PANEL};
 use crate::program::Operand;
@@ -21,7 +22,7 @@ type Result<T> = std::result::Result<T, LowerError>;
 /// Floats of a packed block of windows: what leaves room for weights in a 1 to 2 MiB second level cache.
 const BLOCK_FLOATS: i64 = 160 * 1024;
 /// Rows of register tiles divide blocks evenly.
-const TILE_ROWS: i64 = 14;
+pub(crate) const TILE_ROWS: i64 = 14;
 
 /// One convolution and its operands.
 pub(crate) struct Conv<'g> {
@@ -64,7 +65,10 @@ pub(crate) fn conv(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
         Some(d) if last && d.len() == 4 && d[1] == 1 && d[0] == c.groups && c.groups > 1 => {
             crate::depthwise::depthwise(l, g, group, &c, d[0])
         }
-        Some(d) if last && d.len() == 4 && d[0] % c.groups == 0 => tiled(l, g, group, &c, &d),
+        Some(d) if last && d.len() == 4 && d[0] % c.groups == 0 => match Lines::of(g, &c, &d) {
+            Some(lines) => conv_lines::lines(l, g, group, &c, &lines),
+            None => tiled(l, g, group, &c, &d),
+        },
         _ => crate::conv_plain::naive(l, g, group, &c),
     }
 }

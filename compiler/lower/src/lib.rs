@@ -10,6 +10,7 @@ mod builder;
 mod collapse;
 mod contract;
 mod conv;
+mod conv_lines;
 mod conv_plain;
 mod depthwise;
 mod error;

@@ -7,7 +7,7 @@
 //! Where masks are cheap the last columns are one masked tile (a packed panel is padded with zeros,
 //! so only its stores need the mask); elsewhere they are done one by one.
 
-use super::ints::factor;
+use super::ints::left_operand;
 use super::*;
 use crate::kernel::{Addr, GOp};
 
@@ -164,16 +164,13 @@ impl Expander<'_> {
             Columns::Single => 1,
         };
         let (i, j) = (Dim::from(t.i), Dim::from(t.j));
-        let row_stride = factor(&c.a_at, c.row).map(|f| self.resolve(&f));
-        let k_step = factor(&c.a_at, c.k)
-            .and_then(|f| f.as_const())
-            .filter(|f| *f > 0);
-        let (Some(row_stride), Some(k_step)) = (row_stride, k_step) else {
+        let Some(left) = left_operand(&c.a_at, c.row, c.k) else {
             return Err(ExpandError(format!(
                 "the left operand of `{}` is not linear in its row or its depth",
                 self.loops.name
             )));
         };
+        let (row_stride, k_step) = (self.resolve(&left.row_stride), left.k_step);
         let a_first = c.a_at.substitute(&|s| match s {
             s if s == c.row => Some(i.clone()),
             s if s == c.k => Some(Dim::Const(0)),
@@ -188,7 +185,21 @@ impl Expander<'_> {
             None => j.clone(),
         });
         let packed = c.b.panel.is_some();
-        let depth = self.resolve(&c.depth);
+        let whole = self.resolve(&c.depth);
+        // Without runs the whole depth is one.
+        let (depth, runs) = match &left.runs {
+            None => (whole, 1),
+            Some(runs) => match whole.as_const() {
+                Some(0) => (whole, 1),
+                Some(k) if k % runs.length == 0 => (Dim::Const(runs.length), k / runs.length),
+                _ => {
+                    return Err(ExpandError(format!(
+                        "the depth of `{}` is not a multiple of its runs",
+                        self.loops.name
+                    )));
+                }
+            },
+        };
         let b_stride = self.resolve(&c.b.k_stride);
 
         let room = (self.target.vector_registers as i64 - vectors - 2) / (rows * vectors);
@@ -232,11 +243,37 @@ impl Expander<'_> {
             .as_const()
             .and_then(|s| {
                 s.checked_mul(4 * rows)?
-                    .checked_add(k_step.checked_mul(4 * UNROLL_K)?)
+                    .checked_add(k_step.checked_mul(8 * UNROLL_K)?)
             })
             .is_some_and(|b| b.abs() < i32::MAX as i64 / 2);
+        // What a pointer has left to go from the end of a run to the start of the next.
+        let mut onward = match (&left.runs, near) {
+            (Some(r), true) => r.jump.add(&Dim::Const(r.length * k_step)),
+            (Some(r), false) => r.jump.clone(),
+            (None, _) => Dim::Const(0),
+        };
+        onward = onward.mul(&Dim::Const(4));
+        let onward = if runs > 1 {
+            Some(match self.resolve(&onward).as_const() {
+                Some(c) if c.abs() < i32::MAX as i64 => Int::Imm(c),
+                _ => Int::Reg(self.int_reg(&onward)?),
+            })
+        } else {
+            None
+        };
         let mut a_moving = Vec::new();
         let mut stride_bytes = None;
+        let a_base = match onward {
+            Some(_) if near => {
+                let p = self.out.reg(Class::Gpr);
+                self.emit(Inst::GSet {
+                    dst: p,
+                    src: Int::Reg(a0),
+                });
+                p
+            }
+            _ => a0,
+        };
         if !near {
             let s = self.int_reg(&row_stride.mul(&Dim::Const(4)))?;
             let s3 = self.int_reg(&row_stride.mul(&Dim::Const(12)))?;
@@ -268,7 +305,7 @@ impl Expander<'_> {
         });
         let b_bytes = match b_stride.mul(&Dim::Const(4)).as_const() {
             Some(s)
-                if s.checked_mul(UNROLL_K)
+                if s.checked_mul(2 * UNROLL_K)
                     .is_some_and(|s| s < i32::MAX as i64 / 2) =>
             {
                 Int::Imm(s)
@@ -276,13 +313,21 @@ impl Expander<'_> {
             _ => Int::Reg(self.int_reg(&b_stride.mul(&Dim::Const(4)))?),
         };
 
+        // A short run is one step of the loop.
+        let unroll = match depth.as_const() {
+            Some(k) if runs > 1 && k < 2 * UNROLL_K => k,
+            _ => UNROLL_K,
+        };
         let unrolled = depth
-            .floor_div(&Dim::Const(UNROLL_K))
-            .mul(&Dim::Const(UNROLL_K));
+            .floor_div(&Dim::Const(unroll))
+            .mul(&Dim::Const(unroll));
         let parts = [
-            (Dim::Const(0), unrolled.clone(), UNROLL_K),
+            (Dim::Const(0), unrolled.clone(), unroll),
             (unrolled, depth, 1),
         ];
+        if runs > 1 {
+            self.open(false);
+        }
         for (from, to, steps) in parts {
             if to.sub(&from).as_const().is_some_and(|n| n <= 0) {
                 continue;
@@ -330,7 +375,7 @@ impl Expander<'_> {
                         None => {
                             let s = row_stride.as_const().unwrap_or(0);
                             Addr {
-                                base: a0,
+                                base: a_base,
                                 index: Some((kk, 4)),
                                 disp: (r * s * 4 + k_disp) as i32,
                             }
@@ -379,6 +424,26 @@ impl Expander<'_> {
                 from: f,
                 to: e,
                 step: k_step * steps,
+                body,
+            });
+        }
+        if let Some(onward) = onward {
+            let pointers = if near { &[a_base][..] } else { &a_moving[..] };
+            for p in pointers {
+                self.emit(Inst::GBin {
+                    op: GOp::Add,
+                    dst: *p,
+                    a: *p,
+                    b: onward,
+                });
+            }
+            let body = self.close();
+            let run = self.out.reg(Class::Gpr);
+            self.emit(Inst::Loop {
+                var: run,
+                from: Int::Imm(0),
+                to: Int::Imm(runs),
+                step: 1,
                 body,
             });
         }

@@ -410,3 +410,54 @@ pub fn factor(d: &Dim, var: Sym) -> Option<Dim> {
     }
     Some(total)
 }
+
+/// The left operand of a contraction: how far apart its rows, its steps of the depth and, where the depth is cut
+/// into runs, its runs lie, in elements.
+pub struct Left {
+    pub row_stride: Dim,
+    pub k_step: i64,
+    pub runs: Option<Runs>,
+}
+
+/// A depth cut into runs of equal length; from the end of one to the start of the next is a jump.
+pub struct Runs {
+    pub length: i64,
+    pub jump: Dim,
+}
+
+/// Reads an index that is linear in `row`, linear in `k` with a constant positive factor, and perhaps linear in
+/// `floordiv(k, length)`; `None` for any other.
+pub fn left_operand(at: &Dim, row: Sym, k: Sym) -> Option<Left> {
+    let run_length = |atom: &Atom| match atom {
+        Atom::FloorDiv(a, b) if a.as_sym() == Some(k) => b.as_const().filter(|b| *b > 0),
+        _ => None,
+    };
+    let (mut plain, mut jump, mut length) = (at.clone(), Dim::Const(0), None);
+    if let Dim::Sum(s) = at {
+        plain = Dim::Const(s.constant);
+        for (atoms, c) in &s.terms {
+            let Some((i, found)) = atoms
+                .iter()
+                .enumerate()
+                .find_map(|(i, a)| Some((i, run_length(a)?)))
+            else {
+                plain = plain.add(&product(atoms, *c));
+                continue;
+            };
+            let mut rest = atoms.clone();
+            rest.remove(i);
+            let rest = product(&rest, *c);
+            let mut again = false;
+            for_each_sym(&rest, &mut |s| again |= s == row || s == k);
+            if again || *length.get_or_insert(found) != found {
+                return None;
+            }
+            jump = jump.add(&rest);
+        }
+    }
+    Some(Left {
+        row_stride: factor(&plain, row)?,
+        k_step: factor(&plain, k)?.as_const().filter(|f| *f > 0)?,
+        runs: length.map(|length| Runs { length, jump }),
+    })
+}

@@ -12,7 +12,7 @@
 //! accumulators and locals that a condition assigns.
 
 pub use contract::TILE_SCRATCH;
-pub use ints::{factor, for_each_sym};
+pub use ints::{factor, for_each_sym, left_operand};
 
 mod contract;
 mod ints;

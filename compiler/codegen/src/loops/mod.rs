@@ -244,7 +244,8 @@ pub struct Contract {
     pub k: Sym,
     pub depth: Dim,
     pub a: Buf,
-    /// Index of the left element: over `row` and `k`, linear in `k` with a constant factor.
+    /// Index of the left element: linear in `row`, and in `k` with a constant positive factor. It may also be linear
+    /// in `floordiv(k, n)`, for one n of which `depth` is a constant multiple: runs of n steps with a jump between.
     pub a_at: Dim,
     pub b: BOperand,
     /// The sum, as the epilogue reads it.

@@ -9,7 +9,7 @@
 
 use super::text::{for_each_stmt, operands};
 use super::*;
-use crate::expand::{factor, for_each_sym};
+use crate::expand::{for_each_sym, left_operand};
 use std::collections::HashSet;
 use thiserror::Error;
 
@@ -524,9 +524,13 @@ impl<'k> Verifier<'k> {
                 v.bind(c.k, SymKind::Loop)?;
                 v.dim(&c.a_at, "the left operand")
             })?;
-            let step = factor(&c.a_at, c.k).and_then(|f| f.as_const());
-            if step.is_none_or(|f| f <= 0) || factor(&c.a_at, c.row).is_none() {
+            let Some(left) = left_operand(&c.a_at, c.row, c.k) else {
                 return Err("the left operand is not linear in its row and its depth".into());
+            };
+            if let Some(runs) = &left.runs
+                && c.depth.as_const().is_none_or(|d| d % runs.length != 0)
+            {
+                return Err(format!("a depth of {} in runs of {}", c.depth, runs.length));
             }
             v.bind(c.col, SymKind::Loop)?;
             v.assign(c.acc, Ty::Num(Elem::F32))?;
