@@ -1,7 +1,7 @@
 //! `cargo bench --bench shapes -- MODEL.onnx seq=1..512 batch=1..4 [SHAPES]`: one compilation over many shapes.
 //!
-//! Runs a model at random values of its free dims, then at ten of them side by side with code that was compiled for
-//! that shape alone. Prints memory after 10 shapes and after all, and the time of each of the ten as a ratio. Nothing
+//! Runs a model at random values of its free dims, then at ten of them, from the smallest to the largest in equal
+//! ratios, side by side with code that was compiled for that shape alone. Prints memory after 10 shapes and after all, and the time of each of the ten as a ratio. Nothing
 //! is asserted: timing is for people.
 
 use std::collections::{BTreeMap, HashSet};
@@ -68,6 +68,32 @@ fn median(mut times: Vec<Duration>) -> f64 {
         .map_or(0.0, Duration::as_secs_f64)
 }
 
+/// Elements, at a guess: the product of the free dims.
+fn volume(shape: &Shape) -> usize {
+    shape.values().product()
+}
+
+/// At most `count` of the shapes, their volumes in a geometric series from the smallest to the largest.
+fn spread(mut shapes: Vec<Shape>, count: usize) -> Vec<Shape> {
+    shapes.sort_by_key(volume);
+    let (Some(least), Some(most)) = (shapes.first(), shapes.last()) else {
+        return shapes;
+    };
+    let (least, most) = (volume(least).max(1) as f64, volume(most).max(1) as f64);
+    let mut chosen = Vec::new();
+    for i in 0..count {
+        let part = i as f64 / (count - 1).max(1) as f64;
+        let wanted = least * (most / least).powf(part);
+        let distance = |shape: &Shape| (volume(shape).max(1) as f64 / wanted).ln().abs();
+        let nearest = (0..shapes.len())
+            .min_by(|a, b| distance(&shapes[*a]).total_cmp(&distance(&shapes[*b])));
+        if let Some(nearest) = nearest {
+            chosen.push(shapes.remove(nearest));
+        }
+    }
+    chosen
+}
+
 fn run() -> Result<(), Error> {
     let words: Vec<String> = std::env::args()
         .skip(1)
@@ -121,7 +147,7 @@ fn run() -> Result<(), Error> {
     }
     let mut context = compiled.context()?;
     // The largest first: what is held after it is what the arena needs.
-    if let Some(most) = (0..shapes.len()).max_by_key(|i| shapes[*i].values().product::<usize>()) {
+    if let Some(most) = (0..shapes.len()).max_by_key(|i| volume(&shapes[*i])) {
         shapes.swap(0, most);
     }
     let mut longest = Duration::ZERO;
@@ -139,8 +165,7 @@ fn run() -> Result<(), Error> {
     }
     println!("longest run {:.1} ms", longest.as_secs_f64() * 1e3);
 
-    let step = (shapes.len() / 10).max(1);
-    for shape in shapes.iter().step_by(step).take(10) {
+    for shape in &spread(shapes, 10) {
         let mut fixed = options.clone();
         for (name, size) in shape {
             fixed
@@ -152,7 +177,7 @@ fn run() -> Result<(), Error> {
         let inputs = inputs(&compiled, shape)?;
         let (mut free, mut special) = (Vec::new(), Vec::new());
         let begin = Instant::now();
-        while free.len() < 7 || (begin.elapsed() < Duration::from_secs(2) && free.len() < 400) {
+        while free.len() < 5 || (begin.elapsed() < Duration::from_secs(2) && free.len() < 2000) {
             free.push(timed(&mut context, &inputs)?);
             special.push(timed(&mut own, &inputs)?);
         }

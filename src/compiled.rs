@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapidary_runtime::{
-    Canceller, CompiledLibrary, ModelCode, OutputView, OwnedValue, Tensor, TensorView, ThreadPool,
-    ValueInfo,
+    Canceller, CompiledLibrary, ModelCode, OutputView, OwnedValue, StateInfo, Tensor, TensorView,
+    ThreadPool, ValueInfo,
 };
 
 use crate::{Error, Options, Output, Value};
@@ -70,12 +70,13 @@ impl Compiled {
         &self.code
     }
 
-    /// Runs the model.
+    /// Runs the model. States are as in a new context at its begin.
     pub fn run<'n, 'v, V: Into<Value<'v>>>(
         &self,
         inputs: impl IntoIterator<Item = (&'n str, V)>,
     ) -> Result<Vec<Output>, Error> {
         let mut context = self.context()?;
+        context.reset_states()?;
         let outputs = context.run(inputs);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(context.inner);
@@ -156,6 +157,11 @@ impl Context {
             .collect())
     }
 
+    /// Runs the model on tensors in the order of its inputs; one that is `None` has a default or is a state.
+    pub fn run_some(&mut self, inputs: &[Option<TensorView<'_>>]) -> Result<Vec<Tensor>, Error> {
+        Ok(self.inner.run_given(inputs)?)
+    }
+
     /// Runs the model on tensors in the order of its inputs, defaults or not.
     pub fn run_tensors(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
@@ -173,6 +179,61 @@ impl Context {
         inputs: &[TensorView<'_>],
     ) -> Result<Vec<OutputView<'_>>, Error> {
         Ok(self.inner.run_views(inputs)?)
+    }
+
+    /// The same; an input that is `None` has a default or is a state.
+    pub fn run_some_in_place(
+        &mut self,
+        inputs: &[Option<TensorView<'_>>],
+    ) -> Result<Vec<OutputView<'_>>, Error> {
+        Ok(self.inner.run_given_views(inputs)?)
+    }
+
+    /// What the context keeps from run to run ([`Options::states`]). The inputs need not be given, and the outputs
+    /// are not among those that a run gives.
+    pub fn states(&self) -> &[StateInfo] {
+        self.inner.states()
+    }
+
+    /// Makes all states as they were in a new context: without rows along the axis on which they grow, or the model's
+    /// default.
+    pub fn reset_states(&mut self) -> Result<(), Error> {
+        Ok(self.inner.reset_states()?)
+    }
+
+    /// Gives the state of an input a value for the next run. The value is copied.
+    pub fn set_state(&mut self, input: &str, value: &Tensor) -> Result<(), Error> {
+        let at = self.inputs().iter().position(|info| info.name == input);
+        let is_state = |at: &usize| self.states().iter().any(|state| state.input == *at);
+        let at = at.filter(is_state).ok_or_else(|| self.no_state(input))?;
+        Ok(self.inner.set_state(at, &value.view())?)
+    }
+
+    /// A copy of the state of an input, as the last run has left it; an error before the first.
+    pub fn state(&self, input: &str) -> Result<Tensor, Error> {
+        let of = |state: &StateInfo| {
+            self.inputs()
+                .get(state.input)
+                .is_some_and(|info| info.name == input)
+        };
+        let at = self
+            .states()
+            .iter()
+            .position(of)
+            .ok_or_else(|| self.no_state(input))?;
+        Ok(self.inner.state(at)?)
+    }
+
+    fn no_state(&self, input: &str) -> Error {
+        let names = self
+            .states()
+            .iter()
+            .filter_map(|state| self.inputs().get(state.input));
+        let names: Vec<&str> = names.map(|info| info.name.as_str()).collect();
+        Error::Usage(format!(
+            "'{input}' is no state (hint: states are [{}])",
+            names.join(", ")
+        ))
     }
 
     /// Bytes that the context holds, without weights.

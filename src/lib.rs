@@ -27,13 +27,14 @@ pub mod operator;
 mod options;
 pub mod pipeline;
 pub mod random;
+mod states;
 mod value;
 
 pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};
 pub use lapidary_codegen::Level;
 pub use lapidary_runtime::{
-    Container, DType, Dim, Element, OwnedValue, Tensor, TensorView, ValueInfo,
+    Container, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo,
 };
 pub use model::Model;
 pub use options::{Cpu, DimSetting, Options};

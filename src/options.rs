@@ -62,6 +62,8 @@ pub struct Options {
     pub dims: Vec<(String, DimSetting)>,
     /// Frees every dim of every input, whatever the model declares.
     pub symbolic: bool,
+    /// States, as pairs of an input and the output that is its value in the next run; `*` stands for the same text in both.
+    pub states: Vec<(String, String)>,
     /// Bytes that a context may hold, beside weights.
     pub memory_limit: Option<u64>,
     /// The time that a run may take.
@@ -94,6 +96,25 @@ impl Options {
         }
         self.dims.push((name.to_string(), setting));
         Ok(())
+    }
+
+    /// Adds states in the command's words: `PAST=PRESENT`.
+    pub fn set_state(&mut self, text: &str) -> Result<(), Error> {
+        let stars = |name: &str| name.matches('*').count();
+        match text.split_once('=') {
+            Some((past, present))
+                if !past.is_empty()
+                    && !present.is_empty()
+                    && stars(past) == stars(present)
+                    && stars(past) < 2 =>
+            {
+                self.states.push((past.into(), present.into()));
+                Ok(())
+            }
+            _ => Err(Error::Usage(format!(
+                "'{text}' is no state (hint: INPUT=OUTPUT, or INPUT*=OUTPUT* where * stands for the same text in both)"
+            ))),
+        }
     }
 
     pub(crate) fn runtime(&self) -> lapidary_runtime::Options {

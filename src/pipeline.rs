@@ -16,7 +16,7 @@ use lapidary_passes::{Remark, Report};
 use lapidary_runtime::ModelCode;
 
 use crate::operator::Target;
-use crate::{Error, Faults, Model, Options};
+use crate::{Error, Faults, Model, Options, states};
 
 /// What [`Model::validate`] asks for, beyond what a compilation needs.
 pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
@@ -79,6 +79,22 @@ pub fn optimize(graph: &mut Graph, options: &Options) -> Result<Report, Error> {
     lapidary_passes::optimize(graph, &passes).map_err(|e| Error::stage("passes", &e))
 }
 
+/// Makes states of the inputs and outputs that the options pair, in an optimised graph.
+pub fn keep_states(graph: &mut Graph, options: &Options) -> Result<(), Error> {
+    if options.states.is_empty() {
+        return Ok(());
+    }
+    let pairs = states::pairs(graph, &options.states)?;
+    lapidary_passes::states::keep(graph, &pairs).map_err(|e| Error::Usage(e.to_string()))?;
+    lapidary_graph::verify::verify(graph).map_err(|errors| {
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Error::Compiler {
+            stage: "states",
+            message: text.join("\n"),
+        }
+    })
+}
+
 /// The fusion groups of an optimised graph, and why others were not formed.
 pub fn groups(graph: &Graph) -> (Groups, Vec<Remark>) {
     lapidary_passes::fuse(graph)
@@ -96,6 +112,7 @@ pub fn program(model: &Model, options: &Options, target: Target) -> Result<Progr
     model.require_values()?;
     let mut graph = import(model, options, target)?;
     sound(model, optimize(&mut graph, options))?;
+    keep_states(&mut graph, options)?;
     let (groups, _) = groups(&graph);
     sound(model, lower(graph, &groups))
 }

@@ -110,7 +110,7 @@ int32_t lap_api_set_value(lap_context *ctx, int32_t index, const lapidary_value 
     const lapidary_value_info *info = &model->inputs[index];
     lap_given *given = &self->given[index];
     given->set = 0;
-    self->state = LAP_STATE_NEW;
+    self->phase = LAP_PHASE_NEW;
     int64_t bytes = put(self, info, kinds_of(info), 0, value, NULL, 0);
     if (bytes < 0) return self->error_code;
     int32_t code = lap_store_grow(self, &given->copy, bytes, -1);
@@ -160,7 +160,7 @@ static char *grow_tree(lapidary_value *value, const lap_box *box, char *room) {
 
 const lapidary_value *lap_api_output_value(lap_context *ctx, int32_t index) {
     lap_private *self = lap_priv(ctx);
-    if (atomic_load(&self->running) || self->state != LAP_STATE_RUN) return NULL;
+    if (atomic_load(&self->running) || self->phase != LAP_PHASE_RUN) return NULL;
     if (index < 0 || index >= ctx->model->head.n_outputs) return NULL;
     lap_made *made = &self->made[index];
     const lap_tensor *output = &ctx->outputs[index];

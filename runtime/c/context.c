@@ -90,6 +90,7 @@ void lap_context_free(lap_private *self) {
         self->children = next;
     }
     for (int32_t i = 0; i < self->n_kept; i++) lap_os_free(self->kept[i].data);
+    for (int32_t i = 0; self->held && i < model->n_states; i++) lap_os_free(self->held[i].store.data);
     for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_os_free(self->given[i].copy.data);
     for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) {
         lap_os_free(self->made[i].own.data);
@@ -115,6 +116,7 @@ void lap_context_free(lap_private *self) {
     free(self->kept);
     free(self->given);
     free(self->made);
+    free(self->held);
     free(self->bound_by);
     free(self->chunks);
     free(self->dynamic);
@@ -174,24 +176,33 @@ int lap_context_room(lap_private *self) {
     lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
     const lapidary_model *head = &model->head;
+    int32_t n_inputs = head->n_inputs; /* with stores */
+    for (int32_t i = 0; i < model->n_states; i++) n_inputs += model->states[i].store >= 0;
     ctx->dims = zeroed(model->n_dims, sizeof *ctx->dims);
     ctx->sizes = zeroed(model->n_buffers, sizeof *ctx->sizes);
     ctx->buffers = zeroed(model->n_buffers, sizeof *ctx->buffers);
-    ctx->inputs = zeroed(head->n_inputs, sizeof *ctx->inputs);
+    ctx->inputs = zeroed(n_inputs, sizeof *ctx->inputs);
     ctx->outputs = zeroed(head->n_outputs, sizeof *ctx->outputs);
     ctx->descs = zeroed(model->n_descs, sizeof *ctx->descs);
     self->given = zeroed(head->n_inputs, sizeof *self->given);
     self->made = zeroed(head->n_outputs, sizeof *self->made);
+    self->held = zeroed(model->n_states, sizeof *self->held);
     self->bound_by = zeroed(model->n_dims, sizeof *self->bound_by);
     self->chunks = zeroed(model->n_segments, sizeof *self->chunks);
     self->dynamic = zeroed(model->n_buffers, sizeof *self->dynamic);
     int ok = ctx->dims && ctx->sizes && ctx->buffers && ctx->inputs && ctx->outputs && ctx->descs && self->given &&
-             self->made && self->bound_by && self->chunks && self->dynamic;
+             self->made && self->held && self->bound_by && self->chunks && self->dynamic;
     if (ok) {
-        for (int32_t i = 0; i < head->n_inputs; i++) ctx->inputs[i].buffer = -1;
+        for (int32_t i = 0; i < n_inputs; i++) ctx->inputs[i].buffer = -1;
+        for (int32_t i = 0; i < head->n_inputs; i++) self->given[i].state = -1;
         for (int32_t i = 0; i < head->n_outputs; i++) {
             ctx->outputs[i].buffer = -1;
             self->made[i].buffer = -1;
+            self->made[i].state = -1;
+        }
+        for (int32_t i = 0; i < model->n_states; i++) {
+            self->given[model->states[i].input].state = i;
+            self->made[model->states[i].output].state = i;
         }
         for (int32_t i = 0; i < model->n_descs; i++) ctx->descs[i].buffer = -1;
         ok = make_chunks(self, model);
@@ -266,6 +277,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
         }
     }
     lap_set_defaults(self, -1);
+    lap_states_reset(self);
     if (options.parallel_for) {
         self->host_for = options.parallel_for;
         self->host = options.host;
@@ -339,11 +351,35 @@ static int32_t because(lap_private *self, int32_t code, int32_t segment) {
     return code ? lap_root(self)->error_code : LAPIDARY_OK;
 }
 
+static int32_t dims_of(lap_private *self, int32_t segment) {
+    lap_context *ctx = &self->head;
+    const lap_segment *code = &ctx->model->segments[segment];
+    return code->dims_fn ? because(self, code->dims_fn(ctx), segment) : LAPIDARY_OK;
+}
+
+/* The dims of the first segment, with room in the stores of states. Where the stores are too small, dims computed with their
+ * capacities may fail, or are computed once more. */
+static int32_t dims_with_states(lap_private *self) {
+    int changed = 0;
+    int32_t code = dims_of(self, 0);
+    if (code) {
+        lap_root(self)->error_code = LAPIDARY_OK;
+        lap_states_begin(self, 1);
+        code = lap_bind_dims(self);
+        if (!code) code = dims_of(self, 0);
+    }
+    if (!code) code = lap_states_place(self, &changed);
+    if (!code && changed) code = dims_of(self, 0);
+    if (!code) lap_states_outputs(self);
+    return code;
+}
+
 static int32_t run_segment(lap_context *ctx, int32_t segment) {
     lap_private *self = lap_priv(ctx);
     const lap_segment *code = &ctx->model->segments[segment];
     int32_t result = lap_check(ctx, -1);
-    if (!result && code->dims_fn) result = because(self, code->dims_fn(ctx), segment);
+    int states = segment == 0 && ctx->model->n_states > 0;
+    if (!result) result = states ? dims_with_states(self) : dims_of(self, segment);
     if (!result) result = place(self, segment);
     if (!result && code->run_fn) result = because(self, code->run_fn(ctx), segment);
     return result;
@@ -369,32 +405,31 @@ static int32_t run_all(lap_private *self) {
     int64_t timeout = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
     self->deadline = 0;
     if (timeout > 0 && __builtin_add_overflow(lap_os_now(), timeout, &self->deadline)) self->deadline = INT64_MAX;
+    lap_states_begin(self, 0);
     int32_t code = lap_bind_dims(self);
     if (!code) code = lap_gather_inputs(self);
-    if (code) return code;
-    return lap_run_segments(self);
+    if (!code) code = lap_run_segments(self);
+    if (!code) lap_states_keep(self);
+    return code;
 }
 
 static int32_t query_all(lap_private *self) {
     lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
     self->deadline = 0;
+    lap_states_begin(self, 1);
     int32_t code = lap_bind_dims(self);
     if (code) return code;
     lap_reset_outputs(self);
-    for (int32_t s = 0; s < model->n_segments; s++) {
-        const lap_segment *segment = &model->segments[s];
-        return segment->dims_fn ? because(self, segment->dims_fn(ctx), s) : LAPIDARY_OK;
-    }
-    return LAPIDARY_OK;
+    return model->n_segments > 0 ? dims_of(self, 0) : LAPIDARY_OK;
 }
 
 /* Runs `body` alone on the context, with the floating-point state that kernels are compiled for. */
-static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_state after) {
+static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_phase after) {
     lap_private *self = lap_priv(ctx);
     if (atomic_exchange_explicit(&self->running, 1, memory_order_acquire)) return LAPIDARY_ERROR_BUSY;
     self->error_code = LAPIDARY_OK;
-    self->state = LAP_STATE_NEW;
+    self->phase = LAP_PHASE_NEW;
 #if defined(__SSE2__)
     unsigned int control = _mm_getcsr();
     _mm_setcsr(0x1f80);
@@ -421,7 +456,7 @@ static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_state
     if (self->in_pool) lap_pool_leave(self->pool);
     self->in_pool = 0;
     if (!code) {
-        self->state = after;
+        self->phase = after;
         lap_publish_outputs(self);
     }
     atomic_store_explicit(&self->running, 0, memory_order_release);
@@ -432,8 +467,8 @@ static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_state
 
 static lap_context *own(lapidary_context *context) { return (lap_context *)(void *)context; }
 
-static int32_t api_run(lapidary_context *c) { return alone(own(c), run_all, LAP_STATE_RUN); }
-static int32_t api_query(lapidary_context *c) { return alone(own(c), query_all, LAP_STATE_QUERIED); }
+static int32_t api_run(lapidary_context *c) { return alone(own(c), run_all, LAP_PHASE_RUN); }
+static int32_t api_query(lapidary_context *c) { return alone(own(c), query_all, LAP_PHASE_QUERIED); }
 static void api_destroy(lapidary_context *c) { destroy(own(c)); }
 
 static int32_t api_set_input(lapidary_context *c, int32_t index, const lapidary_tensor *tensor) {
@@ -487,6 +522,15 @@ static int32_t api_set_memory_limit(lapidary_context *c, int64_t bytes) {
     return LAPIDARY_OK;
 }
 
+static int32_t api_reset_states(lapidary_context *c) {
+    lap_private *self = lap_priv(own(c));
+    if (atomic_load(&self->running)) return LAPIDARY_ERROR_BUSY;
+    self->error_code = LAPIDARY_OK;
+    self->phase = LAP_PHASE_NEW;
+    lap_states_reset(self);
+    return LAPIDARY_OK;
+}
+
 static int64_t api_memory_used(lapidary_context *c) { return lap_priv(own(c))->memory_used; }
 
 const lapidary_api lap_api_table = {
@@ -509,4 +553,5 @@ const lapidary_api lap_api_table = {
     .cpu_features = lap_cpu_features,
     .set_value = api_set_value,
     .output_value = api_output_value,
+    .reset_states = api_reset_states,
 };

@@ -18,7 +18,17 @@ typedef struct lap_given {
     void *data;
     int64_t strides[LAP_MAX_RANK]; /* in elements */
     lap_store copy;
+    int32_t state; /* the state that it is read from, or -1 */
 } lap_given;
+
+/* A state between runs. */
+typedef struct lap_held {
+    lap_store store;
+    int64_t capacity; /* rows that the store has room for, if it grows in place */
+    int32_t known; /* it has a value: given, a default, or made by a run */
+    int32_t rank;
+    int64_t dims[LAP_MAX_RANK];
+} lap_held;
 
 /* An output: bound by the caller, or the context's own. */
 typedef struct lap_made {
@@ -27,6 +37,7 @@ typedef struct lap_made {
     void *bound_data;
     int64_t bound_dims[LAP_MAX_RANK];
     int32_t buffer; /* the buffer that it is, or -1 */
+    int32_t state; /* the state that it becomes, or -1 */
     lap_store own;
     lapidary_tensor view; /* what the caller reads */
     lap_store tree; /* a container as the caller reads it */
@@ -53,7 +64,7 @@ typedef struct lap_temp_block {
 } lap_temp_block;
 _Static_assert(sizeof(lap_temp_block) == 64, "lap_temp_block");
 
-typedef enum lap_state { LAP_STATE_NEW = 0, LAP_STATE_QUERIED = 1, LAP_STATE_RUN = 2 } lap_state;
+typedef enum lap_phase { LAP_PHASE_NEW = 0, LAP_PHASE_QUERIED = 1, LAP_PHASE_RUN = 2 } lap_phase;
 
 /* A context runs a model, or (a child) a body of a region of the model. What the whole run has once is the root's:
  * threads, deadline, cancel, the memory account, the error; see lap_root. */
@@ -65,9 +76,10 @@ typedef struct lap_private {
     lap_store *kept; /* n_kept, what a region keeps between the iterations of this body */
     int32_t n_kept;
     _Atomic int32_t running;
-    lap_state state;
+    lap_phase phase; /* what the last call has left to read */
     lap_given *given;
     lap_made *made;
+    lap_held *held; /* n_states */
     int32_t *bound_by; /* n_dims: the dim_bind that set the slot, or -1 */
     lap_chunk *chunks; /* n_segments */
     lap_store *dynamic; /* n_buffers */
@@ -118,6 +130,22 @@ void lap_store_drop(lap_private *self, lap_store *store);
 int lap_context_room(lap_private *self);
 void lap_context_free(lap_private *self);
 int32_t lap_run_segments(lap_private *self);
+
+/* states.c */
+/* All states are as in a new context. */
+void lap_states_reset(lap_private *self);
+/* Makes a contiguous tensor, which the input's descriptor describes, the state's value; NULL: its initial one. */
+int32_t lap_state_give(lap_private *self, int32_t at, const void *data);
+/* Describes the inputs that are states, before dims are bound; `unbounded`: as if all stores were large enough. */
+void lap_states_begin(lap_private *self, int unbounded);
+/* Fails if binding has left a dim of a state open. */
+int32_t lap_states_bound(lap_private *self);
+/* Gives the stores room for what the run adds; `changed`: dims that depend on capacities must be computed again. */
+int32_t lap_states_place(lap_private *self, int *changed);
+/* Says where the outputs lie that are stores. */
+void lap_states_outputs(lap_private *self);
+/* Makes the outputs of a run that has succeeded the next run's inputs. */
+void lap_states_keep(lap_private *self);
 
 /* rt.c: names the node of an error that has none yet. */
 void lap_blame(lap_private *self, int32_t node_id);

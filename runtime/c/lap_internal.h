@@ -141,6 +141,19 @@ typedef struct lap_default {
     int64_t offset;
 } lap_default;
 
+/* Output `output` of a run is input `input` of the next; the context keeps it. Along `axis` it grows (-1: it does not, or
+ * the runtime does not know where). `store` -1: it lies in two memories that change places. Otherwise the code reads
+ * and writes it as input `store`, which has n_inputs or more as its number: its shape is the input's, but along `axis` its extent
+ * is the capacity, in dims slot `capacity`. */
+typedef struct lap_state {
+    int32_t input;
+    int32_t output;
+    int32_t axis;
+    int32_t store;
+    int32_t capacity;
+    int32_t reserved;
+} lap_state;
+
 typedef struct lap_model_table {
     lapidary_model head;
     int32_t n_dims;
@@ -160,7 +173,10 @@ typedef struct lap_model_table {
     const lap_default *defaults; /* n_defaults */
     int64_t n_defaults;
     int64_t weights_offset; /* of a region's body: where its constants begin in the model's blob */
-    uint64_t reserved;
+    const lap_state *states; /* n_states */
+    int32_t n_states;
+    int32_t n_variants;
+    const struct lap_model_table *const *variants; /* n_variants, the first whose fixed dims fit runs */
 } lap_model_table;
 
 /* The head of a weights file; the blob follows at byte 64. */
@@ -320,7 +336,11 @@ LAP_AT(lap_model_table, weights_hash, 136);
 LAP_AT(lap_model_table, defaults, 144);
 LAP_AT(lap_model_table, weights_offset, 160);
 _Static_assert(sizeof(lap_default) == 32, "lap_default");
-_Static_assert(sizeof(lap_model_table) == 176, "lap_model_table");
+LAP_AT(lap_model_table, states, 168);
+LAP_AT(lap_model_table, n_states, 176);
+LAP_AT(lap_model_table, variants, 184);
+_Static_assert(sizeof(lap_state) == 24, "lap_state");
+_Static_assert(sizeof(lap_model_table) == 192, "lap_model_table");
 _Static_assert(sizeof(lap_dim_bind) == 24, "lap_dim_bind");
 _Static_assert(sizeof(lap_segment) == 24, "lap_segment");
 _Static_assert(sizeof(lap_buffer_info) == 16, "lap_buffer_info");

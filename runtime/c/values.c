@@ -126,6 +126,28 @@ void lap_set_defaults(lap_private *self, int32_t index) {
     }
 }
 
+static void gather(char *to, const char *from, int64_t size, int32_t rank, const int64_t *dims, const int64_t *strides);
+
+/* Copies an input that was set into the state that it is the initial value of. */
+static int32_t give_state(lap_private *self, int32_t index) {
+    static const char nothing[64];
+    lap_given *given = &self->given[index];
+    const lap_tensor *input = &self->head.inputs[index];
+    int64_t size = lap_dtype_bytes(input->dtype), count = lap_count(input->rank, input->dims);
+    if (!given->data && count != 0) {
+        given->set = 0;
+        return lap_error(self, LAPIDARY_ERROR_INPUT, -1, index, 0, "state `%s` has no data",
+                         self->head.model->head.inputs[index].name);
+    }
+    if (count == 0 || given->contiguous) return lap_state_give(self, given->state, count ? given->data : nothing);
+    int32_t code = lap_store_grow(self, &given->copy, count * size, -1);
+    if (code) return code;
+    gather(given->copy.data, given->data, size, input->rank, input->dims, given->strides);
+    code = lap_state_give(self, given->state, given->copy.data);
+    lap_store_drop(self, &given->copy);
+    return code;
+}
+
 int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor) {
     lap_private *self = lap_priv(ctx);
     const lapidary_model *model = &ctx->model->head;
@@ -139,8 +161,9 @@ int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor
     lap_tensor *input = &ctx->inputs[index];
     const lapidary_value_info *info = &model->inputs[index];
     given->set = 0;
-    self->state = LAP_STATE_NEW;
+    self->phase = LAP_PHASE_NEW;
     if (!tensor) {
+        if (given->state >= 0) return lap_state_give(self, given->state, NULL);
         lap_set_defaults(self, index);
         return LAPIDARY_OK;
     }
@@ -175,13 +198,18 @@ int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor
                          info->name);
     }
     given->set = 1;
-    return LAPIDARY_OK;
+    return given->state >= 0 ? give_state(self, index) : LAPIDARY_OK;
 }
 
 int32_t lap_bind_dims(lap_private *self) {
     lap_context *ctx = &self->head;
     const lap_model_table *model = ctx->model;
     for (int32_t i = 0; i < model->head.n_inputs; i++) {
+        if (!self->given[i].set && self->given[i].state >= 0) {
+            return lap_error(self, LAPIDARY_ERROR_INPUT, -1, i, 0,
+                             "state `%s` has no value: give it an initial one (no axis along which it grows is known)",
+                             model->head.inputs[i].name);
+        }
         if (!self->given[i].set) {
             return lap_error(self, LAPIDARY_ERROR_INPUT, -1, i, 0, "input `%s` is not set",
                              model->head.inputs[i].name);
@@ -200,6 +228,7 @@ int32_t lap_bind_dims(lap_private *self) {
                              "input `%s`: rank %d has no axis %d", info->name, (int)input->rank, (int)bind->axis);
         }
         int64_t found = input->dims[bind->axis];
+        if (found < 0) continue; /* of a state without a value yet */
         if (bind->fixed >= 0) {
             if (found != bind->fixed) {
                 return lap_error(self, LAPIDARY_ERROR_INPUT, -1, found, bind->fixed,
@@ -221,7 +250,13 @@ int32_t lap_bind_dims(lap_private *self) {
             }
         }
     }
-    return LAPIDARY_OK;
+    if (model->n_states == 0) return LAPIDARY_OK;
+    for (int32_t i = 0; i < model->n_dim_binds; i++) {
+        const lap_dim_bind *bind = &model->dim_binds[i];
+        int64_t *dim = &ctx->inputs[bind->input].dims[bind->axis];
+        if (*dim < 0 && bind->slot >= 0 && self->bound_by[bind->slot] >= 0) *dim = ctx->dims[bind->slot];
+    }
+    return lap_states_bound(self);
 }
 
 /* Copies strided elements to contiguous memory. Neighbouring axes that lie together count as one. */
@@ -272,6 +307,7 @@ int32_t lap_gather_inputs(lap_private *self) {
             input->data = given->data;
             continue;
         }
+        if (given->state >= 0 && ctx->model->states[given->state].store >= 0) continue; /* lap_states_place */
         int64_t size = lap_dtype_bytes(input->dtype), count = lap_count(input->rank, input->dims);
         if (!given->data) {
             if (count != 0) {
@@ -306,6 +342,10 @@ int32_t lap_api_bind_output(lap_context *ctx, int32_t index, const lapidary_tens
     const lapidary_value_info *info = &model->outputs[index];
     made->bound = 0;
     if (!tensor) return LAPIDARY_OK;
+    if (made->state >= 0) {
+        return lap_error(self, LAPIDARY_ERROR_OUTPUT, -1, index, 0,
+                         "output `%s` is a state, which the context keeps: it cannot be bound", info->name);
+    }
     if (info->containers) {
         return lap_error(self, LAPIDARY_ERROR_OUTPUT, -1, info->containers[1], 0, "output `%s` is no tensor: it cannot be bound",
                          info->name);
@@ -367,7 +407,9 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     }
     lap_contiguous_strides(output);
     if (!made->bound) {
-        int32_t code = lap_store_grow(self, &made->own, bytes, node_id);
+        /* A state is larger in the next run. */
+        int64_t room = made->state >= 0 && made->own.bytes < bytes ? bytes + bytes / 2 : bytes;
+        int32_t code = lap_store_grow(self, &made->own, room, node_id);
         output->data = made->own.data;
         return code;
     }
@@ -410,12 +452,14 @@ void lap_publish_outputs(lap_private *self) {
         lapidary_tensor *view = &self->made[i].view;
         if (ctx->outputs[i].kind == LAP_KIND_TENSOR) lap_view_tensor(&ctx->outputs[i], view);
         else memset(view, 0, sizeof *view);
+        int32_t state = self->made[i].state;
+        if (state >= 0 && ctx->model->states[state].store >= 0 && view->data) view->strides = ctx->outputs[i].strides;
     }
 }
 
 const lapidary_tensor *lap_api_output(lap_context *ctx, int32_t index) {
     lap_private *self = lap_priv(ctx);
-    if (atomic_load(&self->running) || self->state == LAP_STATE_NEW) return NULL;
+    if (atomic_load(&self->running) || self->phase == LAP_PHASE_NEW) return NULL;
     if (index < 0 || index >= ctx->model->head.n_outputs || ctx->outputs[index].kind != LAP_KIND_TENSOR) return NULL;
     return &self->made[index].view;
 }

@@ -242,6 +242,7 @@ struct lapidary_api {
     uint64_t (*cpu_features)(void);
     int32_t (*set_value)(lapidary_context *, int32_t, const lapidary_value *);
     const lapidary_value *(*output_value)(lapidary_context *, int32_t);
+    int32_t (*reset_states)(lapidary_context *);
 };
 
 /* The head of a context: how the inline functions find the table. */
@@ -283,6 +284,14 @@ static inline void lapidary_pool_destroy(const lapidary_model *model, lapidary_p
  * default (the generated header says so) need not be set; a `tensor` of NULL gives it its default again. */
 static inline int32_t lapidary_set_input(lapidary_context *context, int32_t index, const lapidary_tensor *tensor) {
     return lapidary_api_of(context)->set_input(context, index, tensor);
+}
+
+/* States (the generated header says which) are outputs that are inputs of the next run. Their inputs need not be set: the
+ * context keeps them. Setting one gives it another value, copied at once; NULL its initial value. Their outputs cannot be
+ * bound; `lapidary_output` gives them as views whose strides count. A run that fails changes none. This makes
+ * all of them as they were in a new context: without rows along the axis on which they grow, or the default. */
+static inline int32_t lapidary_reset_states(lapidary_context *context) {
+    return lapidary_api_of(context)->reset_states(context);
 }
 
 /* Makes runs write output `index` into the caller's contiguous memory; NULL gives it back to the context. */

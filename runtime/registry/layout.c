@@ -30,7 +30,7 @@ _Static_assert(offsetof(lap_context, rt) == 0, "the context begins with the tabl
 const lap_layout_entry lap_layout[] = {
     SIZE(lap_fault), SIZE(lap_worker), SIZE(lap_tensor), SIZE(lap_context), SIZE(lap_model_table), SIZE(lap_rt),
     SIZE(lapidary_model), SIZE(lapidary_value_info), SIZE(lapidary_tensor), SIZE(lapidary_options),
-    SIZE(lapidary_error), SIZE(lapidary_api), SIZE(lap_dim_bind), SIZE(lap_segment), SIZE(lap_buffer_info),
+    SIZE(lapidary_error), SIZE(lapidary_api), SIZE(lap_dim_bind), SIZE(lap_segment), SIZE(lap_buffer_info), SIZE(lap_state),
     SIZE(lap_weights_header),
     AT(lap_worker, scratch), AT(lap_worker, scratch_bytes), AT(lap_worker, fault.kind), AT(lap_worker, fault.operand),
     AT(lap_worker, fault.value), AT(lap_worker, fault.limit), AT(lap_worker, index), AT(lap_worker, rt),
@@ -45,6 +45,7 @@ const lap_layout_entry lap_layout[] = {
     AT(lap_model_table, buffers), AT(lap_model_table, n_descs), AT(lap_model_table, n_nodes),
     AT(lap_model_table, node_names), AT(lap_model_table, weights), AT(lap_model_table, weights_file),
     AT(lap_model_table, weights_bytes), AT(lap_model_table, weights_hash),
+    AT(lap_model_table, states), AT(lap_model_table, n_states), AT(lap_model_table, variants),
     AT(lapidary_model, cpu_features), AT(lapidary_model, api), AT(lapidary_model, name), AT(lapidary_model, n_inputs),
     AT(lapidary_model, n_outputs), AT(lapidary_model, inputs), AT(lapidary_model, outputs),
     AT(lapidary_value_info, dtype), AT(lapidary_value_info, rank), AT(lapidary_value_info, dims),

@@ -133,6 +133,21 @@ pub struct ValueInfo {
     pub has_default: bool,
 }
 
+/// An output that is an input of the next run, kept by the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateInfo {
+    /// The number of the input.
+    pub input: usize,
+    /// The number of the output among all outputs of the model, states among them.
+    pub output: usize,
+    /// The axis along which it grows, if that is known. Such a state has no rows at first; another must be given.
+    pub axis: Option<usize>,
+    /// Whether new rows are written behind the old ones, which stay where they are.
+    pub in_place: bool,
+    /// The output as the model declares it.
+    pub info: ValueInfo,
+}
+
 /// The C context with all that must outlive it.
 struct Inner {
     raw: *mut ffi::ContextHead,
@@ -170,7 +185,11 @@ impl Canceller {
 pub struct Context {
     inner: Arc<Inner>,
     inputs: Vec<ValueInfo>,
+    /// What a run gives: all outputs of the model but states.
     outputs: Vec<ValueInfo>,
+    /// Their numbers among all outputs.
+    numbers: Vec<i32>,
+    states: Vec<StateInfo>,
     name: String,
     code: Option<Arc<dyn ModelCode>>,
     /// Whether the last run's outputs were so big that [`Context::run`] lets the model write them
@@ -238,6 +257,22 @@ impl Context {
                 }
             }
         }
+        // SAFETY: as above.
+        let states = unsafe { states(table, &outputs) };
+        for state in states.iter().filter(|state| state.axis.is_some()) {
+            if let Some(info) = inputs.get_mut(state.input) {
+                info.has_default = true;
+            }
+        }
+        let mut numbers = Vec::new();
+        let mut given_out = Vec::new();
+        for (number, info) in outputs.into_iter().enumerate() {
+            if states.iter().all(|state| state.output != number) {
+                numbers.push(number as i32);
+                given_out.push(info);
+            }
+        }
+        let outputs = given_out;
         if options
             .pool
             .as_ref()
@@ -300,6 +335,8 @@ impl Context {
             inner: Arc::new(inner),
             inputs,
             outputs,
+            numbers,
+            states,
             name,
             code: None,
             big_outputs: None,
@@ -316,9 +353,40 @@ impl Context {
         &self.inputs
     }
 
-    /// The model's outputs.
+    /// What a run gives: the model's outputs but for states.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
+    }
+
+    /// What the context keeps from run to run.
+    pub fn states(&self) -> &[StateInfo] {
+        &self.states
+    }
+
+    /// Makes all states as they were at first: without rows, or the model's default.
+    pub fn reset_states(&mut self) -> Result<(), RuntimeError> {
+        // SAFETY: the context lives and is not running.
+        self.checked(unsafe { (self.api().reset_states)(self.inner.raw) })
+    }
+
+    /// Gives the state of this input a value, which is copied, for the next run.
+    pub fn set_state(&mut self, input: usize, value: &TensorView<'_>) -> Result<(), RuntimeError> {
+        if self.states.iter().all(|state| state.input != input) {
+            let message = format!("input {input} is no state");
+            return Err(RuntimeError::plain(ErrorCode::Argument, message));
+        }
+        let mut given: Vec<Option<&TensorView<'_>>> = vec![None; self.inputs.len()];
+        given[input] = Some(value);
+        self.with_inputs(&given, |_| Ok(()))
+    }
+
+    /// A copy of a state after a run: position in [`Context::states`]. Before a run there is none to read.
+    pub fn state(&self, at: usize) -> Result<Tensor, RuntimeError> {
+        let Some(state) = self.states.get(at) else {
+            return Err(arity("states", self.states.len(), at));
+        };
+        self.view_of(state.output as i32, state.info.dtype)?
+            .to_tensor()
     }
 
     /// A handle that ends runs from another thread.
@@ -413,12 +481,11 @@ impl Context {
         }
         self.run_set()?;
         drop(lent);
-        (0..self.outputs.len())
-            .map(|index| {
+        self.numbers
+            .iter()
+            .map(|number| {
                 // SAFETY: the run has succeeded, so the tree is valid until the next call, which needs `&mut self`.
-                unsafe {
-                    crate::value::read((self.api().output_value)(self.inner.raw, index as i32))
-                }
+                unsafe { crate::value::read((self.api().output_value)(self.inner.raw, *number)) }
             })
             .collect()
     }
@@ -432,6 +499,18 @@ impl Context {
         self.execute(&given)?;
         (0..self.outputs.len())
             .map(|index| self.output_view(index)?.to_tensor())
+            .collect()
+    }
+
+    /// Runs the model; an input that is `None` takes its default or is a state, the outputs are the context's own memory.
+    pub fn run_given_views(
+        &mut self,
+        inputs: &[Option<TensorView<'_>>],
+    ) -> Result<Vec<OutputView<'_>>, RuntimeError> {
+        let given: Vec<Option<&TensorView<'_>>> = inputs.iter().map(Option::as_ref).collect();
+        self.execute(&given)?;
+        (0..self.outputs.len())
+            .map(|index| self.output_view(index))
             .collect()
     }
 
@@ -461,13 +540,14 @@ impl Context {
             let data = tensor.bytes_mut().as_mut_ptr();
             let bound = dl_tensor(data.cast(), tensor.dtype(), &mut shape, None);
             // SAFETY: the shape is copied; the memory is borrowed until it is unbound below.
-            let code = unsafe { (self.api().bind_output)(self.inner.raw, index as i32, &bound) };
+            let number = self.numbers[index];
+            let code = unsafe { (self.api().bind_output)(self.inner.raw, number, &bound) };
             result = result.and(self.checked(code));
         }
         let result = result.and_then(|()| self.execute(&all(inputs)));
         for index in 0..outputs.len() {
             // SAFETY: as above.
-            unsafe { (self.api().bind_output)(self.inner.raw, index as i32, ptr::null()) };
+            unsafe { (self.api().bind_output)(self.inner.raw, self.numbers[index], ptr::null()) };
         }
         result
     }
@@ -483,11 +563,13 @@ impl Context {
                 context.checked(unsafe { (context.api().query_outputs)(context.inner.raw) });
             context.sound(result)
         })?;
-        Ok((0..self.outputs.len())
-            .map(|index| {
+        Ok(self
+            .numbers
+            .iter()
+            .map(|number| {
                 // SAFETY: a query has just succeeded, so each output has a view.
                 unsafe {
-                    let view = (self.api().output)(self.inner.raw, index as i32);
+                    let view = (self.api().output)(self.inner.raw, *number);
                     (!view.is_null())
                         .then(|| &*view)
                         .filter(|view| view.ndim >= 0)
@@ -535,6 +617,9 @@ impl Context {
         let mut result = Ok(());
         for (index, input) in inputs.iter().enumerate() {
             let Some(input) = input else {
+                if self.states.iter().any(|state| state.input == index) {
+                    continue;
+                }
                 // SAFETY: NULL takes back what was set before.
                 let code =
                     unsafe { (self.api().set_input)(self.inner.raw, index as i32, ptr::null()) };
@@ -569,27 +654,51 @@ impl Context {
 
     /// The output of the last run, which succeeded.
     fn output_view(&self, index: usize) -> Result<OutputView<'_>, RuntimeError> {
-        let dtype = self.outputs.get(index).map_or(DType::U8, |info| info.dtype);
-        // SAFETY: the run has succeeded, so the view is valid until the next call, which needs `&mut self`.
+        let (Some(info), Some(number)) = (self.outputs.get(index), self.numbers.get(index)) else {
+            return Err(arity("outputs", self.outputs.len(), index));
+        };
+        self.view_of(*number, info.dtype)
+    }
+
+    /// The output with this number among all outputs, after a run that succeeded.
+    fn view_of(&self, number: i32, dtype: DType) -> Result<OutputView<'_>, RuntimeError> {
+        // SAFETY: if the last run has succeeded, the view is valid until the next call, which needs `&mut self`.
         unsafe {
-            let view = (self.api().output)(self.inner.raw, index as i32);
+            let view = (self.api().output)(self.inner.raw, number);
             if view.is_null() || (*view).ndim < 0 || (*view).data.is_null() {
                 return Err(RuntimeError::plain(
                     ErrorCode::Internal,
-                    format!("output {index} was not made"),
+                    format!("output {number} was not made"),
                 ));
             }
             let shape = shape_of(&*view);
             let count = crate::tensor::count(&shape).unwrap_or(0);
+            let strides: Option<Vec<isize>> = (!(*view).strides.is_null()).then(|| {
+                let stride = |axis| *(*view).strides.add(axis) as isize;
+                (0..shape.len()).map(stride).collect()
+            });
             let data = if dtype == DType::String {
                 OutputData::Strings(read_strings((*view).data, count)?)
             } else {
+                // A strided view reaches from its first element to its last.
+                let elements = match (&strides, count) {
+                    (Some(strides), 1..) => {
+                        let steps = strides.iter().zip(&shape);
+                        1 + steps.map(|(s, d)| s * (d - 1) as isize).sum::<isize>() as usize
+                    }
+                    _ => count,
+                };
                 OutputData::Bytes(std::slice::from_raw_parts(
                     (*view).data.cast::<u8>(),
-                    count * dtype.bytes(),
+                    elements * dtype.bytes(),
                 ))
             };
-            Ok(OutputView { dtype, shape, data })
+            Ok(OutputView {
+                dtype,
+                shape,
+                strides,
+                data,
+            })
         }
     }
 
@@ -633,6 +742,8 @@ enum OutputData<'a> {
 pub struct OutputView<'a> {
     dtype: DType,
     shape: Vec<usize>,
+    /// In elements; `None`: contiguous.
+    strides: Option<Vec<isize>>,
     data: OutputData<'a>,
 }
 
@@ -646,7 +757,7 @@ impl OutputView<'_> {
         TensorView {
             dtype: self.dtype,
             shape: self.shape.clone(),
-            strides: None,
+            strides: self.strides.clone(),
             data,
         }
     }
@@ -746,6 +857,29 @@ pub(crate) unsafe fn shape_of(view: &DlTensor) -> Vec<usize> {
     (0..view.ndim as usize)
         .map(|axis| unsafe { *view.shape.add(axis) }.max(0) as usize)
         .collect()
+}
+
+/// The states of a table, whose outputs these are.
+///
+/// # Safety
+/// A valid table.
+unsafe fn states(table: *const ffi::ModelTable, outputs: &[ValueInfo]) -> Vec<StateInfo> {
+    // SAFETY: by the contract.
+    unsafe {
+        let state = |at: usize| {
+            let state = *(*table).states.add(at);
+            let output = state.output.max(0) as usize;
+            Some(StateInfo {
+                input: state.input.max(0) as usize,
+                output,
+                axis: usize::try_from(state.axis).ok(),
+                in_place: state.store >= 0,
+                info: outputs.get(output)?.clone(),
+            })
+        };
+        let n = (*table).n_states.max(0) as usize;
+        (0..n).filter_map(state).collect()
+    }
 }
 
 fn arity(role: &'static str, expected: usize, found: usize) -> RuntimeError {

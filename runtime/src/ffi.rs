@@ -136,6 +136,18 @@ pub struct BufferInfo {
     pub output: i32,
 }
 
+/// An output that is an input of the next run.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    pub input: i32,
+    pub output: i32,
+    pub axis: i32,
+    pub store: i32,
+    pub capacity: i32,
+    pub reserved: i32,
+}
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct ModelTable {
@@ -157,7 +169,10 @@ pub struct ModelTable {
     pub defaults: *const Default,
     pub n_defaults: i64,
     pub weights_offset: i64,
-    pub reserved: u64,
+    pub states: *const State,
+    pub n_states: i32,
+    pub n_variants: i32,
+    pub variants: *const *const ModelTable,
 }
 
 #[repr(C)]
@@ -241,6 +256,7 @@ pub struct Api {
     pub cpu_features: unsafe extern "C" fn() -> u64,
     pub set_value: unsafe extern "C" fn(*mut ContextHead, i32, *const Value) -> i32,
     pub output_value: unsafe extern "C" fn(*mut ContextHead, i32) -> *const Value,
+    pub reset_states: unsafe extern "C" fn(*mut ContextHead) -> i32,
 }
 
 /// A value of any kind; `at` is a `DlTensor` or the values inside.

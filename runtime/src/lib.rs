@@ -15,7 +15,9 @@ mod library;
 mod tensor;
 mod value;
 
-pub use context::{Canceller, Context, Dim, ModelCode, Options, OutputView, ThreadPool, ValueInfo};
+pub use context::{
+    Canceller, Context, Dim, ModelCode, Options, OutputView, StateInfo, ThreadPool, ValueInfo,
+};
 pub use error::{ErrorCode, RuntimeError};
 pub use library::CompiledLibrary;
 pub use tensor::{DType, Element, Tensor, TensorView};

@@ -42,6 +42,19 @@ fn mirrors_have_the_layout_of_the_c_structs() {
         ("lap_dim_bind", size_of::<ffi::DimBind>()),
         ("lap_segment", size_of::<ffi::Segment>()),
         ("lap_buffer_info", size_of::<ffi::BufferInfo>()),
+        ("lap_state", size_of::<ffi::State>()),
+        (
+            "lap_model_table.states",
+            offset_of!(ffi::ModelTable, states),
+        ),
+        (
+            "lap_model_table.n_states",
+            offset_of!(ffi::ModelTable, n_states),
+        ),
+        (
+            "lap_model_table.variants",
+            offset_of!(ffi::ModelTable, variants),
+        ),
         ("lap_weights_header", 64),
         (
             "lap_model_table.n_dims",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lapidary::case::{Case, DataSet, WrongOutput};
-use lapidary::{Compiled, Error, Model, Options, bisect};
+use lapidary::{Compiled, Error, Model, Options, OwnedValue, bisect};
 
 use super::common::{CompileOptions, print, require_cpu, require_file};
 
@@ -64,7 +64,19 @@ impl Check {
         let mut wrong = Vec::new();
         for folder in &case.sets {
             let set = case.read_set(folder)?;
-            let found = context.run_values(&set.inputs)?;
+            let mut found = context.run_values(&set.inputs)?;
+            // A data set gives states their value before the run, and expects the one after it.
+            let mut states: Vec<(usize, usize)> = context
+                .states()
+                .iter()
+                .map(|state| (state.output, state.input))
+                .collect();
+            states.sort_unstable();
+            for (output, input) in states {
+                let name = context.inputs()[input].name.clone();
+                let value = context.state(&name)?;
+                found.insert(output.min(found.len()), OwnedValue::Tensor(value));
+            }
             match set.judge(&found, &names, case.tolerance) {
                 Ok(greatest) => print(&format!(
                     "{}: right, greatest difference {greatest:.3e}\n",

@@ -14,6 +14,9 @@ pub struct CompileOptions {
     /// Fixes a dim of the inputs (NAME=VALUE) or frees it (NAME=?); NAME is the model's, or INPUT.AXIS
     #[arg(long = "dim", value_name = "NAME=VALUE|?")]
     pub dims: Vec<String>,
+    /// Keeps an output as the value of an input in the next run (PAST=PRESENT; * stands for the same text in both)
+    #[arg(long = "state", value_name = "INPUT=OUTPUT")]
+    pub states: Vec<String>,
     /// Makes constants of inputs that have a default
     #[arg(long)]
     pub fix_defaults: bool,
@@ -76,6 +79,9 @@ impl CompileOptions {
         };
         for dim in &self.dims {
             options.set_dim(dim)?;
+        }
+        for state in &self.states {
+            options.set_state(state)?;
         }
         for library in &self.operators {
             options.operators.load(library)?;

@@ -163,6 +163,9 @@ impl Show {
         };
         let report = lapidary_passes::optimize(&mut graph, &passes)
             .map_err(|error| Error::Usage(error.to_string()))?;
+        if self.stop_after.is_none() {
+            pipeline::keep_states(&mut graph, options)?;
+        }
         let (groups, more) = pipeline::groups(&graph);
         let mut text = self.lines(&graph.to_text());
         text.push_str("\ngroups\n");

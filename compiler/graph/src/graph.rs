@@ -168,6 +168,8 @@ pub struct Graph {
     pub defaults: Vec<(u32, ValueId)>,
     /// Name and value; one value may serve several outputs, and may be an input or a constant.
     pub outputs: Vec<(String, ValueId)>,
+    /// Outputs that are inputs of the next run; see [`crate::State`].
+    pub states: Vec<crate::State>,
 }
 
 impl Graph {

@@ -17,6 +17,7 @@ pub mod minifloat;
 pub mod op;
 pub mod pointwise;
 pub mod region;
+pub mod state;
 pub mod tensor;
 pub mod text;
 pub mod tree;
@@ -32,4 +33,5 @@ pub use graph::{
 pub use group::{Group, GroupKind, Groups};
 pub use op::Op;
 pub use pointwise::{Pointwise, PwBuilder, PwNode, PwOp, PwRef, Scalar};
+pub use state::{State, Store};
 pub use tensor::TensorData;

@@ -24,14 +24,28 @@ pub fn header(graph: &Graph, name: &str) -> String {
     );
     let mut taken = Names::default();
     let inputs: Vec<Port> = graph
-        .inputs
+        .open_inputs()
         .iter()
-        .map(|v| Port::new(graph, &graph.values[*v].name, *v, &mut taken))
+        .enumerate()
+        .map(|(i, v)| Port {
+            state: graph.states.iter().any(|s| s.input as usize == i),
+            ..Port::new(
+                graph,
+                &graph.values[*v].name,
+                *v,
+                graph.dims(*v),
+                &mut taken,
+            )
+        })
         .collect();
     let outputs: Vec<Port> = graph
         .outputs
         .iter()
-        .map(|(text, v)| Port::new(graph, text, *v, &mut taken))
+        .enumerate()
+        .map(|(i, (text, v))| Port {
+            state: graph.states.iter().any(|s| s.output as usize == i),
+            ..Port::new(graph, text, *v, graph.output_dims(i), &mut taken)
+        })
         .collect();
     numbers(&mut out, name, "INPUT", &inputs);
     numbers(&mut out, name, "OUTPUT", &outputs);
@@ -56,19 +70,22 @@ struct Port {
     dims: Option<Vec<Dim>>,
     /// Whether it is a sequence, optional or map.
     container: bool,
+    /// Whether the context keeps it from run to run.
+    state: bool,
     shape: String,
 }
 
 impl Port {
-    fn new(graph: &Graph, text: &str, v: ValueId, taken: &mut Names) -> Port {
+    fn new(graph: &Graph, text: &str, v: ValueId, dims: &[Dim], taken: &mut Names) -> Port {
         let ty = graph.ty(v);
         Port {
             text: comment(text),
             id: taken.fresh(text),
             dtype: ty.dtype,
-            dims: ty.shape.clone(),
+            dims: ty.shape.as_ref().map(|_| dims.to_vec()),
             container: !ty.is_tensor(),
-            shape: comment(&shape(graph, v)),
+            state: false,
+            shape: comment(&shape(graph, v, dims)),
         }
     }
     /// The element type of its data; `None` where only a descriptor will do.
@@ -109,12 +126,12 @@ impl Port {
     }
 }
 
-fn shape(graph: &Graph, v: ValueId) -> String {
+fn shape(graph: &Graph, v: ValueId, dims: &[Dim]) -> String {
     let ty = graph.ty(v);
     match &ty.shape {
         None if !ty.is_tensor() => lapidary_graph::verify::type_text(graph, ty),
         None => format!("{}, any rank", ty.dtype),
-        Some(dims) => {
+        Some(_) => {
             let dims: Vec<String> = dims.iter().map(|d| graph.dim_text(d)).collect();
             format!("{}[{}]", ty.dtype, dims.join(", "))
         }
@@ -123,9 +140,18 @@ fn shape(graph: &Graph, v: ValueId) -> String {
 
 fn summary(graph: &Graph) -> String {
     let mut out = String::new();
-    for (i, v) in graph.inputs.iter().enumerate() {
+    for (i, v) in graph.open_inputs().iter().enumerate() {
         let name = comment(&graph.values[*v].name);
-        let shape = comment(&shape(graph, *v));
+        let shape = comment(&shape(graph, *v, graph.dims(*v)));
+        if let Some(state) = graph.states.iter().find(|s| s.input as usize == i) {
+            let output = &graph.outputs[state.output as usize].0;
+            let _ = writeln!(
+                out,
+                " * state  {name}: {shape}, output {} of the run before",
+                comment(output)
+            );
+            continue;
+        }
         let _ = match graph.default_of(i) {
             None => writeln!(out, " * input  {name}: {shape}"),
             Some(data) => {
@@ -138,13 +164,9 @@ fn summary(graph: &Graph) -> String {
             }
         };
     }
-    for (name, v) in &graph.outputs {
-        let _ = writeln!(
-            out,
-            " * output {}: {}",
-            comment(name),
-            comment(&shape(graph, *v))
-        );
+    for (i, (name, v)) in graph.outputs.iter().enumerate() {
+        let shape = comment(&shape(graph, *v, graph.output_dims(i)));
+        let _ = writeln!(out, " * output {}: {shape}", comment(name));
     }
     out
 }
@@ -185,7 +207,7 @@ fn run_function(
 ) {
     // Sizes that the caller gives: each symbol of the inputs once.
     let mut symbols: Vec<(Dim, String, String)> = Vec::new();
-    for p in inputs.iter().filter(|p| p.c_type().is_some()) {
+    for p in inputs.iter().filter(|p| p.c_type().is_some() && !p.state) {
         for d in p.dims.iter().flatten() {
             if d.as_const().is_none() && !symbols.iter().any(|(s, _, _)| s == d) {
                 let text = graph.dim_text(d);
@@ -201,27 +223,32 @@ fn run_function(
             format!("int64_t {id} /* {text} */")
         }
     }));
-    for p in inputs {
+    for p in inputs.iter().filter(|p| !p.state) {
         params.push(match p.c_type() {
             Some(t) => format!("const {t} *{} /* {} */", p.id, p.shape),
             None => format!("const {} *{} /* {} */", p.value_type(), p.id, p.shape),
         });
     }
-    for p in outputs {
+    for p in outputs.iter().filter(|p| !p.state) {
         params.push(match p.c_type() {
             Some(t) => format!("const {t} **{} /* {} */", p.id, p.shape),
             None => format!("const {} **{} /* {} */", p.value_type(), p.id, p.shape),
         });
     }
     let upper = name.to_uppercase();
+    let states = if inputs.iter().any(|p| p.state) {
+        " States are\n * the context's: lapidary_reset_states empties them, lapidary_set_input gives one a value, lapidary_output reads one."
+    } else {
+        ""
+    };
     let _ = write!(
         out,
         "/* Runs the model on contiguous inputs; NULL gives one its default. A pointer to an output that is not NULL is set to the output's\n \
-         * data, which is the context's until its next run (its shape: lapidary_output). */\n\
+         * data, which is the context's until its next run (its shape: lapidary_output).{states} */\n\
          static inline int32_t {name}_run(\n    {}) {{\n    int32_t code;\n",
         params.join(",\n    ")
     );
-    for (i, p) in inputs.iter().enumerate() {
+    for (i, p) in inputs.iter().enumerate().filter(|(_, p)| !p.state) {
         let Some(dims) = p.dims.as_ref().filter(|_| p.c_type().is_some()) else {
             let _ = writeln!(
                 out,
@@ -271,7 +298,7 @@ fn run_function(
         out,
         "    code = lapidary_run(context);\n    if (code) return code;"
     );
-    for p in outputs {
+    for p in outputs.iter().filter(|p| !p.state) {
         let number = format!("{upper}_OUTPUT_{}", p.id.to_uppercase());
         let _ = match p.c_type() {
             Some(t) => writeln!(

@@ -469,7 +469,8 @@ fn cumsum(
     finish_scalar(l, b, group, Dim::product(g.dims(x)).mul(&Dim::Const(2)))
 }
 
-/// For each index before the axis, every input's run of contiguous elements.
+/// For each index before the axis, every input's run of contiguous elements. What lies in the result's memory
+/// already, where that is the store of a state, is left alone.
 pub(crate) fn concat(
     l: &mut Lowering,
     g: &Graph,
@@ -489,10 +490,21 @@ pub(crate) fn concat(
     let stride = whole[axis].mul(&tail);
     let out = b.output(y)?;
     let o = b.open(&outer);
-    let mut before = Dim::Const(0);
+    let store = g.store_of(y);
+    let mut cost = Dim::Const(0);
+    let (mut before, mut rows) = (Dim::Const(0), Dim::Const(0));
     for x in node.inputs.iter().flatten() {
         let dims = b.shape(*x)?;
         let length = dims[axis].mul(&tail);
+        let first = rows.clone();
+        rows = rows.add(&g.dims(*x)[axis]);
+        if let (Some(store), Some(n)) = (store, g.producer(*x))
+            && g.lies_in_store(n, store, axis, &first)
+        {
+            before = before.add(&length);
+            continue;
+        }
+        cost = cost.add(&Dim::product(g.dims(*x)));
         let depth = b.depth();
         let e = b.open(&length);
         b.parts(g.ty(y).dtype);
@@ -508,7 +520,7 @@ pub(crate) fn concat(
         before = before.add(&length);
     }
     // Raw elements move: no collapsing across inputs, tasks over the outer index.
-    finish_nest(l, b, group, Dim::product(g.dims(y)))
+    finish_nest(l, b, group, cost)
 }
 
 pub(crate) fn pad(

@@ -22,10 +22,12 @@ pub mod regions;
 pub mod remark;
 pub mod rewrite;
 pub mod siblings;
+pub mod states;
 pub mod strided;
 pub mod views;
 
 pub use fuse::{fuse, groups_text};
 pub use pipeline::{After, Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, optimize};
 pub use remark::{Remark, Remarks};
+pub use states::StateError;
 pub use strided::Strided;

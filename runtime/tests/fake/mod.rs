@@ -369,7 +369,10 @@ pub fn table() -> ModelTable {
         defaults: std::ptr::null(),
         n_defaults: 0,
         weights_offset: 0,
-        reserved: 0,
+        states: ptr::null(),
+        n_states: 0,
+        n_variants: 0,
+        variants: ptr::null(),
     }
 }
 

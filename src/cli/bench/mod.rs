@@ -362,6 +362,9 @@ impl Bench {
         for dim in &self.compile.dims {
             command.args(["--dim", dim]);
         }
+        for state in &self.compile.states {
+            command.args(["--state", state]);
+        }
         if self.compile.fix_defaults {
             command.arg("--fix-defaults");
         }
@@ -412,11 +415,19 @@ impl Variant {
         match &mut self.runner {
             Runner::Peer(peer) => peer.run(times),
             Runner::Own(_, context) => {
-                let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+                // The context holds what is a state: each turn begins with the value given, each run goes on.
+                let states: Vec<usize> = context.states().iter().map(|s| s.input).collect();
+                let mut views: Vec<Option<TensorView<'_>>> =
+                    inputs.iter().map(|input| Some(input.view())).collect();
+                for at in &states {
+                    let name = context.inputs()[*at].name.clone();
+                    context.set_state(&name, &inputs[*at])?;
+                    views[*at] = None;
+                }
                 let mut all = Vec::with_capacity(times);
                 for _ in 0..times {
                     let begin = Instant::now();
-                    context.run_in_place(&views)?;
+                    context.run_some_in_place(&views)?;
                     all.push(begin.elapsed());
                 }
                 Ok(all)

@@ -4,8 +4,8 @@ use super::lexer::{Lexeme, Token, lex};
 use super::{ParseError, attrs, formula, literal};
 use crate::op::{Body, BodyArg};
 use crate::{
-    Container, DType, Def, Dim, EntityRef, Graph, NodeId, Op, Scalar, Sym, SymbolOrigin,
-    TensorData, TensorType, ValueData, ValueId,
+    Container, DType, Def, Dim, EntityRef, Graph, NodeId, Op, Scalar, State, Store, Sym,
+    SymbolOrigin, TensorData, TensorType, ValueData, ValueId,
 };
 use std::collections::HashMap;
 
@@ -515,6 +515,7 @@ impl Parser {
                 let v = self.value()?;
                 self.open.graph.outputs.push((name, v));
             }
+            "state" => self.state()?,
             other => {
                 self.at -= 1;
                 return Err(self.error(format!("unknown statement '{other}'")));
@@ -522,6 +523,42 @@ impl Parser {
         }
         self.comment();
         Ok(())
+    }
+    /// `state %past "present" axis 2 store %memory [batch, past + seq]`; no axis or store where there is none.
+    fn state(&mut self) -> Result<(), ParseError> {
+        let input = self.input_number()?;
+        let name = self.quoted_text()?;
+        let outputs = &self.open.graph.outputs;
+        let Some(output) = outputs.iter().position(|(o, _)| *o == name) else {
+            return Err(self.error(format!("there is no output '{name}' above")));
+        };
+        let mut state = State {
+            input,
+            output: output as u32,
+            axis: None,
+            store: None,
+        };
+        if self.word_is("axis") {
+            self.bump();
+            let axis = u32::try_from(self.int()?);
+            state.axis = Some(axis.map_err(|_| self.error("an axis is not negative"))?);
+        }
+        if self.word_is("store") {
+            self.bump();
+            state.store = Some(Store {
+                input: self.input_number()?,
+                dims: self.dims()?,
+            });
+        }
+        self.open.graph.states.push(state);
+        Ok(())
+    }
+    fn input_number(&mut self) -> Result<u32, ParseError> {
+        let v = self.value()?;
+        match self.open.graph.values[v].def {
+            Def::Input(input) => Ok(input),
+            _ => Err(self.error("expected an input")),
+        }
     }
     fn comment(&mut self) -> Option<String> {
         match self.peek().clone() {

@@ -197,6 +197,25 @@ fn block(graph: &Graph, head: &str, indent: &str, out: &mut String) {
         let name = literal::quoted(name.as_bytes());
         let _ = writeln!(out, "{indent}  output {name} {}", names.value(*v));
     }
+    for state in &graph.states {
+        let input = graph.inputs.get(state.input as usize);
+        let output = graph.outputs.get(state.output as usize);
+        let (Some(input), Some((output, _))) = (input, output) else {
+            continue;
+        };
+        let output = literal::quoted(output.as_bytes());
+        let _ = write!(out, "{indent}  state {} {output}", names.value(*input));
+        if let Some(axis) = state.axis {
+            let _ = write!(out, " axis {axis}");
+        }
+        if let Some(store) = &state.store
+            && let Some(v) = graph.inputs.get(store.input as usize)
+        {
+            let dims = dims(graph, &store.dims);
+            let _ = write!(out, " store {} {dims}", names.value(*v));
+        }
+        out.push('\n');
+    }
     let _ = write!(out, "{indent}}}");
 }
 

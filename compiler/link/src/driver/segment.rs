@@ -12,9 +12,9 @@ use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_module::{FuncId, Module};
+use lapidary_graph::Dim;
 use lapidary_graph::infer::CheckKind;
 use lapidary_graph::verify::DimCheck;
-use lapidary_graph::{Dim, ValueId};
 use lapidary_runtime::abi;
 
 /// Things computed in one function.
@@ -43,7 +43,7 @@ impl<M: Module> Maker<'_, '_, M> {
         let graph = &self.request.program.graph;
         let mut items = Vec::new();
         if s == 0 {
-            for (input, v) in graph.inputs.iter().enumerate() {
+            for (input, v) in graph.open_inputs().iter().enumerate() {
                 for (axis, dim) in graph.dims(*v).iter().enumerate() {
                     if dim.as_const().is_none() && dim.as_sym().is_none() {
                         let dim = dim.clone();
@@ -165,9 +165,9 @@ impl<M: Module> Code<'_, '_, M> {
         self.store(value, dims, 8 * slot as i32);
     }
 
-    /// Flags negative dimensions of a value.
-    fn not_negative(&mut self, env: &mut Env, v: ValueId) {
-        for d in self.request.program.graph.dims(v) {
+    /// Flags negative dimensions.
+    fn not_negative(&mut self, env: &mut Env, dims: &[Dim]) {
+        for d in dims {
             if d.is_ge(0) != Some(true) {
                 let value = env.dim(self, d);
                 let negative = self.is_const(IntCC::SignedLessThan, value, 0);
@@ -184,7 +184,7 @@ impl<M: Module> Code<'_, '_, M> {
             let dynamic = self.int(abi::SIZE_DYNAMIC);
             return self.store(dynamic, sizes, 8 * id.0 as i32);
         };
-        self.not_negative(env, buffer.value);
+        self.not_negative(env, graph.dims(buffer.value));
         let value = env.dim(self, bytes);
         if let Some(bad) = env.take_flags(self) {
             let dims: Vec<String> = graph
@@ -208,10 +208,10 @@ impl<M: Module> Code<'_, '_, M> {
         let Some((name, v)) = graph.outputs.get(output as usize) else {
             return;
         };
-        let dims = graph.dims(*v);
+        let dims = graph.output_dims(output as usize);
         let outputs = self.field(abi::CTX_OUTPUTS);
         let base = output as i32 * abi::TENSOR_BYTES;
-        self.not_negative(env, *v);
+        self.not_negative(env, dims);
         for (axis, d) in dims.iter().enumerate() {
             let value = env.dim(self, d);
             self.store(value, outputs, base + abi::TENSOR_DIMS + 8 * axis as i32);

@@ -6,7 +6,7 @@ use super::{Maker, SegmentFunctions, last};
 use crate::error::LinkError;
 use crate::plan::Place;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
-use lapidary_graph::{Container, Graph, TensorType, ValueId};
+use lapidary_graph::{Container, Dim, Graph, TensorType};
 use lapidary_runtime::abi;
 
 /// Where the weights blob is.
@@ -38,14 +38,15 @@ impl<M: Module> Maker<'_, '_, M> {
             &graph
                 .inputs
                 .iter()
-                .map(|v| (graph.values[*v].name.as_str(), *v))
+                .map(|v| (graph.values[*v].name.as_str(), graph.ty(*v), graph.dims(*v)))
                 .collect::<Vec<_>>(),
         );
         let outputs = self.value_infos(
             &graph
                 .outputs
                 .iter()
-                .map(|(name, v)| (name.as_str(), *v))
+                .enumerate()
+                .map(|(i, (name, v))| (name.as_str(), graph.ty(*v), graph.output_dims(i)))
                 .collect::<Vec<_>>(),
         );
         let (binds, n_binds) = self.dim_binds(graph);
@@ -76,6 +77,7 @@ impl<M: Module> Maker<'_, '_, M> {
         let nodes = self.pool.pointers(&names);
         let name = self.pool.string(request.name);
         let (defaults, n_defaults) = self.defaults();
+        let states = self.states(graph);
 
         let mut t = Record::default();
         t.u32(abi::ABI_VERSION);
@@ -83,7 +85,7 @@ impl<M: Module> Maker<'_, '_, M> {
         t.u64(request.cpu_features);
         t.data(Some(api));
         t.pool(Some(name));
-        t.i32(graph.inputs.len() as i32);
+        t.i32(graph.open_inputs().len() as i32);
         t.i32(graph.outputs.len() as i32);
         t.pool(Some(inputs));
         t.pool(Some(outputs));
@@ -126,7 +128,10 @@ impl<M: Module> Maker<'_, '_, M> {
         t.u64(hash);
         t.pool(Some(defaults));
         t.i64(n_defaults);
-        // `weights_offset` is 0: offsets of bodies count from the start of the model's blob as well.
+        // `weights_offset`: offsets of bodies count from the start of the model's blob as well.
+        t.i64(0);
+        t.pool(Some(states));
+        t.i32(graph.states.len() as i32);
         while t.len() < abi::MODEL_TABLE_BYTES {
             t.u64(0);
         }
@@ -144,22 +149,17 @@ impl<M: Module> Maker<'_, '_, M> {
         Ok((id, t.finish(self.module, &self.pool)))
     }
 
-    fn value_infos(&mut self, values: &[(&str, ValueId)]) -> u32 {
+    /// Names, types and dimensions of values, as callers see them.
+    fn value_infos(&mut self, values: &[(&str, &TensorType, &[Dim])]) -> u32 {
         let graph = &self.request.program.graph;
         let mut record = Record::default();
-        for (name, v) in values {
-            let ty = graph.ty(*v);
+        for (name, ty, dims) in values {
             let name = self.pool.string(name);
             record.pool(Some(name));
             record.i32(ty.dtype as i32);
             record.i32(ty.rank().map_or(-1, |r| r as i32));
-            let dims: Vec<i64> = ty
-                .dims()
-                .iter()
-                .map(|d| d.as_const().unwrap_or(-1))
-                .collect();
-            let names: Vec<Option<u32>> = ty
-                .dims()
+            let sizes: Vec<i64> = dims.iter().map(|d| d.as_const().unwrap_or(-1)).collect();
+            let names: Vec<Option<u32>> = dims
                 .iter()
                 .map(|d| {
                     d.as_const()
@@ -167,8 +167,8 @@ impl<M: Module> Maker<'_, '_, M> {
                         .then(|| self.pool.string(&graph.dim_text(d)))
                 })
                 .collect();
-            let dims = self.pool.i64s(&dims);
-            record.pool(Some(dims));
+            let sizes = self.pool.i64s(&sizes);
+            record.pool(Some(sizes));
             let names = self.pool.pointers(&names);
             record.pool(Some(names));
             match containers(ty) {
@@ -216,11 +216,32 @@ impl<M: Module> Maker<'_, '_, M> {
         (self.pool.record(record), n)
     }
 
+    /// What is kept from run to run, and where.
+    fn states(&mut self, graph: &Graph) -> u32 {
+        let mut record = Record::default();
+        for state in &graph.states {
+            let store = state.store.as_ref().map(|s| s.input);
+            let rows = store.and_then(|s| graph.inputs.get(s as usize));
+            let capacity = rows.zip(state.axis).and_then(|(v, axis)| {
+                let dim = graph.dims(*v).get(axis as usize)?;
+                dim.as_sym()
+            });
+            let number = |n: Option<u32>| n.map_or(-1, |n| n as i32);
+            record.i32(state.input as i32);
+            record.i32(state.output as i32);
+            record.i32(number(state.axis));
+            record.i32(number(store));
+            record.i32(number(capacity.map(|s| s.0)));
+            record.i32(0);
+        }
+        self.pool.record(record)
+    }
+
     /// Which axes set which symbols. Constant axes are checked when an input is set.
     fn dim_binds(&mut self, graph: &Graph) -> (u32, i32) {
         let mut record = Record::default();
         let mut n = 0;
-        for (input, v) in graph.inputs.iter().enumerate() {
+        for (input, v) in graph.open_inputs().iter().enumerate() {
             for (axis, d) in graph.dims(*v).iter().enumerate() {
                 let Some(s) = d.as_sym() else { continue };
                 record.i32(input as i32);

@@ -374,6 +374,9 @@ impl<'a> Builder<'a> {
             return Err(self.error(format!("step {} writes a constant", self.steps.len())));
         };
         let source = self.resolve(*v);
+        if let Some(store) = self.store(source) {
+            return Ok(store);
+        }
         let (step, segment) = (self.steps.len() as u32, self.segment());
         match self.graph.values.get(source).map(|d| &d.def) {
             Some(Def::Node(..)) => {}
@@ -393,6 +396,15 @@ impl<'a> Builder<'a> {
         let b = self.new_buffer(source, bytes);
         self.buffer_of.insert(source, b);
         Ok(Place::Buffer(b))
+    }
+
+    /// The store that a value is the next content of: it is written there.
+    fn store(&self, v: ValueId) -> Option<Place> {
+        let store = self.graph.store_of(v)?;
+        match self.graph.values.get(store)?.def {
+            Def::Input(i) => Some(Place::Input(i)),
+            _ => None,
+        }
     }
 
     fn new_buffer(&mut self, value: ValueId, bytes: Option<Dim>) -> BufferId {
@@ -449,6 +461,7 @@ impl<'a> Builder<'a> {
                 let i = self.layout.add_raw(self.number, v, &t.bytes);
                 Ok(Place::Weights(i as u64))
             }
+            Def::Node(..) if let Some(store) = self.store(v) => Ok(store),
             Def::Node(..) => match self.buffer_of.get(&v) {
                 Some(b) => {
                     let b = *b;
@@ -521,6 +534,9 @@ impl<'a> Builder<'a> {
     /// Gives each output its buffer.
     fn outputs(&mut self) -> Result<(), LinkError> {
         for (i, (_, v)) in self.graph.outputs.iter().enumerate() {
+            if self.graph.appended(i).is_some() {
+                continue;
+            }
             let source = self.resolve(*v);
             if let Some(b) = self.buffer_of.get(&source).copied()
                 && self.may_be_output(b, *v, source)
@@ -606,12 +622,11 @@ impl<'a> Builder<'a> {
         let Some((_, v)) = self.graph.outputs.get(output) else {
             return;
         };
-        let sized = self
-            .buffers
-            .values()
-            .any(|b| b.output == Some(output as u32) && b.bytes.is_some());
+        let mut buffers = self.buffers.values();
+        let sized = self.graph.appended(output).is_some()
+            || buffers.any(|b| b.output == Some(output as u32) && b.bytes.is_some());
         let mut need = Need::default();
-        need.all(self.dims_of(*v));
+        need.all(self.graph.output_dims(output));
         if !sized || self.graph.ty(*v).shape.is_none() {
             return;
         }

@@ -116,7 +116,8 @@ pub fn verify(plan: &Plan, program: &Program) -> Result<(), LinkError> {
             .values()
             .filter(|b| b.output == Some(i as u32) && b.last == LIVE)
             .count();
-        if n != 1 {
+        let expected = usize::from(graph.appended(i).is_none());
+        if n != expected {
             return fail(format!("output `{name}` has {n} buffers"));
         }
     }
