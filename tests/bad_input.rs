@@ -812,7 +812,8 @@ fn a_library_that_needs_what_this_processor_lacks_is_refused_when_it_is_opened()
     succeeds(&["compile", &path, "-o", &library, "--cpu", "baseline"]);
     // The model table begins with the ABI version, its size and the features that the code needs.
     let mut bytes = std::fs::read(&library).expect("the library");
-    let head = [1u32.to_le_bytes(), 176u32.to_le_bytes()].concat();
+    let size = lapidary_runtime::abi::MODEL_TABLE_BYTES as u32;
+    let head = [1u32.to_le_bytes(), size.to_le_bytes()].concat();
     let at = bytes
         .windows(8)
         .position(|w| w == head)
