@@ -19,6 +19,7 @@ pub mod bisect;
 pub mod case;
 pub mod compare;
 mod compiled;
+pub mod edit;
 mod error;
 pub mod files;
 mod guard;

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod common;
 mod compile;
+mod edit;
 mod run;
 mod show;
 
@@ -28,6 +29,7 @@ enum Verb {
     Check(check::Check),
     Bench(bench::Bench),
     Show(show::Show),
+    Edit(edit::Edit),
 }
 
 /// Reads the arguments, does what they say, and gives the exit code.
@@ -51,6 +53,7 @@ pub fn main() -> u8 {
         Verb::Check(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Show(verb) => verb.run(),
+        Verb::Edit(verb) => verb.run(),
     };
     match result {
         Ok(()) => 0,

@@ -66,6 +66,15 @@ impl DataFiles {
         }
     }
 
+    /// The same folders, with nothing mapped yet.
+    pub(crate) fn again(&self) -> DataFiles {
+        DataFiles {
+            folder: self.folder.clone(),
+            linked: self.linked.clone(),
+            open: Mutex::default(),
+        }
+    }
+
     /// The bytes of a tensor.
     pub(crate) fn read(&self, wanted: &Wanted<'_>) -> Result<Bytes, OnnxError> {
         let location = wanted

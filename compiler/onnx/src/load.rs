@@ -52,6 +52,16 @@ impl ModelFile {
         })
     }
 
+    /// Another model over the same files: one made from this. Its own file is not watched, since it has none.
+    pub fn with_model(&self, model: ModelProto) -> ModelFile {
+        ModelFile {
+            path: self.path.clone(),
+            mapped: None,
+            model,
+            files: self.files.again(),
+        }
+    }
+
     /// The model's path, if it was opened from one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
