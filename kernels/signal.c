@@ -1,19 +1,36 @@
-/* Fourier transforms and determinants, computed in f64. */
+/* Fourier transforms, and determinants (in f64). */
 #include "lap_library.h"
 
 #define TAU 6.28318530717958647692
 
 /* ---- transforms of a line ------------------------------------------------------------------------ */
 
-/* A transform of length n: by halves where n is a power of two; otherwise as a convolution with a chirp, of a
- * power of two m >= 2n - 1. Numbers are pairs (re, im). */
+/* The largest factor that a pass is made for. */
+#define MAX_FACTOR 13
+
+/* A transform of length n: by its factors, in the type of the elements; where one is too large, as a convolution with
+ * a chirp, of a power of two m >= 2n - 1, in f64 (Bluestein, 1970). Numbers are pairs (re, im). */
 typedef struct plan {
-    int64_t n, m; /* m = n for powers of two */
-    double *roots; /* m / 2 pairs: e^(-2 pi i k / m) */
-    double *chirp; /* n pairs: e^(-pi i k^2 / n); NULL for powers of two */
+    int64_t n, factors[64], n_factors; /* none: a chirp */
+    int single; /* by factors in f32, else f64 */
+    const void *roots; /* n pairs: e^(-2 pi i k / n); of a chirp m / 2 pairs: e^(-2 pi i k / m) */
+    void *room; /* 2n pairs, where factors are worked on */
+    int64_t m;
+    double *chirp; /* n pairs: e^(-pi i k^2 / n) */
     double *filter; /* m pairs: the transform of the conjugate chirp */
     double *work; /* m pairs */
 } plan;
+
+#define T float
+#define NAME(x) x##_f32
+#include "fourier_body.h"
+#undef T
+#undef NAME
+#define T double
+#define NAME(x) x##_f64
+#include "fourier_body.h"
+#undef T
+#undef NAME
 
 static void swap(double *a, double *b) {
     double re = a[0], im = a[1];
@@ -47,21 +64,45 @@ static void by_halves(double *x, int64_t n, const double *roots, int64_t m) {
     }
 }
 
-static int32_t make_plan(lap_context *ctx, plan *p, int64_t n, int32_t node_id) {
-    NEED(n > 0 && n < INT64_C(1) << 40, "a transform of length {a}", n, 0);
-    *p = (plan){.n = n, .m = 1};
-    while (p->m < n) p->m *= 2;
-    int chirped = p->m != n;
-    if (chirped) {
-        while (p->m < 2 * n - 1) p->m *= 2;
+/* The factors of n: one 2 in front, then fours, then odd ones ascending; none if one is too large. */
+static void factorize(plan *p, int64_t n) {
+    int64_t twos = 0;
+    while (n % 2 == 0) {
+        n /= 2;
+        twos++;
     }
-    TEMP(double, roots, p->m + 2);
+    if (twos % 2) p->factors[p->n_factors++] = 2;
+    for (; twos >= 2; twos -= 2) p->factors[p->n_factors++] = 4;
+    for (int64_t r = 3; r <= MAX_FACTOR; r += 2) {
+        for (; n % r == 0; n /= r) p->factors[p->n_factors++] = r;
+    }
+    if (n > 1) p->n_factors = 0;
+}
+
+/* `single`: elements are no wider than f32. */
+static int32_t make_plan(lap_context *ctx, plan *p, int64_t n, int single, int32_t node_id) {
+    NEED(n > 0 && n < INT64_C(1) << 40, "a transform of length {a}", n, 0);
+    *p = (plan){.n = n, .single = single};
+    factorize(p, n);
+    if (n == 1) return LAPIDARY_OK;
+    if (p->n_factors > 0) {
+        int64_t pair = single ? (int64_t)sizeof(float[2]) : (int64_t)sizeof(double[2]);
+        void *table = lap_temp(ctx, lap_bytes_of(n, pair), node_id);
+        p->room = lap_temp(ctx, lap_bytes_of(2 * n, pair), node_id);
+        if (!table || !p->room) return LAPIDARY_ERROR_MEMORY;
+        if (single) fill_roots_f32(table, n);
+        else fill_roots_f64(table, n);
+        p->roots = table;
+        return LAPIDARY_OK;
+    }
+    p->m = 1;
+    while (p->m < 2 * n - 1) p->m *= 2;
+    TEMP(double, roots, p->m);
     for (int64_t k = 0; k < p->m / 2; k++) {
         roots[2 * k] = cos(TAU * (double)k / (double)p->m);
         roots[2 * k + 1] = -sin(TAU * (double)k / (double)p->m);
     }
     p->roots = roots;
-    if (!chirped) return LAPIDARY_OK;
     TEMP(double, chirp, 2 * n);
     TEMP(double, filter, 2 * p->m);
     TEMP(double, work, 2 * p->m);
@@ -80,6 +121,12 @@ static int32_t make_plan(lap_context *ctx, plan *p, int64_t n, int32_t node_id) 
     return LAPIDARY_OK;
 }
 
+/* What must be real of the transform of n real numbers. */
+static void of_reals(double *x, int64_t n) {
+    x[1] = 0;
+    if (n % 2 == 0) x[n + 1] = 0;
+}
+
 static void multiply(double *to, const double *a, const double *b) {
     double re = a[0] * b[0] - a[1] * b[1], im = a[0] * b[1] + a[1] * b[0];
     to[0] = re;
@@ -88,8 +135,10 @@ static void multiply(double *to, const double *a, const double *b) {
 
 /* The forward transform, in place. */
 static void transform(const plan *p, double *x) {
-    if (!p->chirp) {
-        by_halves(x, p->n, p->roots, p->m);
+    if (p->n == 1) return;
+    if (p->n_factors > 0) {
+        if (p->single) transform_f32(p, x);
+        else transform_f64(p, x);
         return;
     }
     double *w = p->work;
@@ -134,7 +183,7 @@ LAP_LIBRARY_KERNEL(lap_lib_dft) {
     TRY(lap_output_alloc(ctx, out[0], x->rank, dims, node_id));
     if (lap_count(x->rank, dims) == 0) return LAPIDARY_OK;
     plan p;
-    TRY(make_plan(ctx, &p, n, node_id));
+    TRY(make_plan(ctx, &p, n, x->dtype != LAPIDARY_F64, node_id));
     TEMP(double, line, lap_bytes_of(2, n));
     int64_t outer = lap_span(x, 0, axis), inner = lap_span(x, axis + 1, x->rank - 1);
     for (int64_t row = 0; row < outer * inner; row++) {
@@ -146,8 +195,7 @@ LAP_LIBRARY_KERNEL(lap_lib_dft) {
             line[2 * k + 1] = parts == 2 ? lap_number(x, e + 1) : 0;
         }
         if (inverse && onesided) { /* the other half mirrors it; what must be real is taken so */
-            line[1] = 0;
-            if (n % 2 == 0) line[n + 1] = 0;
+            of_reals(line, n);
             for (int64_t k = 1; k < (n + 1) / 2; k++) {
                 line[2 * (n - k)] = line[2 * k];
                 line[2 * (n - k) + 1] = -line[2 * k + 1];
@@ -155,6 +203,7 @@ LAP_LIBRARY_KERNEL(lap_lib_dft) {
         }
         for (int64_t k = 0; inverse && k < n; k++) line[2 * k + 1] = -line[2 * k + 1];
         transform(&p, line);
+        if (parts == 1) of_reals(line, n);
         double scale = inverse ? 1 / (double)n : 1;
         for (int64_t k = 0; k < bins; k++) {
             int64_t e = ((o * bins + k) * inner + i) * out_parts;
@@ -187,7 +236,7 @@ LAP_LIBRARY_KERNEL(lap_lib_stft) {
     int64_t dims[] = {x->dims[0], frames, bins, 2};
     TRY(lap_output_alloc(ctx, out[0], 4, dims, node_id));
     plan p;
-    TRY(make_plan(ctx, &p, n, node_id));
+    TRY(make_plan(ctx, &p, n, x->dtype != LAPIDARY_F64, node_id));
     TEMP(double, line, lap_bytes_of(2, n));
     for (int64_t f = 0; f < x->dims[0] * frames; f++) {
         int64_t from = f / frames * total + f % frames * step;
@@ -198,6 +247,7 @@ LAP_LIBRARY_KERNEL(lap_lib_stft) {
             line[2 * k + 1] = parts == 2 ? w * lap_number(x, (from + k) * parts + 1) : 0;
         }
         transform(&p, line);
+        if (parts == 1) of_reals(line, n);
         for (int64_t k = 0; k < 2 * bins; k++) lap_set_number(out[0], f * bins * 2 + k, line[k]);
         if (f % 64 == 63) TRY(lap_check(ctx, node_id));
     }
