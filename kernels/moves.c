@@ -46,14 +46,18 @@ static int32_t axis_set(
     return LAPIDARY_OK;
 }
 
-/* x, axes. */
+/* x, axes or none: all of size 1. */
 LAP_LIBRARY_KERNEL(lap_lib_squeeze) {
-    EXPECT(2, 1, 0, 0);
-    const lap_tensor *x = in[0];
-    uint32_t set;
+    EXPECT(1, 1, 0, 0);
+    const lap_tensor *x = in[0], *list = lap_opt(in, n_in, 1);
+    uint32_t set = 0;
     int64_t n, dims[LAP_MAX_RANK];
     int32_t rank = 0;
-    TRY(axis_set(ctx, in[1], x->rank, &set, &n, node_id));
+    if (list) {
+        TRY(axis_set(ctx, list, x->rank, &set, &n, node_id));
+    } else {
+        for (int32_t a = 0; a < x->rank; a++) set |= (uint32_t)(x->dims[a] == 1) << a;
+    }
     for (int32_t a = 0; a < x->rank; a++) {
         if (!(set >> a & 1)) dims[rank++] = x->dims[a];
         else NEED(x->dims[a] == 1, "axis {a} has size {b}, expected 1", a, x->dims[a]);

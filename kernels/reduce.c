@@ -123,6 +123,7 @@ LAP_LIBRARY_KERNEL(lap_lib_reduce) {
     for (int64_t k = 0; k < n; k++) {
         int32_t a;
         TRY(lap_axis(ctx, axes[k], x->rank, &a, node_id));
+        NEED(!(set >> a & 1), "axis {a} is listed twice", a, 0);
         set |= 1u << a;
     }
     if (n == 0 && !at->ints[2]) set = ~0u;

@@ -147,18 +147,26 @@ LAP_LIBRARY_KERNEL(lap_lib_max_unpool) {
 /* ---- col2im ------------------------------------------------------------------------------------ */
 
 /* x [N, C * block, L], image shape, block shape. Ints: n, then n each of dilations, strides, pads before, pads
- * after. */
+ * after; or 0 alone: as many axes as the image has, without dilations, strides and pads. */
 LAP_LIBRARY_KERNEL(lap_lib_col2im) {
     EXPECT(3, 1, 1, 0);
     const lap_tensor *x = in[0];
     int64_t n = at->ints[0], image[LAP_MAX_RANK], block[LAP_MAX_RANK], blocks[MAX_SPACE], found, dims[LAP_MAX_RANK];
-    TRY(space_of(ctx, n, NULL, at, 4, 1, node_id));
+    static const int64_t ones[MAX_SPACE] = {1, 1, 1, 1, 1, 1, 1, 1}, zeros[MAX_SPACE] = {0};
+    if (n == 0) {
+        n = lap_elements(in[1]);
+        NEED(n >= 1 && n <= MAX_SPACE, "{a} spatial axes, expected 1 to {b}", n, MAX_SPACE);
+    } else {
+        TRY(space_of(ctx, n, NULL, at, 4, 1, node_id));
+    }
+    int plain = at->ints[0] == 0;
     NEED(x->rank == 3, "an input of rank {a}, expected {b}", x->rank, 3);
     TRY(lap_ints(ctx, in[1], 1, image, LAP_MAX_RANK, &found, node_id));
     NEED(found == n, "an image of {a} axes, expected {b}", found, n);
     TRY(lap_ints(ctx, in[2], 2, block, LAP_MAX_RANK, &found, node_id));
     NEED(found == n, "a block of {a} axes, expected {b}", found, n);
-    const int64_t *dilations = at->ints + 1, *strides = dilations + n, *before = strides + n, *after = before + n;
+    const int64_t *lists = at->ints + 1, *dilations = plain ? ones : lists, *strides = plain ? ones : lists + n;
+    const int64_t *before = plain ? zeros : lists + 2 * n, *after = plain ? zeros : lists + 3 * n;
     for (int64_t d = 0; d < n; d++) {
         NEED(image[d] >= 0 && image[d] < INT64_C(1) << 40 && block[d] > 0 && block[d] < INT64_C(1) << 20, "an image of {a}, a block of {b}",
              image[d], block[d]);
@@ -263,16 +271,20 @@ static void deform_tasks(void *const *buffers, const int64_t *dims, int64_t begi
     }
 }
 
-/* x, w, offset, bias or none, mask or none. Ints: groups, offset groups, n, then n each of kernel, strides,
- * dilations, pads before, pads after. */
+/* x, w, offset, bias or none, mask or none. Ints: groups, offset groups, n, then n each of kernel (0: the weights'
+ * own), strides, dilations, pads before, pads after. */
 LAP_LIBRARY_KERNEL(lap_lib_deform_conv) {
     EXPECT(3, 1, 3, 0);
     const lap_tensor *x = in[0], *w = in[1], *offset = in[2], *bias = lap_opt(in, n_in, 3), *mask = lap_opt(in, n_in, 4);
     int64_t groups = at->ints[0], offset_groups = at->ints[1], n = at->ints[2], dims[LAP_MAX_RANK];
     TRY(space_of(ctx, n, x, at, 5, 3, node_id));
     NEED(w->rank == x->rank && offset->rank == x->rank, "weights of rank {a}, offsets of rank {b}", w->rank, offset->rank);
-    const int64_t *kernel = at->ints + 3, taps = lap_count((int32_t)n, kernel);
-    for (int64_t d = 0; d < n; d++) NEED(kernel[d] == w->dims[2 + d], "a kernel of {a}, the weights have {b}", kernel[d], w->dims[2 + d]);
+    const int64_t *lists = at->ints + 3, *kernel = w->dims + 2, taps = lap_count((int32_t)n, kernel);
+    for (int64_t d = 0; d < n; d++) {
+        NEED(lists[d] == 0 || lists[d] == kernel[d], "a kernel of {a}, the weights have {b}", lists[d], kernel[d]);
+        NEED(kernel[d] > 0, "a kernel of {a}, expected {b} or more", kernel[d], 1);
+    }
+    NEED(taps > 0 && taps < INT64_C(1) << 40, "a kernel of {a} elements", taps, 0);
     NEED(groups > 0 && offset_groups > 0 && x->dims[1] % groups == 0 && x->dims[1] % offset_groups == 0, "{a} groups, {b} offset groups",
          groups, offset_groups);
     NEED(w->dims[1] == x->dims[1] / groups && w->dims[0] % groups == 0, "weights for {a} channels a group, expected {b}", w->dims[1],
@@ -291,7 +303,7 @@ LAP_LIBRARY_KERNEL(lap_lib_deform_conv) {
     deform_job j = {lap_floats(ctx, x, node_id), lap_floats(ctx, w, node_id), lap_floats(ctx, offset, node_id),
                     bias ? lap_floats(ctx, bias, node_id) : NULL, mask ? lap_floats(ctx, mask, node_id) : NULL,
                     lap_float_room(ctx, out[0], node_id), n, groups, offset_groups, x->dims[1], lap_span(x, 2, x->rank), out_pixels,
-                    w->dims[0], taps, x->dims + 2, dims + 2, kernel, kernel + n, kernel + 2 * n, kernel + 3 * n};
+                    w->dims[0], taps, x->dims + 2, dims + 2, kernel, lists + n, lists + 2 * n, lists + 3 * n};
     if (lap_count(x->rank, dims) == 0) return LAPIDARY_OK;
     if (!j.x || !j.w || !j.offset || !j.y || (bias && !j.bias) || (mask && !j.mask)) return LAPIDARY_ERROR_MEMORY;
     void *buffers[] = {&j};

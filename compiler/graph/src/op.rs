@@ -44,7 +44,8 @@ pub enum Layout {
 /// A window that moves over the spatial axes. All vectors have one entry a spatial axis.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Window {
-    pub kernel: Vec<i64>,
+    /// Free where the weights' size is.
+    pub kernel: Vec<Dim>,
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
     /// Zeros (or ignored positions) before each axis.
@@ -182,9 +183,10 @@ pub enum Op {
         out: Vec<u8>,
     },
     /// Inputs x, w `[M, C/groups, k…]`, optional bias `[M]`; w is never in another order.
+    /// As many groups as channels are free where those are.
     Conv {
         window: Window,
-        groups: i64,
+        groups: Dim,
     },
     /// Inputs x, w `[C, M/groups, k…]`, optional bias. Pads crop the full output.
     ConvTranspose {
@@ -341,9 +343,8 @@ impl Op {
             }
             Op::Shape(dims) => dims.iter_mut().collect(),
             Op::Reshape { shape } | Op::Broadcast { shape } => shape.iter_mut().collect(),
-            Op::Conv { window, .. } | Op::ConvTranspose { window, .. } => {
-                window.dims_mut().collect()
-            }
+            Op::Conv { window, groups } => window.dims_mut().chain([groups]).collect(),
+            Op::ConvTranspose { window, .. } => window.dims_mut().collect(),
             Op::Pool { window, out, .. } => window.dims_mut().chain(out).collect(),
             Op::Slice { start, size, .. } => start.iter_mut().chain(size).collect(),
             Op::Pad { before, after, .. } => before.iter_mut().chain(after).collect(),
@@ -370,6 +371,7 @@ impl Op {
 
 impl Window {
     fn dims_mut(&mut self) -> impl Iterator<Item = &mut Dim> {
-        self.pads_begin.iter_mut().chain(&mut self.pads_end)
+        let pads = self.pads_begin.iter_mut().chain(&mut self.pads_end);
+        self.kernel.iter_mut().chain(pads)
     }
 }

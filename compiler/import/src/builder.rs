@@ -63,6 +63,12 @@ impl LibOut {
 pub(crate) struct Builder {
     pub g: Graph,
     known: HashMap<ValueId, Option<Rc<[Dim]>>>,
+    /// Vectors of which some elements are known.
+    partly: HashMap<ValueId, Vec<Option<Dim>>>,
+    /// Values without a known rank, that are of this rank at most.
+    pub most_rank: HashMap<ValueId, usize>,
+    /// Half floats that stand for an f32 which was rounded: operators that compute in f32 read that.
+    unrounded: HashMap<ValueId, ValueId>,
     /// What is known of values that are no tensors.
     pub containers: Containers,
     /// Name of the ONNX node being imported.
@@ -77,6 +83,9 @@ impl Builder {
         Builder {
             g: Graph::new(name),
             known: HashMap::new(),
+            partly: HashMap::new(),
+            most_rank: HashMap::new(),
+            unrounded: HashMap::new(),
             containers: Containers::default(),
             origin: String::new(),
             stem: String::new(),
@@ -142,6 +151,28 @@ impl Builder {
     }
     pub fn set_known(&mut self, v: ValueId, k: Vec<Dim>) {
         self.known.insert(v, Some(k.into()));
+    }
+    /// The elements of a small integer vector, as far as they are known; `None` if not even their number is.
+    pub fn partly_known(&mut self, v: ValueId) -> Option<Vec<Option<Dim>>> {
+        if let Some(k) = self.known(v) {
+            return Some(k.iter().cloned().map(Some).collect());
+        }
+        let n = self.vector_len(v).filter(|n| *n <= KNOWN_LIMIT)?;
+        let some = self.partly.get(&v).filter(|p| p.len() == n);
+        Some(some.cloned().unwrap_or_else(|| vec![None; n]))
+    }
+    /// Notes what is known of the vector that these are joined to.
+    pub fn join_known(&mut self, joined: ValueId, parts: &[ValueId]) {
+        if self.dtype(joined) != DType::I64 || self.g.ty(joined).rank() != Some(1) {
+            return;
+        }
+        let parts = parts.iter().map(|v| self.partly_known(*v));
+        if let Some(parts) = parts.collect::<Option<Vec<_>>>() {
+            let all = parts.concat();
+            if all.iter().any(Option::is_some) {
+                self.partly.insert(joined, all);
+            }
+        }
     }
     /// The one known element.
     pub fn known_scalar(&mut self, v: ValueId) -> Option<Dim> {
@@ -418,6 +449,9 @@ impl Builder {
             return Ok(*one);
         }
         let body = b.finish_at(result, used.len() as u32);
+        if shape.is_none() && used.iter().any(|v| self.g.ty(*v).rank().is_none()) {
+            return self.pointwise_unranked(body, &used);
+        }
         self.emit1(Op::Pointwise { body, shape }, &used)
     }
 
@@ -495,8 +529,20 @@ impl Builder {
         }
         Ok(out)
     }
+    /// Notes that `half` is `wide` rounded, and stands between operators that compute in f32.
+    pub fn set_unrounded(&mut self, half: ValueId, wide: ValueId) {
+        if half != wide {
+            self.unrounded.insert(half, wide);
+        }
+    }
+    pub fn is_rounded(&self, v: ValueId) -> bool {
+        self.unrounded.contains_key(&v)
+    }
     /// f16 and bf16 as f32, for operators that compute wider; others as they are.
     pub fn widen(&mut self, v: ValueId) -> Result<ValueId, Fail> {
+        if let Some(wide) = self.unrounded.get(&v) {
+            return Ok(*wide);
+        }
         match self.dtype(v) {
             DType::F16 | DType::BF16 => self.cast(v, DType::F32),
             _ => Ok(v),

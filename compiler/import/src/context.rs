@@ -220,15 +220,17 @@ pub(crate) fn broadcasts_to(what: &str, from: &[Dim], to: &[Dim]) -> Result<(), 
     if fits {
         return Ok(());
     }
-    let text = |dims: &[Dim]| {
-        let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
-        dims.join(", ")
-    };
     Err(invalid(format!(
         "{what} of dimensions [{}] does not broadcast to [{}]",
-        text(from),
-        text(to)
+        dims_text(from),
+        dims_text(to)
     )))
+}
+
+/// Dimensions as an error shows them.
+pub(crate) fn dims_text(dims: &[Dim]) -> String {
+    let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
+    dims.join(", ")
 }
 
 /// An axis counted from the front.

@@ -25,6 +25,7 @@ mod regions;
 mod scope;
 mod strings;
 mod table;
+mod unranked;
 
 pub use error::{ErrorKind, ImportError, ImportErrors};
 use lapidary_graph::Graph;

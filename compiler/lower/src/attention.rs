@@ -62,13 +62,8 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
     let kh = match heads.exact_div(&kv_heads) {
         Some(Dim::Const(1)) => h.clone(),
         Some(group) => h.floor_div(&group),
-        None => {
-            return Err(LowerError::unsupported(
-                g,
-                n,
-                "heads that are not a multiple of the key heads",
-            ));
-        }
+        // A multiple all the same, or the run ends before this kernel.
+        None => h.floor_div(&to_param(&mut b, &heads.floor_div(&kv_heads))),
     };
 
     // Scratch: scores of a block, the reciprocal sums of its rows, and the keys in panels.

@@ -28,7 +28,7 @@ pub(crate) const TILE_ROWS: i64 = 14;
 pub(crate) struct Conv<'g> {
     pub node: NodeId,
     pub window: &'g Window,
-    pub groups: i64,
+    pub groups: Dim,
     pub x: ValueId,
     pub w: ValueId,
     pub bias: Option<ValueId>,
@@ -51,7 +51,7 @@ pub(crate) fn conv(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
     let c = Conv {
         node: n,
         window,
-        groups: *groups,
+        groups: groups.clone(),
         x: input(0)?,
         w: input(1)?,
         bias: g.nodes[n].input(2),
@@ -61,13 +61,13 @@ pub(crate) fn conv(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
     let last = window.layout == Layout::ChannelsLast
         && window.kernel.len() == 2
         && g.ty(c.x).dtype == DType::F32;
-    match weights {
-        Some(d) if last && d.len() == 4 && d[1] == 1 && d[0] == c.groups && c.groups > 1 => {
-            crate::depthwise::depthwise(l, g, group, &c, d[0])
+    match (weights, groups.as_const()) {
+        (Some(d), Some(n)) if last && d.len() == 4 && d[1] == 1 && d[0] == n && n > 1 => {
+            crate::depthwise::depthwise(l, g, group, &c, &d)
         }
-        Some(d) if last && d.len() == 4 && d[0] % c.groups == 0 => match Lines::of(g, &c, &d) {
+        (Some(d), Some(n)) if last && d.len() == 4 && d[0] % n == 0 => match Lines::of(g, &c, &d) {
             Some(lines) => conv_lines::lines(l, g, group, &c, &lines),
-            None => tiled(l, g, group, &c, &d),
+            None => tiled(l, g, group, &c, &d, n),
         },
         _ => crate::conv_plain::naive(l, g, group, &c),
     }
@@ -79,14 +79,14 @@ pub(crate) fn tap_range(
     stride: i64,
     dilation: i64,
     pad: &Dim,
-    kernel: i64,
+    kernel: &Dim,
     size: &Dim,
 ) -> (Dim, Dim) {
     // First input position, before padding is taken off.
     let first = o.mul(&Dim::Const(stride)).sub(pad);
     let d = Dim::Const(dilation);
     let from = first.neg().ceil_div(&d).maximum(&Dim::Const(0));
-    let to = size.sub(&first).ceil_div(&d).minimum(&Dim::Const(kernel));
+    let to = size.sub(&first).ceil_div(&d).minimum(kernel);
     (from, to)
 }
 
@@ -115,8 +115,15 @@ pub(crate) fn flops(g: &Graph, c: &Conv) -> Dim {
         .mul(&Dim::Const(2))
 }
 
-fn tiled(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, w: &[i64]) -> Result<()> {
-    let (groups, out_c, in_c) = (c.groups, w[0] / c.groups, w[1]);
+fn tiled(
+    l: &mut Lowering,
+    g: &Graph,
+    group: &Group,
+    c: &Conv,
+    w: &[i64],
+    groups: i64,
+) -> Result<()> {
+    let (out_c, in_c) = (w[0] / groups, w[1]);
     let (kh, kw) = (w[2], w[3]);
     let mut b = Builder::new(g, group, g.nodes[c.node].name());
     let (xs, ys) = (b.shape(c.x)?, b.shape(c.y)?);

@@ -73,7 +73,7 @@ impl Lines {
         };
         // Rows of the left operand a multiple of 2 KiB apart share too few sets of a first level cache.
         let tiles = (lines.out_width + TILE_ROWS - 1) / TILE_ROWS;
-        let fits = c.groups == 1
+        let fits = c.groups.is_const(1)
             && dw == 1
             && kh * kw > 1
             && pads.iter().chain(&ends).all(|p| *p >= 0)

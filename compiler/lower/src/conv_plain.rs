@@ -24,11 +24,12 @@ pub(crate) fn naive(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv) -> Res
     let win = c.window;
     let spatial = win.kernel.len();
     let (xs, ys, ws) = (b.shape(c.x)?, b.shape(c.y)?, b.shape(c.w)?);
+    let kernel: Vec<Dim> = win.kernel.iter().map(|k| b.dim(k)).collect();
     let (space, channel) = axes(win.layout, spatial);
     let index = b.open_all(&ys);
-    let per_group = ys[channel].floor_div(&Dim::Const(c.groups));
+    let per_group = ys[channel].floor_div(&b.dim(&c.groups));
     let per_group = to_param(&mut b, &per_group);
-    let grp = if c.groups == 1 {
+    let grp = if c.groups.is_const(1) {
         Dim::Const(0)
     } else {
         index[channel].floor_div(&per_group)
@@ -47,10 +48,10 @@ pub(crate) fn naive(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv) -> Res
             win.strides[s],
             win.dilations[s],
             &pad,
-            win.kernel[s],
+            &kernel[s],
             &xs[space + s],
         ));
-        let v = b.variable(Some(&Dim::Const(win.kernel[s])));
+        let v = b.variable(Some(&kernel[s]));
         vars.push(v);
         xi[space + s] = o
             .mul(&Dim::Const(win.strides[s]))
@@ -107,7 +108,7 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     let c = Conv {
         node: n,
         window: win,
-        groups: *groups,
+        groups: Dim::Const(*groups),
         x: input(0)?,
         w: input(1)?,
         bias: g.nodes[n].input(2),
@@ -123,6 +124,7 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     let mut b = Builder::new(g, group, g.nodes[n].name());
     let spatial = win.kernel.len();
     let (xs, ys, ws) = (b.shape(c.x)?, b.shape(c.y)?, b.shape(c.w)?);
+    let kernel: Vec<Dim> = win.kernel.iter().map(|k| b.dim(k)).collect();
     let index = b.open_all(&ys);
     // Weights are [C, M / groups, k…].
     let out_group = ws[1].clone();
@@ -141,7 +143,7 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     let mut vars = Vec::new();
     for s in 0..spatial {
         let pad = b.dim(&win.pads_begin[s]);
-        let v = b.variable(Some(&Dim::Const(win.kernel[s])));
+        let v = b.variable(Some(&kernel[s]));
         let t = index[2 + s]
             .add(&pad)
             .sub(&Dim::from(v).mul(&Dim::Const(win.dilations[s])));
@@ -180,12 +182,8 @@ pub(crate) fn transpose(l: &mut Lowering, g: &Graph, group: &Group, n: NodeId) -
     ];
     let mut value = b.expr(Expr::Local(term));
     let mut local = term;
-    let kernel: Vec<(Sym, Dim)> = vars
-        .iter()
-        .zip(&win.kernel)
-        .map(|(v, k)| (*v, Dim::Const(*k)))
-        .collect();
-    for (v, extent) in std::iter::once((cv, in_group)).chain(kernel).rev() {
+    let taps = vars.into_iter().zip(kernel);
+    for (v, extent) in std::iter::once((cv, in_group)).chain(taps).rev() {
         local = b.kernel.local(Ty::Num(elem));
         body = vec![Stmt::Reduce {
             var: v,

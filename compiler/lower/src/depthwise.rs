@@ -19,12 +19,12 @@ pub(crate) fn depthwise(
     g: &Graph,
     group: &Group,
     c: &Conv,
-    channels: i64,
+    w: &[i64],
 ) -> Result<()> {
+    let (channels, kh, kw) = (w[0], w[2], w[3]);
     let mut b = Builder::new(g, group, g.nodes[c.node].name());
     let (xs, ys) = (b.shape(c.x)?, b.shape(c.y)?);
     let win = c.window;
-    let (kh, kw) = (win.kernel[0], win.kernel[1]);
     let pads: Vec<Dim> = win.pads_begin.iter().map(|d| b.dim(d)).collect();
     let id = l.prepare(
         g,
@@ -53,8 +53,22 @@ pub(crate) fn depthwise(
             return Ok(());
         }
         let ow = Dim::from(b.open_range(from, to));
-        let (h0, h1) = tap_range(&oh, win.strides[0], win.dilations[0], &pads[0], kh, &xs[1]);
-        let (w0, w1) = tap_range(&ow, win.strides[1], win.dilations[1], &pads[1], kw, &xs[2]);
+        let (h0, h1) = tap_range(
+            &oh,
+            win.strides[0],
+            win.dilations[0],
+            &pads[0],
+            &Dim::Const(kh),
+            &xs[1],
+        );
+        let (w0, w1) = tap_range(
+            &ow,
+            win.strides[1],
+            win.dilations[1],
+            &pads[1],
+            &Dim::Const(kw),
+            &xs[2],
+        );
         let (th, tw) = (b.variable(None), b.variable(None));
         let ih = top.add(&Dim::from(th).mul(&dh));
         let iw = ow.mul(&sw).sub(&pads[1]).add(&Dim::from(tw).mul(&dw));

@@ -51,13 +51,14 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
     let mut counted = Dim::Const(1);
     for s in 0..spatial {
         let (begin, end) = (b.dim(&win.pads_begin[s]), b.dim(&win.pads_end[s]));
+        let kernel = b.dim(&win.kernel[s]);
         let o = &index[space + s];
         let range = tap_range(
             o,
             win.strides[s],
             win.dilations[s],
             &begin,
-            win.kernel[s],
+            &kernel,
             &xs[space + s],
         );
         let padded = tap_range(
@@ -65,7 +66,7 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
             win.strides[s],
             win.dilations[s],
             &begin,
-            win.kernel[s],
+            &kernel,
             &xs[space + s].add(&end),
         );
         counted = match kind {
@@ -164,11 +165,12 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
     });
     b.in_local.insert(y, sum);
     store_outputs(&mut b, group, &ys, &index)?;
-    let taps: i64 = win.kernel.iter().product();
     finish_nest(
         l,
         b,
         group,
-        Dim::product(g.dims(y)).mul(&Dim::Const(taps * 2)),
+        Dim::product(g.dims(y))
+            .mul(&Dim::product(&win.kernel))
+            .mul(&Dim::Const(2)),
     )
 }

@@ -3,6 +3,7 @@
 use crate::builder::Builder;
 use crate::{LowerError, Lowering};
 use lapidary_codegen::loops::*;
+use lapidary_graph::infer::tuple_length;
 use lapidary_graph::op::ScatterReduce;
 use lapidary_graph::{DType, Dim, Graph, Group, NodeId, ValueId};
 
@@ -104,17 +105,12 @@ pub(crate) fn nd(
     b.inline.clear();
     let out = copy(&mut b, x, y)?;
     let (dims, tuple, shape) = (b.shape(x)?, b.shape(i)?, b.shape(u)?);
-    let Some(k) = tuple.last().and_then(Dim::as_const) else {
-        return Err(LowerError::unsupported(
-            g,
-            n,
-            "ScatterND whose index tuples have a length known at run time only",
-        ));
-    };
+    let k = tuple_length(dims.len(), tuple.len(), shape.len())
+        .ok_or_else(|| LowerError::missing(g, n, 1))?;
     let index = b.open_all(&shape);
     let lead = tuple.len() - 1;
     let mut at = Vec::new();
-    for j in 0..k as usize {
+    for j in 0..k {
         let mut where_ = index[..lead].to_vec();
         where_.push(Dim::from(j));
         let limit = dims

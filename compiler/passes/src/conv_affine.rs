@@ -41,7 +41,7 @@ fn absorb(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     let (conv, Op::Conv { window, groups }) = rw.made_by(product)? else {
         return None;
     };
-    let (window, groups) = (window.clone(), *groups);
+    let (window, groups) = (window.clone(), groups.clone());
     if !rw.sole(product)
         || window.layout != Layout::ChannelsFirst
         || rw.dtype(product) != DType::F32

@@ -52,7 +52,7 @@ fn identity(rw: &mut Rewriter, n: NodeId) -> Option<()> {
             let unit = |v: &[i64]| v.iter().all(|k| *k == 1);
             let mut pads = window.pads_begin.iter().chain(&window.pads_end);
             !matches!(kind, PoolKind::Lp { .. })
-                && unit(&window.kernel)
+                && window.kernel.iter().all(|k| k.is_const(1))
                 && unit(&window.strides)
                 && pads.all(zero)
                 && rw.dims(x) == rw.dims(rw.output(n))

@@ -217,7 +217,7 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
             let c = dims[1].as_const()?;
             let k = r.pick(&[1, 3]);
             let window = Window {
-                kernel: vec![k, k],
+                kernel: vec![Dim::Const(k), Dim::Const(k)],
                 strides: vec![1 + r.below(2) as i64; 2],
                 dilations: vec![1, 1],
                 pads_begin: vec![Dim::Const(k / 2); 2],
@@ -246,6 +246,7 @@ fn step(g: &mut Graph, r: &mut Lcg) -> Option<ValueId> {
             };
             let (w, b) = (r.tensor(&[m, c / groups, k, k]), r.tensor(&[m]));
             let (w, b) = (g.add_const("w", w), g.add_const("b", b));
+            let groups = Dim::Const(groups);
             add(g, Op::Conv { window, groups }, &[x, w, b])
         }
         13 => {

@@ -89,16 +89,24 @@ fn window(cx: &Context, w: &Window) -> Result<(), InferError> {
             return Err(cx.attribute(name, format!("{n} entries, one a spatial axis"), len));
         }
     }
-    for (name, v) in [
-        ("kernel", &w.kernel),
-        ("strides", &w.strides),
-        ("dilations", &w.dilations),
-    ] {
+    if w.kernel.iter().any(|k| k.is_ge(1) == Some(false)) {
+        return Err(cx.attribute("kernel", "numbers >= 1", &w.kernel));
+    }
+    for (name, v) in [("strides", &w.strides), ("dilations", &w.dilations)] {
         if v.iter().any(|x| *x < 1) {
             return Err(cx.attribute(name, "numbers >= 1", v));
         }
     }
     Ok(())
+}
+
+/// What the dilated kernel covers along spatial axis `i`.
+fn reach(w: &Window, i: usize) -> Dim {
+    let unit = Dim::Const(1);
+    w.kernel[i]
+        .sub(&unit)
+        .mul(&Dim::Const(w.dilations[i]))
+        .add(&unit)
 }
 
 /// Batch, channels and space of an image.
@@ -124,11 +132,11 @@ fn image<'a>(cx: &Context<'a>, w: &Window) -> Result<(&'a TensorType, Option<Ima
 fn weights(
     cx: &mut Context,
     w: &Window,
-    groups: i64,
+    groups: &Dim,
     x: &TensorType,
 ) -> Result<Option<(Dim, Dim)>, InferError> {
     cx.count(2, 3)?;
-    if groups < 1 {
+    if groups.is_ge(1) == Some(false) {
         return Err(cx.attribute("groups", "at least 1", groups));
     }
     cx.class("x", x, Class::Numeric)?;
@@ -141,9 +149,18 @@ fn weights(
         return Err(cx.rank_error("w", w.kernel.len() + 2, dims.len()));
     }
     for (i, k) in w.kernel.iter().enumerate() {
-        cx.equal("w (the kernel)", i + 2, &Dim::Const(*k), &dims[i + 2])?;
+        cx.equal("w (the kernel)", i + 2, k, &dims[i + 2])?;
     }
     Ok(Some((dims[0].clone(), dims[1].clone())))
+}
+
+/// Groups are of one size.
+fn divides(cx: &mut Context, groups: &Dim, what: &str, channels: &Dim) -> Result<(), InferError> {
+    let rest = channels.modulo(groups);
+    if rest.equals(&Dim::Const(0)) == Some(false) {
+        return Err(cx.attribute("groups", format!("a divisor of {channels}"), groups));
+    }
+    cx.equal(what, 0, &Dim::Const(0), &rest).map(|_| ())
 }
 
 fn bias(cx: &mut Context, x: &TensorType, channels: &Dim) -> Result<(), InferError> {
@@ -158,41 +175,30 @@ fn bias(cx: &mut Context, x: &TensorType, channels: &Dim) -> Result<(), InferErr
     }
 }
 
-pub(super) fn conv(cx: &mut Context, w: &Window, groups: i64) -> Result<TensorType, InferError> {
+pub(super) fn conv(cx: &mut Context, w: &Window, groups: &Dim) -> Result<TensorType, InferError> {
     let (x, image) = image(cx, w)?;
     let weights = weights(cx, w, groups, x)?;
     let (Some((batch, channels, space)), Some((m, c))) = (image, weights) else {
         return Ok(unranked(x.dtype));
     };
-    let (_, channel_axis, _) = axes(w.layout, w.kernel.len());
-    cx.equal(
-        "x (the channels)",
-        channel_axis,
-        &c.mul(&Dim::Const(groups)),
-        &channels,
-    )?;
-    if m.modulo(&Dim::Const(groups)).equals(&Dim::Const(0)) == Some(false) {
-        return Err(cx.attribute("groups", format!("a divisor of {m}"), groups));
-    }
+    let (_, channel_axis, space_axis) = axes(w.layout, w.kernel.len());
+    cx.equal("x (the channels)", channel_axis, &c.mul(groups), &channels)?;
+    divides(cx, groups, "w (filters modulo groups)", &m)?;
     bias(cx, x, &m)?;
     let mut out = Vec::with_capacity(space.len());
     for (i, d) in space.iter().enumerate() {
         // floor((d + pads - reach) / stride) + 1, where reach is what the dilated kernel covers.
-        let reach = w.dilations[i]
-            .saturating_mul(w.kernel[i] - 1)
-            .saturating_add(1);
-        let room = d
-            .add(&w.pads_begin[i])
-            .add(&w.pads_end[i])
-            .sub(&Dim::Const(reach));
+        let reach = reach(w, i);
+        let room = d.add(&w.pads_begin[i]).add(&w.pads_end[i]).sub(&reach);
         if room.is_ge(0) == Some(false) {
             return Err(InferError::Dim {
                 op: cx.op.into(),
                 what: format!("padded x, spatial axis {i}, is smaller than the kernel"),
-                expected: Dim::Const(reach),
-                found: room.add(&Dim::Const(reach)),
+                found: room.add(&reach),
+                expected: reach,
             });
         }
+        cx.at_most("the kernel", space_axis + i, &reach, &room.add(&reach))?;
         let size = room
             .floor_div(&Dim::Const(w.strides[i]))
             .add(&Dim::Const(1));
@@ -210,7 +216,7 @@ pub(super) fn conv_transpose(
 ) -> Result<TensorType, InferError> {
     let (x, image) = image(cx, w)?;
     cx.class("x", x, Class::Float)?;
-    let weights = weights(cx, w, groups, x)?;
+    let weights = weights(cx, w, &Dim::Const(groups), x)?;
     if output_padding.len() != w.kernel.len() {
         let expected = format!("{} entries", w.kernel.len());
         return Err(cx.attribute("output_padding", expected, output_padding));
@@ -220,21 +226,17 @@ pub(super) fn conv_transpose(
     };
     let (_, channel_axis, _) = axes(w.layout, w.kernel.len());
     cx.equal("x (the channels)", channel_axis, &c, &channels)?;
-    if c.modulo(&Dim::Const(groups)).equals(&Dim::Const(0)) == Some(false) {
-        return Err(cx.attribute("groups", format!("a divisor of {c}"), groups));
-    }
+    divides(cx, &Dim::Const(groups), "w (channels modulo groups)", &c)?;
     let m = m.mul(&Dim::Const(groups));
     bias(cx, x, &m)?;
     let mut out = Vec::with_capacity(space.len());
     for (i, d) in space.iter().enumerate() {
         // stride * (d - 1) + output_padding + reach - pads
-        let reach = w.dilations[i]
-            .saturating_mul(w.kernel[i] - 1)
-            .saturating_add(1);
         let full = d
             .sub(&Dim::Const(1))
             .mul(&Dim::Const(w.strides[i]))
-            .add(&Dim::Const(reach.saturating_add(output_padding[i])));
+            .add(&reach(w, i))
+            .add(&Dim::Const(output_padding[i]));
         let d = full.sub(&w.pads_begin[i]).sub(&w.pads_end[i]);
         cx.dims_valid("pads", std::slice::from_ref(&d))?;
         out.push(d);

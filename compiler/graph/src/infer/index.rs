@@ -137,6 +137,12 @@ pub(super) fn scatter_elements(
     Ok(data.clone())
 }
 
+/// How many axes a tuple of indices chooses, by the ranks of ScatterND's operands.
+pub fn tuple_length(data: usize, indices: usize, updates: usize) -> Option<usize> {
+    let k = (data + indices).checked_sub(updates + 1)?;
+    (k <= data).then_some(k)
+}
+
 pub(super) fn scatter_nd(
     cx: &mut Context,
     reduce: ScatterReduce,
@@ -145,6 +151,18 @@ pub(super) fn scatter_nd(
     let updates = updates(cx, data, reduce)?;
     if let (Some(d), Some(i)) = (&data.shape, &indices.shape) {
         let (lead, chosen) = coordinates(cx, i, d.len())?;
+        let ranks = updates.rank().map(|u| tuple_length(d.len(), i.len(), u));
+        let chosen = match (chosen, ranks) {
+            (None, Some(None)) => {
+                let most = lead.len() + d.len();
+                return Err(cx.rank_error("updates", most, updates.rank().unwrap_or(0)));
+            }
+            (None, Some(Some(k))) => {
+                cx.equal("indices", lead.len(), &Dim::from(k), &i[lead.len()])?;
+                Some(k)
+            }
+            (chosen, _) => chosen,
+        };
         if let (Some(k), Some(u)) = (chosen, &updates.shape) {
             let expected: Vec<Dim> = lead.iter().chain(&d[k..]).cloned().collect();
             same_shape(cx, "updates", &expected, u)?;

@@ -10,6 +10,7 @@
 mod contract;
 pub(crate) use contract::axes;
 mod index;
+pub use index::tuple_length;
 mod pointwise;
 mod rows;
 mod views;
@@ -169,7 +170,7 @@ pub fn output_types_and_requirements(
             one(TensorType::new(DType::I64, [Dim::from(dims.len())]))
         }
         Op::Contract { a, b, out } => one(contract::contract(cx, a, b, out)?),
-        Op::Conv { window, groups } => one(contract::conv(cx, window, *groups)?),
+        Op::Conv { window, groups } => one(contract::conv(cx, window, groups)?),
         Op::ConvTranspose {
             window,
             groups,

@@ -157,13 +157,13 @@ fn windows_do_their_arithmetic_with_symbols() {
             "n, h",
             "f32[n, 3, h, 224]; f32[8, 3, 3, 3]",
             "conv {kernel: [3, 3], strides: [2, 2], pads_begin: [1, 1], pads_end: [1, 1]} %a, %b",
-            "f32[n, 8, floordiv(h + 1, 2), 112]",
+            "f32[n, 8, floordiv(h + 1, 2), 112]; 3 <= h + 2",
         ),
         (
             "n, h",
             "f32[n, 2*h, 4]; f32[8, 4, 3]",
             "conv {kernel: [3], pads_begin: [1], pads_end: [1], layout: channels_last} %a, %b",
-            "f32[n, 2*h, 8]",
+            "f32[n, 2*h, 8]; 3 <= 2*h + 2",
         ),
         (
             "n",

@@ -119,7 +119,8 @@ impl Image {
     }
 }
 
-fn pads(v: &[Dim]) -> Vec<i64> {
+/// The sizes of a window; all are numbers when an operator runs.
+fn sizes_of(v: &[Dim]) -> Vec<i64> {
     v.iter().map(|d| d.as_const().unwrap_or(0)).collect()
 }
 
@@ -136,7 +137,7 @@ pub(super) fn conv(
     dims: Vec<i64>,
 ) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
-    let begin = pads(&w.pads_begin);
+    let (begin, kernel) = (sizes_of(&w.pads_begin), sizes_of(&w.kernel));
     let steps = strides(&weights.dims);
     let (per_group, out_per_group) = (weights.dims[1], weights.dims[0] / groups);
     let total = count(&dims);
@@ -146,7 +147,7 @@ pub(super) fn conv(
         out: &Image,
         bias: Vec<T>,
         w: &Window,
-        (begin, per_group, out_per_group): (&[i64], i64, i64),
+        (begin, kernel, per_group, out_per_group): (&[i64], &[i64], i64, i64),
         total: usize,
     ) -> Vec<T> {
         let mut result = vec![T::ZERO; total];
@@ -156,7 +157,7 @@ pub(super) fn conv(
             for c in 0..per_group {
                 let channel = m / out_per_group * per_group + c;
                 let base = m as usize * steps[0] + c as usize * steps[1];
-                each_position(&w.kernel, |t| {
+                each_position(kernel, |t| {
                     for i in 0..from.len() {
                         from[i] = at[i] * w.strides[i] + t[i] * w.dilations[i] - begin[i];
                     }
@@ -170,7 +171,12 @@ pub(super) fn conv(
         });
         result
     }
-    let sizes = (begin.as_slice(), per_group, out_per_group);
+    let sizes = (
+        begin.as_slice(),
+        kernel.as_slice(),
+        per_group,
+        out_per_group,
+    );
     let r = match (numbers(x), numbers(weights), bias.map(numbers)) {
         (Numbers::Float(x), Numbers::Float(k), bias) => {
             let bias = match &bias {
@@ -202,7 +208,7 @@ pub(super) fn conv_transpose(
     dims: Vec<i64>,
 ) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
-    let begin = pads(&w.pads_begin);
+    let (begin, kernel) = (sizes_of(&w.pads_begin), sizes_of(&w.kernel));
     let steps = strides(&weights.dims);
     let (in_per_group, per_group) = (weights.dims[0] / groups, weights.dims[1]);
     // Every input element is spread over the outputs that its kernel reaches.
@@ -218,7 +224,7 @@ pub(super) fn conv_transpose(
         for m in 0..per_group {
             let channel = c / in_per_group * per_group + m;
             let base = c as usize * steps[0] + m as usize * steps[1];
-            each_position(&w.kernel, |t| {
+            each_position(&kernel, |t| {
                 for i in 0..to.len() {
                     to[i] = at[i] * w.strides[i] + t[i] * w.dilations[i] - begin[i];
                 }
@@ -233,7 +239,8 @@ pub(super) fn conv_transpose(
 
 pub(super) fn pool(kind: PoolKind, w: &Window, x: &TensorData, dims: Vec<i64>) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
-    let (begin, end) = (pads(&w.pads_begin), pads(&w.pads_end));
+    let (begin, end) = (sizes_of(&w.pads_begin), sizes_of(&w.pads_end));
+    let kernel = sizes_of(&w.kernel);
     let raw = super::data::bits(x);
     let data = floats(x);
     let mut result = vec![0u64; count(&dims)];
@@ -245,7 +252,7 @@ pub(super) fn pool(kind: PoolKind, w: &Window, x: &TensorData, dims: Vec<i64>) -
     out.each(|b, c, at| {
         let mut best = super::rows::lowest(x.dtype);
         let (mut sum, mut inside, mut padded) = (0.0f64, 0usize, 0usize);
-        each_position(&w.kernel, |t| {
+        each_position(&kernel, |t| {
             for i in 0..from.len() {
                 from[i] = at[i] * w.strides[i] + t[i] * w.dilations[i] - begin[i];
             }

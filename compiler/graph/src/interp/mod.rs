@@ -466,7 +466,8 @@ fn dispatch(
         }
         Op::Conv { window, groups } => one(contract::conv(
             window,
-            *groups,
+            // A number when an operator runs.
+            groups.as_const().unwrap_or(1),
             input(0)?,
             input(1)?,
             optional(2),
@@ -593,7 +594,7 @@ fn work(node: &NodeData, operands: &[Option<&TensorData>]) -> usize {
         | Op::Attention(_)
         | Op::Trees(_) => len(0).saturating_mul(len(1)),
         Op::Pool { window, .. } => {
-            let kernel: i64 = window.kernel.iter().product();
+            let kernel = Dim::product(&window.kernel).as_const().unwrap_or(1);
             len(0).saturating_mul(kernel.max(1) as usize)
         }
         Op::Pointwise { body, .. } => body

@@ -84,7 +84,7 @@ impl Record {
         }
     }
     fn window(&mut self, graph: &Graph, w: &Window) {
-        self.put("kernel", numbers(&w.kernel));
+        self.put("kernel", print::dims(graph, &w.kernel));
         for (key, v) in [("strides", &w.strides), ("dilations", &w.dilations)] {
             if v.iter().any(|x| *x != 1) {
                 self.put(key, numbers(v));
@@ -140,8 +140,8 @@ pub(super) fn print(graph: &Graph, op: &Op) -> String {
         }
         Op::Conv { window, groups } => {
             r.window(graph, window);
-            if *groups != 1 {
-                r.put("groups", groups);
+            if !groups.is_const(1) {
+                r.put("groups", print::dim(graph, groups));
             }
         }
         Op::ConvTranspose {
@@ -347,7 +347,7 @@ pub(super) fn parse(p: &mut Parser, name: &str) -> Result<Op, ParseError> {
         "shape" => Op::Shape(p.attr("dims", Parser::dims)?),
         "conv" => Op::Conv {
             window: window(p)?,
-            groups: p.attr_or("groups", Parser::int, 1)?,
+            groups: p.attr_or("groups", Parser::dim, Dim::Const(1))?,
         },
         "conv_transpose" => {
             let window = window(p)?;
@@ -520,7 +520,7 @@ fn choice<T: Clone>(p: &mut Parser, table: &[(&'static str, T)]) -> Result<T, Pa
 }
 
 fn window(p: &mut Parser) -> Result<Window, ParseError> {
-    let kernel = p.attr("kernel", ints)?;
+    let kernel = p.attr("kernel", Parser::dims)?;
     let n = kernel.len();
     Ok(Window {
         kernel,

@@ -8,7 +8,7 @@ use super::pointwise::in_f32;
 use crate::builder::first;
 use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::dims::at_least_0;
-use crate::error::{Fail, invalid, unsupported};
+use crate::error::{Fail, invalid};
 
 /// How the pads are found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum AutoPad {
 
 /// The window's attributes before padding is settled.
 pub(crate) struct Shape {
-    pub kernel: Vec<i64>,
+    pub kernel: Vec<Dim>,
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
     pub auto: AutoPad,
@@ -30,7 +30,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Reads strides, dilations and pads for a kernel.
-    pub fn read(cx: &Ctx, kernel: Vec<i64>) -> Result<Shape, Fail> {
+    pub fn read(cx: &Ctx, kernel: Vec<Dim>) -> Result<Shape, Fail> {
         let n = kernel.len();
         let list = |name: &str, len: usize, default: i64| -> Result<Vec<i64>, Fail> {
             match cx.ints(name)? {
@@ -56,19 +56,25 @@ impl Shape {
             auto,
             kernel,
         };
-        let bad = |v: &[i64]| v.iter().any(|x| *x < 1 || *x > i32::MAX as i64);
-        if bad(&s.kernel) || bad(&s.strides) || bad(&s.dilations) {
+        let bad = |x: i64| x < 1 || x > i32::MAX as i64;
+        let kernel = s.kernel.iter().filter_map(Dim::as_const);
+        let mut numbers = kernel.chain(s.strides.iter().chain(&s.dilations).copied());
+        if numbers.any(bad) {
             return Err(invalid(format!(
-                "kernel {:?}, strides {:?}, dilations {:?}, expected numbers of 1 and more",
-                s.kernel, s.strides, s.dilations
+                "kernel [{}], strides {:?}, dilations {:?}, expected numbers of 1 and more",
+                crate::context::dims_text(&s.kernel),
+                s.strides,
+                s.dilations
             )));
         }
         Ok(s)
     }
 
     /// What the dilated kernel covers along axis `i`.
-    pub fn reach(&self, i: usize) -> i64 {
-        (self.kernel[i] - 1) * self.dilations[i] + 1
+    pub fn reach(&self, i: usize) -> Dim {
+        let unit = Dim::Const(1);
+        let steps = self.kernel[i].sub(&unit);
+        steps.mul(&Dim::Const(self.dilations[i])).add(&unit)
     }
 
     /// The window over an input of these sizes.
@@ -83,7 +89,7 @@ impl Shape {
                     let s = Dim::Const(self.strides[i]);
                     let out = d.ceil_div(&s);
                     let total = out.sub(&Dim::Const(1)).mul(&s).sub(d);
-                    let total = at_least_0(&total.add(&Dim::Const(self.reach(i))));
+                    let total = at_least_0(&total.add(&self.reach(i)));
                     halves(&total, self.auto == AutoPad::SameUpper)
                 }
             };
@@ -108,8 +114,13 @@ fn halves(total: &Dim, upper: bool) -> (Dim, Dim) {
     if upper { (half, rest) } else { (rest, half) }
 }
 
+/// The sizes of a kernel that an attribute gives.
+pub(crate) fn constants(kernel: &[i64]) -> Vec<Dim> {
+    kernel.iter().map(|k| Dim::Const(*k)).collect()
+}
+
 /// Spatial sizes of the input, and the kernel: the attribute's or the weights' own.
-fn sizes(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<(Vec<Dim>, Vec<i64>), Fail> {
+fn sizes(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<(Vec<Dim>, Vec<Dim>), Fail> {
     let dims = cx.dims(x)?;
     if dims.len() < 2 {
         return Err(invalid(format!(
@@ -119,15 +130,8 @@ fn sizes(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<(Vec<Dim>, Vec<i64>), F
     }
     let space = dims[2..].to_vec();
     let kernel = match cx.ints("kernel_shape")? {
-        Some(k) => k.to_vec(),
-        _ => {
-            let k = cx.dims(w)?;
-            let k: Option<Vec<i64>> = k.iter().skip(2).map(Dim::as_const).collect();
-            k.ok_or_else(|| {
-                unsupported("the kernel's size is known at run time only")
-                    .hint("give 'kernel_shape', or fix the weights' dimensions")
-            })?
-        }
+        Some(k) => constants(k),
+        None => cx.dims(w)?.into_iter().skip(2).collect(),
     };
     if kernel.len() != space.len() {
         return Err(invalid(format!(
@@ -156,8 +160,19 @@ pub(crate) fn emit(
     cx.cast(v, t)
 }
 
+/// Image and weights, which are of one rank: that of one of them is enough.
+pub(crate) fn image_and_weights(
+    cx: &mut Ctx,
+    x: ValueId,
+    w: ValueId,
+) -> Result<(ValueId, ValueId), Fail> {
+    let rank = cx.rank(w).or_else(|_| cx.rank(x))?;
+    Ok((cx.with_rank(x, rank)?, cx.with_rank(w, rank)?))
+}
+
 pub(crate) fn conv(cx: &mut Ctx) -> Outs {
     let (x, w, b) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let (x, w) = image_and_weights(cx, x, w)?;
     let op = conv_op(cx, x, w)?;
     one(emit(cx, op, x, w, b)?)
 }
@@ -168,12 +183,13 @@ pub(crate) fn conv_op(cx: &mut Ctx, x: ValueId, w: ValueId) -> Result<Op, Fail> 
     let shape = Shape::read(cx, kernel)?;
     Ok(Op::Conv {
         window: shape.window(&space),
-        groups: cx.int("group", 1)?,
+        groups: Dim::Const(cx.int("group", 1)?),
     })
 }
 
 pub(crate) fn conv_transpose(cx: &mut Ctx) -> Outs {
     let (x, w, b) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
+    let (x, w) = image_and_weights(cx, x, w)?;
     let (space, kernel) = sizes(cx, x, w)?;
     let n = space.len();
     let shape = Shape::read(cx, kernel)?;
@@ -208,7 +224,7 @@ pub(crate) fn conv_transpose(cx: &mut Ctx) -> Outs {
             _ => continue,
         };
         let full = d.sub(&Dim::Const(1)).mul(&s);
-        let full = full.add(&Dim::Const(extra[i].saturating_add(shape.reach(i))));
+        let full = full.add(&Dim::Const(extra[i])).add(&shape.reach(i));
         let upper = shape.auto == AutoPad::SameUpper;
         let (begin, end) = halves(&full.sub(&target), upper);
         window.pads_begin[i] = begin;
@@ -227,19 +243,20 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
     let (x, w) = (cx.input(0)?, cx.input(1)?);
     let (bias, state) = (cx.opt(2), cx.opt(3));
     let act = cx.choice("activation", "none", &["none", "silu", "swish"])?;
-    let (dims, weights) = (cx.dims(x)?, cx.g.ty(w).const_dims());
-    let (Some(&[channels, _, k]), [_, _, length]) = (
-        weights.as_deref().and_then(|w| w.first_chunk::<3>()),
-        dims.as_slice(),
-    ) else {
-        return Err(unsupported("weights whose size is known at run time only"));
+    let (dims, weights) = (cx.dims(x)?, cx.dims(w)?);
+    let ([channels, _, k], [_, _, length]) = (weights.as_slice(), dims.as_slice()) else {
+        return Err(invalid(format!(
+            "an input of rank {} and weights of rank {}, expected 3 and 3",
+            dims.len(),
+            weights.len()
+        )));
     };
     same(
         "the channels of the input and the weights",
         &dims[1],
-        &Dim::Const(channels),
+        channels,
     )?;
-    let past = Dim::Const(k - 1);
+    let past = k.sub(&Dim::Const(1));
     if let Some(s) = state {
         let state = cx.dims(s)?;
         let expected = [dims[0].clone(), dims[1].clone(), past.clone()];
@@ -254,7 +271,12 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
         }
     }
     let all = match state {
-        Some(s) => cx.concat(&[s, x], 2)?,
+        Some(s) => {
+            // What could not be compared is, when it runs.
+            let expected = vec![dims[0].clone(), dims[1].clone(), past.clone()];
+            let s = cx.reshape(s, expected)?;
+            cx.concat(&[s, x], 2)?
+        }
         None => {
             let zero = Dim::Const(0);
             let op = Op::Pad {
@@ -266,7 +288,7 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
         }
     };
     let window = Window {
-        kernel: vec![k],
+        kernel: vec![k.clone()],
         strides: vec![1],
         dilations: vec![1],
         pads_begin: vec![Dim::Const(0)],
@@ -275,7 +297,7 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
     };
     let op = Op::Conv {
         window,
-        groups: channels,
+        groups: channels.clone(),
     };
     let mut y = emit(cx, op, all, w, bias)?;
     if act != 0 {
@@ -288,14 +310,16 @@ pub(crate) fn causal_conv(cx: &mut Ctx) -> Outs {
 
 /// `x - zero` as i32, where there is a zero point; its shape must broadcast to x's.
 pub(crate) fn centred(cx: &mut Ctx, x: ValueId, zero: Option<ValueId>) -> Result<ValueId, Fail> {
+    let mut shape = None;
     if let (Some(z), Ok(dims)) = (zero, cx.dims(x))
         && let Ok(from) = cx.dims(z)
     {
         broadcasts_to("the zero point", &from, &dims)?;
+        shape = Some(dims).filter(|_| !from.is_empty());
     }
     let mut inputs = vec![x];
     inputs.extend(zero);
-    cx.pw(&inputs, |p, r| {
+    cx.pw_shaped(&inputs, shape, |p, r| {
         super::quant::difference(p, r[0], r.get(1).copied())
     })
 }

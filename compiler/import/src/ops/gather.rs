@@ -4,7 +4,7 @@ use lapidary_graph::op::ScatterReduce;
 use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, one};
+use crate::context::{Ctx, Outs, all, one};
 use crate::error::{Fail, invalid, unsupported};
 
 /// Indices as i32 or i64.
@@ -46,16 +46,26 @@ pub(crate) fn gather_elements(cx: &mut Ctx) -> Outs {
     let (x, i) = (cx.input(0)?, cx.input(1)?);
     let i = index(cx, i)?;
     let rank = cx.rank(x)?;
+    let i = cx.with_rank(i, rank)?;
     let axis = cx.axis_attr("axis", 0, rank)?;
     one(cx.emit1(Op::GatherElements { axis }, &[x, i])?)
 }
 
-/// By coordinates in the last axis of the indices.
+/// By coordinates in the last axis of the indices. Library `gather_nd` (inputs: x, indices; ints: batch axes), where their
+/// number is known at run time only.
 pub(crate) fn gather_nd(cx: &mut Ctx) -> Outs {
     let (x, i) = (cx.input(0)?, cx.input(1)?);
     let batch = cx.int("batch_dims", 0)?;
     let batch = usize::try_from(batch)
         .map_err(|_| invalid(format!("attribute 'batch_dims' is {batch}")))?;
+    let tuple = cx.dims(i)?.last().cloned();
+    if tuple.is_some_and(|k| k.as_const().is_none()) {
+        // How many axes a tuple chooses, and with it the rank, is known to the kernel.
+        let out = LibOut::unranked(cx.dtype(x));
+        let inputs = vec![Some(x), Some(i)];
+        let ints = vec![batch as i64];
+        return all(cx.library("gather_nd", ints, vec![], inputs, vec![out]));
+    }
     one(cx.emit1(Op::GatherNd { batch }, &[x, i])?)
 }
 
@@ -80,6 +90,7 @@ pub(crate) fn scatter_elements(cx: &mut Ctx) -> Outs {
     let (x, i, u) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let i = index(cx, i)?;
     let rank = cx.rank(x)?;
+    let i = cx.with_rank(i, rank)?;
     let axis = cx.axis_attr("axis", 0, rank)?;
     let reduce = reduction(cx)?;
     one(cx.emit1(Op::ScatterElements { axis, reduce }, &[x, i, u])?)

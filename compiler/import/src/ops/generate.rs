@@ -99,8 +99,8 @@ pub(crate) fn constant_of_shape(cx: &mut Ctx) -> Outs {
     if let Some(dims) = cx.known(shape) {
         return one(cx.fill(dims.to_vec(), value)?);
     }
-    let out = match cx.vector_len(shape) {
-        Some(n) => LibOut::new(value.dtype, vec![None; n]),
+    let out = match cx.partly_known(shape) {
+        Some(dims) => LibOut::new(value.dtype, dims),
         None => LibOut::unranked(value.dtype),
     };
     let ints = vec![value.dtype as i64, value.bits as i64];

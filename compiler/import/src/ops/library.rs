@@ -4,8 +4,8 @@
 use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, all, axis, one, same};
-use crate::error::{invalid, unsupported};
+use crate::context::{Ctx, Outs, all, axis, dims_text, one, same};
+use crate::error::{Fail, invalid};
 
 /// Inputs of the node as the call takes them, `n` in number.
 fn inputs(cx: &Ctx, n: usize) -> Vec<Option<ValueId>> {
@@ -184,9 +184,19 @@ pub(crate) fn grid_sample(cx: &mut Ctx) -> Outs {
 pub(crate) fn affine_grid(cx: &mut Ctx) -> Outs {
     let (theta, size) = (cx.input(0)?, cx.input(1)?);
     let known = cx.known(size);
-    let n = match known.as_ref().map(|k| k.len()).or(cx.vector_len(size)) {
+    // The size says how many axes there are, and so do the rows of theta.
+    let rows = cx.dims(theta)?.get(1).and_then(Dim::as_const);
+    let n = known.as_ref().map(|k| k.len()).or(cx.vector_len(size));
+    let n = n.or(rows.and_then(|r| usize::try_from(r).ok()).map(|r| r + 2));
+    let ints = vec![cx.int("align_corners", 0)?];
+    let list = inputs(cx, 2);
+    let n = match n {
         Some(n @ (4 | 5)) => n,
-        _ => return Err(unsupported("a size whose length is known at run time only")),
+        Some(n) => return Err(invalid(format!("a size of {n} numbers, expected 4 or 5"))),
+        None => {
+            let out = LibOut::unranked(cx.dtype(theta));
+            return all(cx.library("affine_grid", ints, vec![], list, vec![out]));
+        }
     };
     let mut dims: Vec<Option<Dim>> = vec![None; n];
     if let Some(k) = known {
@@ -197,8 +207,6 @@ pub(crate) fn affine_grid(cx: &mut Ctx) -> Outs {
     }
     dims[n - 1] = Some(Dim::from(n - 2));
     let out = LibOut::new(cx.dtype(theta), dims);
-    let ints = vec![cx.int("align_corners", 0)?];
-    let list = inputs(cx, 2);
     one(first(&cx.library(
         "affine_grid",
         ints,
@@ -265,24 +273,38 @@ pub(crate) fn max_roi_pool(cx: &mut Ctx) -> Outs {
 }
 
 /// Library `col2im`. Inputs: x `[N, C * block, L]`, image shape, block shape (i64). Ints: number of
-/// spatial axes n, then n each of dilations, strides, pads before, pads after.
+/// spatial axes n, then n each of dilations, strides, pads before, pads after; or 0 alone: as many as the
+/// image has, all 1, 1, 0, 0.
 pub(crate) fn col2im(cx: &mut Ctx) -> Outs {
     let (x, image, block) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let dims = cx.dims(x)?;
-    let n = cx
-        .vector_len(image)
-        .filter(|n| *n <= 16)
-        .ok_or_else(|| unsupported("an image shape whose length is known at run time only"))?;
-    let Some(batch) = dims.first().cloned() else {
-        return Err(invalid("a scalar input"));
+    let [batch, rows, _] = dims.as_slice() else {
+        return Err(invalid(format!(
+            "an input of rank {}, expected 3",
+            dims.len()
+        )));
     };
-    let mut out = vec![Some(batch), None];
+    let stated =
+        |name, each: usize| -> Result<_, Fail> { Ok(cx.ints(name)?.map(|list| list.len() / each)) };
+    let stated = [
+        stated("dilations", 1)?,
+        stated("strides", 1)?,
+        stated("pads", 2)?,
+    ];
+    let n = cx.vector_len(image).or(cx.vector_len(block));
+    let n = n.or(stated.into_iter().flatten().next());
+    let list = inputs(cx, 3);
+    let Some(n) = n.filter(|n| *n <= 16) else {
+        let out = LibOut::unranked(cx.dtype(x));
+        return all(cx.library("col2im", vec![0], vec![], list, vec![out]));
+    };
+    let mut out = vec![Some(batch.clone()), None];
     match cx.known(image) {
         Some(k) => out.extend(k.iter().cloned().map(Some)),
         None => out.extend(vec![None; n]),
     }
-    if let (Some(b), Some(c)) = (cx.known(block), dims.get(1)) {
-        out[1] = Some(c.floor_div(&Dim::product(&*b)));
+    if let Some(b) = cx.known(block) {
+        out[1] = Some(rows.floor_div(&Dim::product(&*b)));
     }
     let mut ints = vec![n as i64];
     for (name, len, default) in [("dilations", n, 1), ("strides", n, 1), ("pads", 2 * n, 0)] {
@@ -298,36 +320,44 @@ pub(crate) fn col2im(cx: &mut Ctx) -> Outs {
         }
     }
     let out = LibOut::new(cx.dtype(x), out);
-    let list = inputs(cx, 3);
     one(first(&cx.library("col2im", ints, vec![], list, vec![out]))?)
 }
 
 /// Library `deform_conv`. Inputs: x, w, offset, bias or none, mask or none. Ints: groups, offset
-/// groups, number of spatial axes n, then n each of kernel, strides, dilations, pads before, pads
-/// after.
+/// groups, number of spatial axes n, then n each of kernel (0: the weights'), strides, dilations, pads
+/// before, pads after.
 pub(crate) fn deform_conv(cx: &mut Ctx) -> Outs {
     let (x, w, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (dx, dw, off) = (cx.dims(x)?, cx.dims(w)?, cx.dims(offset)?);
     if dx.len() < 3 || dw.len() != dx.len() || off.len() != dx.len() {
         return Err(invalid("operands of different ranks"));
     }
-    let kernel: Option<Vec<i64>> = dw[2..].iter().map(Dim::as_const).collect();
-    let kernel =
-        kernel.ok_or_else(|| unsupported("the kernel's size is known at run time only"))?;
-    if let Some(given) = cx.ints("kernel_shape")?
-        && given != kernel
-    {
-        return Err(invalid(format!(
-            "'kernel_shape' is {given:?}, but the weights are {kernel:?}"
-        )));
+    let mut kernel = dw[2..].to_vec();
+    if let Some(given) = cx.ints("kernel_shape")? {
+        let given = super::conv::constants(given);
+        let differs = |(a, b): (&Dim, &Dim)| a.equals(b) == Some(false);
+        if given.len() != kernel.len() || given.iter().zip(&kernel).any(differs) {
+            return Err(invalid(format!(
+                "'kernel_shape' is [{}], but the weights are [{}]",
+                dims_text(&given),
+                dims_text(&kernel)
+            )));
+        }
+        kernel = given;
     }
     let shape = super::conv::Shape::read(cx, kernel)?;
+    // A size of 0: the weights' own.
+    let kernel = shape
+        .kernel
+        .iter()
+        .map(|k| k.as_const().unwrap_or(0))
+        .collect();
     let mut ints = vec![
         cx.int("group", 1)?,
         cx.int("offset_group", 1)?,
         shape.kernel.len() as i64,
     ];
-    for l in [&shape.kernel, &shape.strides, &shape.dilations, &shape.pads] {
+    for l in [&kernel, &shape.strides, &shape.dilations, &shape.pads] {
         ints.extend(l);
     }
     let dims: Vec<Dim> = [dx[0].clone(), dw[0].clone()]
@@ -358,7 +388,7 @@ pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
             dims.len()
         )));
     }
-    let shape = super::conv::Shape::read(cx, kernel)?;
+    let shape = super::conv::Shape::read(cx, super::conv::constants(&kernel))?;
     let out: Vec<Option<Dim>> = match cx.opt(2) {
         Some(s) => match cx.known(s) {
             Some(k) => k.iter().cloned().map(Some).collect(),
@@ -368,14 +398,14 @@ pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
             let space = dims[2..].iter().enumerate().map(|(i, d)| {
                 let d = d.sub(&Dim::Const(1)).mul(&Dim::Const(shape.strides[i]));
                 let pads = shape.pads[i].saturating_add(shape.pads[i + n]);
-                d.add(&Dim::Const(shape.kernel[i].saturating_sub(pads)))
+                d.add(&shape.kernel[i]).sub(&Dim::Const(pads))
             });
             let all = dims[..2].iter().cloned().chain(space);
             all.map(Some).collect()
         }
     };
     let mut ints = vec![n as i64];
-    for l in [&shape.kernel, &shape.strides, &shape.pads] {
+    for l in [&kernel, &shape.strides, &shape.pads] {
         ints.extend(l);
     }
     let out = LibOut::new(cx.dtype(x), out);

@@ -14,6 +14,9 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
 
 /// `a b` for ranks of 1 and more.
 pub(crate) fn product(cx: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId, Fail> {
+    if [a, b].iter().any(|v| cx.g.ty(*v).rank().is_none()) {
+        return cx.matmul_unranked(a, b);
+    }
     let (ra, rb) = (cx.rank(a)?, cx.rank(b)?);
     if ra == 0 || rb == 0 || ra.max(rb) > 20 {
         return Err(invalid(format!("operands of rank {ra} and {rb}")));
@@ -36,6 +39,7 @@ pub(crate) fn product(cx: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId, F
 /// `alpha * a' b' + beta * c`.
 pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let (a, b) = (cx.with_rank(a, 2)?, cx.with_rank(b, 2)?);
     let t = cx.dtype(a);
     let (ta, tb) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let (alpha, beta) = (

@@ -3,7 +3,7 @@
 use lapidary_graph::op::{Layout, PoolKind, ReduceKind, Window};
 use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
-use super::conv::{AutoPad, Shape};
+use super::conv::{AutoPad, Shape, constants};
 use super::pointwise::in_f32;
 use crate::builder::LibOut;
 use crate::context::{Ctx, Outs, one};
@@ -20,6 +20,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
     let kernel = cx
         .ints("kernel_shape")?
         .ok_or_else(|| invalid("attribute 'kernel_shape' is missing"))?;
+    let x = cx.with_rank(x, kernel.len() + 2)?;
     let dims = cx.dims(x)?;
     if dims.len() != kernel.len() + 2 {
         return Err(invalid(format!(
@@ -29,7 +30,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
         )));
     }
     let space = &dims[2..];
-    let shape = Shape::read(cx, kernel.to_vec())?;
+    let shape = Shape::read(cx, constants(kernel))?;
     let window = shape.window(space);
     let out = out_sizes(&shape, &window, space, cx.zero_or_one("ceil_mode", false)?);
     let kind = match cx.op {
@@ -44,7 +45,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
         let pads = pads
             .ok_or_else(|| unsupported("positions with padding that is known at run time only"))?;
         let mut ints = vec![cx.int("storage_order", 0)?, kernel.len() as i64];
-        for list in [&shape.kernel, &shape.strides, &shape.dilations, &pads] {
+        for list in [kernel, &shape.strides, &shape.dilations, &pads] {
             ints.extend(list);
         }
         let all: Vec<Dim> = dims[..2].iter().cloned().chain(out).collect();
@@ -68,7 +69,7 @@ fn out_sizes(shape: &Shape, window: &Window, space: &[Dim], ceil: bool) -> Vec<D
             continue;
         }
         let padded = d.add(&window.pads_begin[i]).add(&window.pads_end[i]);
-        let room = padded.sub(&Dim::Const(shape.reach(i)));
+        let room = padded.sub(&shape.reach(i));
         let unit = Dim::Const(1);
         out.push(if ceil && shape.auto == AutoPad::Explicit {
             let last = d.add(&window.pads_begin[i]).ceil_div(&s);
@@ -155,7 +156,7 @@ pub(crate) fn lrn(cx: &mut Ctx) -> Outs {
     let v = cx.reshape(x2, image)?;
     let before = (size - 1) / 2;
     let window = Window {
-        kernel: vec![size, 1],
+        kernel: vec![Dim::Const(size), Dim::Const(1)],
         strides: vec![1, 1],
         dilations: vec![1, 1],
         pads_begin: vec![Dim::Const(before), Dim::Const(0)],

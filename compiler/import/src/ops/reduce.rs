@@ -31,6 +31,11 @@ pub(crate) fn reduce(cx: &mut Ctx) -> Outs {
         // Axes known at run time only.
         Some(None) => {
             let list = cx.input(1)?;
+            dynamic(cx, x, Some(list), kind, keep, noop)
+        }
+        list if cx.g.ty(x).rank().is_none() => {
+            let list = list.flatten().filter(|l| !l.is_empty());
+            let list = list.map(|l| cx.int_vector(&l));
             dynamic(cx, x, list, kind, keep, noop)
         }
         Some(Some(list)) if !list.is_empty() => {
@@ -46,35 +51,34 @@ pub(crate) fn reduce(cx: &mut Ctx) -> Outs {
     }
 }
 
-/// Library `reduce`. Inputs: x, axes (i64). Ints: kind (order of [`ReduceKind`]), keepdims,
+/// Library `reduce`. Inputs: x, axes (i64) or none. Ints: kind (order of [`ReduceKind`]), keepdims,
 /// noop_with_empty_axes. The kernel sets the output's dimensions.
 fn dynamic(
     cx: &mut Ctx,
     x: ValueId,
-    list: ValueId,
+    list: Option<ValueId>,
     kind: ReduceKind,
     keep: bool,
     noop: bool,
 ) -> Outs {
-    let rank = cx.rank(x)?;
     let t = cx.dtype(x);
-    let dims = if keep {
-        Some(vec![None; rank])
-    } else {
-        match cx.vector_len(list) {
-            Some(0) if noop => Some(vec![None; rank]),
-            Some(0) => Some(vec![]),
-            Some(n) if n <= rank => Some(vec![None; rank - n]),
-            _ => None,
-        }
+    let count = list.map_or(Some(0), |l| cx.vector_len(l));
+    // How many axes are left.
+    let rank = match (count, cx.g.ty(x).rank()) {
+        (_, rank) if keep => rank,
+        (Some(0), rank) if noop => rank,
+        (Some(0), _) => Some(0),
+        (Some(n), Some(rank)) => rank.checked_sub(n),
+        _ => None,
     };
+    let dims = rank.map(|rank| vec![None; rank]);
     let x = cx.widen(x)?;
     let out = LibOut {
         dims,
         ..LibOut::unranked(cx.dtype(x))
     };
     let ints = vec![kind as i64, keep as i64, noop as i64];
-    let v = cx.library("reduce", ints, vec![], vec![Some(x), Some(list)], vec![out]);
+    let v = cx.library("reduce", ints, vec![], vec![Some(x), list], vec![out]);
     let v = crate::builder::first(&v)?;
     one(cx.cast(v, t)?)
 }

@@ -43,7 +43,12 @@ pub(crate) fn along(cx: &mut Ctx, x: ValueId, axis: usize, log: bool) -> Result<
     let t = cx.dtype(x);
     let w = cx.widen(x)?;
     let y = cx.emit1(Op::Softmax { axis, log }, &[w])?;
-    cx.cast(y, t)
+    let rounded = cx.cast(y, t)?;
+    if !log {
+        // Probabilities go into the product that follows as they are.
+        cx.set_unrounded(rounded, y);
+    }
+    Ok(rounded)
 }
 
 /// `-weight[target] * input[.., target, ..]`, reduced.

@@ -10,7 +10,7 @@ use lapidary_graph::{Dim, Op, ValueId};
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, all, axes, axis, one, same};
 use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
-use crate::error::{Fail, invalid, unsupported};
+use crate::error::{Fail, invalid};
 
 /// The shape comes from input 1: 0 copies (unless `allowzero`), -1 takes the rest.
 ///
@@ -29,8 +29,13 @@ pub(crate) fn reshape(cx: &mut Ctx) -> Outs {
             return one(cx.reshape(x, dims)?);
         }
     }
-    let out = match cx.vector_len(shape) {
-        Some(n) => LibOut::new(cx.dtype(x), vec![None; n]),
+    let out = match cx.partly_known(shape) {
+        // Neither a copy nor what is left: a size.
+        Some(entries) => {
+            let size = |d: &Dim| d.as_const().is_none_or(|c| c > 0 || c == 0 && allow_zero);
+            let sizes = entries.into_iter().map(|d| d.filter(size));
+            LibOut::new(cx.dtype(x), sizes)
+        }
         None => LibOut::unranked(cx.dtype(x)),
     };
     let inputs = vec![Some(x), Some(shape)];
@@ -113,9 +118,10 @@ pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
         Some(p) => p
             .iter()
             .map(|a| axis(*a, p.len()))
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<Vec<usize>, _>>()?,
         None => (0..cx.rank(x)?).rev().collect(),
     };
+    let x = cx.with_rank(x, perm.len())?;
     one(cx.transpose(x, perm)?)
 }
 
@@ -136,24 +142,25 @@ pub(crate) fn flatten(cx: &mut Ctx) -> Outs {
 
 /// Drops axes of size 1: those listed, or (without a list) those that are 1 for certain.
 ///
-/// Library `squeeze`. Inputs: x, axes (i64).
+/// Library `squeeze`. Inputs: x, axes (i64) or none (all of size 1).
 pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     match cx.int_list("axes", 1)? {
-        Some(Some(list)) => {
-            let rank = cx.rank(x)?;
-            let list = axes(&list, rank)?;
+        Some(Some(list)) if cx.g.ty(x).rank().is_some() => {
+            let list = axes(&list, cx.rank(x)?)?;
             one(cx.squeeze(x, &list)?)
         }
+        Some(Some(list)) => {
+            let list = cx.int_vector(&list);
+            squeeze_unranked(cx, x, Some(list))
+        }
         None => {
-            let dims = cx.dims(x)?;
-            let ones = (0..dims.len()).filter(|i| dims.get(*i).is_some_and(|d| d.is_const(1)));
-            let ones: Vec<usize> = ones.collect();
+            let Some(dims) = cx.g.ty(x).shape.clone() else {
+                return squeeze_unranked(cx, x, None);
+            };
+            let ones: Vec<usize> = (0..dims.len()).filter(|i| dims[*i].is_const(1)).collect();
             if ones.is_empty() && dims.iter().any(|d| d.as_const().is_none()) {
-                return Err(
-                    unsupported("a squeeze of sizes that are known at run time only")
-                        .hint("state the axes, or fix the dims of the inputs"),
-                );
+                return squeeze_unranked(cx, x, None);
             }
             one(cx.squeeze(x, &ones)?)
         }
@@ -176,20 +183,29 @@ pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
     }
 }
 
+/// Axes of a value, of which some may be 1, or whose rank is not known.
+fn squeeze_unranked(cx: &mut Ctx, x: ValueId, axes: Option<ValueId>) -> Outs {
+    let out = LibOut::unranked(cx.dtype(x));
+    let inputs = vec![Some(x), axes];
+    all(cx.library("squeeze", vec![], vec![], inputs, vec![out]))
+}
+
 /// Inserts axes of size 1.
 ///
 /// Library `unsqueeze`. Inputs: x, axes (i64).
 pub(crate) fn unsqueeze(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     match cx.int_list("axes", 1)? {
-        Some(Some(list)) => {
-            let rank = cx.rank(x)?;
-            let list = axes(&list, rank + list.len())?;
+        Some(Some(list)) if cx.g.ty(x).rank().is_some() => {
+            let list = axes(&list, cx.rank(x)? + list.len())?;
             one(cx.unsqueeze(x, &list)?)
         }
         None => Err(invalid("the axes are missing")),
-        Some(None) => {
-            let list = cx.input(1)?;
+        Some(list) => {
+            let list = match list {
+                Some(list) => cx.int_vector(&list),
+                None => cx.input(1)?,
+            };
             let rank = cx.g.ty(x).rank();
             let out = match (rank, cx.vector_len(list)) {
                 (Some(r), Some(n)) => LibOut::new(cx.dtype(x), vec![None; r + n]),
@@ -218,8 +234,8 @@ pub(crate) fn expand(cx: &mut Ctx) -> Outs {
             .ok_or_else(|| invalid("the input cannot be broadcast to the shape"))?;
         return one(cx.broadcast(x, dims)?);
     }
-    let out = match (cx.g.ty(x).rank(), cx.vector_len(shape)) {
-        (Some(r), Some(n)) => LibOut::new(cx.dtype(x), vec![None; r.max(n)]),
+    let out = match (cx.g.ty(x).shape.clone(), cx.partly_known(shape)) {
+        (Some(from), Some(to)) => LibOut::new(cx.dtype(x), expanded(&from, &to)?),
         _ => LibOut::unranked(cx.dtype(x)),
     };
     let inputs = vec![Some(x), Some(shape)];
@@ -230,6 +246,30 @@ pub(crate) fn expand(cx: &mut Ctx) -> Outs {
         inputs,
         vec![out],
     ))?)
+}
+
+/// The sizes of a value expanded to a shape of which some entries are known.
+fn expanded(from: &[Dim], to: &[Option<Dim>]) -> Result<Vec<Option<Dim>>, Fail> {
+    let rank = from.len().max(to.len());
+    let mut out = Vec::with_capacity(rank);
+    for i in 0..rank {
+        let have = (i + from.len()).checked_sub(rank).map(|i| &from[i]);
+        let want = (i + to.len()).checked_sub(rank).map(|i| to[i].as_ref());
+        out.push(match (have, want) {
+            (Some(a), Some(Some(b))) => {
+                let both = a.broadcast(b);
+                Some(both.ok_or_else(|| invalid("the input cannot be broadcast to the shape"))?)
+            }
+            // What is neither 1 nor free stays.
+            (Some(a), Some(None)) => {
+                Some(a.clone()).filter(|a| a.as_const().is_some_and(|n| n != 1))
+            }
+            (Some(a), None) => Some(a.clone()),
+            (None, Some(b)) => b.cloned(),
+            (None, None) => None,
+        });
+    }
+    Ok(out)
 }
 
 /// Repeats whole axes: a broadcast between two reshapes.
@@ -278,7 +318,9 @@ pub(crate) fn concat(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let rank = cx.rank(x)?;
     let a = cx.axis_attr("axis", 1, rank)?;
-    one(cx.concat(&v, a)?)
+    let joined = cx.concat(&v, a)?;
+    cx.join_known(joined, &v);
+    one(joined)
 }
 
 /// Bounds: attributes before opset 10, inputs from then on.
@@ -408,9 +450,13 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
                 return Err(invalid(format!("an axis of {d} in {parts} equal parts")));
             }
             let size = d.ceil_div(&Dim::Const(parts));
-            let last = d.sub(&size.mul(&Dim::Const(parts - 1)));
-            let mut sizes = vec![size; parts as usize - 1];
-            sizes.push(last);
+            let mut sizes = vec![size.clone(); n];
+            if cx.opset >= 18
+                && let Some(last) = sizes.last_mut()
+            {
+                // Before, all were equal: the last reaches beyond an axis that does not divide, which is refused.
+                *last = d.sub(&size.mul(&Dim::Const(parts - 1)));
+            }
             sizes
         }
     };
@@ -419,6 +465,13 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     }
     let total = sizes.iter().fold(Dim::Const(0), |a, s| a.add(s));
     same("the axis and the sum of the parts", &d, &total)?;
+    let mut x = x;
+    if cx.has("split") || cx.opset >= 13 && cx.opt(1).is_some() {
+        // What could not be compared is, when it runs.
+        let mut whole = cx.dims(x)?;
+        whole[a] = total;
+        x = cx.reshape(x, whole)?;
+    }
     let mut at = Dim::Const(0);
     let mut out = Vec::new();
     for s in sizes {

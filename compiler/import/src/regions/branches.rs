@@ -45,6 +45,7 @@ impl<'m> Import<'m> {
             return Err(invalid(format!("the branches have {yes} and {no} outputs")));
         }
         let mut outs = Vec::with_capacity(yes.outs.len());
+        let mut ranks = Vec::with_capacity(yes.outs.len());
         for i in 0..yes.outs.len() {
             let (mut a, b) = (yes.out(i), no.out(i));
             if a.dtype != b.dtype || a.containers != b.containers {
@@ -56,6 +57,12 @@ impl<'m> Import<'m> {
                 )));
             }
             a.element = a.element.join(&b.element);
+            let rank = |dims: &Option<Vec<_>>| dims.as_ref().map(Vec::len);
+            ranks.push(
+                rank(&a.dims)
+                    .max(rank(&b.dims))
+                    .filter(|_| rank(&a.dims).is_some() && rank(&b.dims).is_some()),
+            );
             match (&mut a.dims, &b.dims) {
                 (Some(dims), Some(others)) if dims.len() == others.len() => {
                     for (d, other) in dims.iter_mut().zip(others) {
@@ -69,6 +76,11 @@ impl<'m> Import<'m> {
             outs.push(a);
         }
         let made = self.region_node(RegionKind::If, bodies, &out_names, vec![Some(cond)], outs);
+        for (v, rank) in made.iter().zip(ranks) {
+            if let Some(rank) = rank.filter(|_| self.b.g.ty(*v).rank().is_none()) {
+                self.b.most_rank.insert(*v, rank);
+            }
+        }
         Ok(made.into_iter().map(Some).collect())
     }
 }
