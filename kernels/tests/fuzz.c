@@ -32,6 +32,8 @@ void lap_contiguous_strides(lap_tensor *t) {
     for (int32_t a = t->rank - 1; a >= 0; a--, stride = (int64_t)((uint64_t)stride * (uint64_t)t->dims[a + 1])) t->strides[a] = stride;
 }
 int32_t lap_check(lap_context *ctx, int32_t node_id) { return (void)ctx, (void)node_id, 0; }
+uint64_t lap_draw(lap_context *ctx) { return (void)ctx, 3; }
+uint64_t lap_entropy(lap_context *ctx) { return (void)ctx, 5; }
 void *lap_temp(lap_context *ctx, int64_t bytes, int32_t node_id) {
     void *p = exact(bytes);
     if (!p) lap_fail(ctx, LAPIDARY_ERROR_MEMORY, node_id, "no memory", bytes, 0);
@@ -139,7 +141,7 @@ typedef struct test_case {
     X(reverse_sequence) X(shape) X(size) X(constant_of_shape) X(range) X(one_hot) X(window) X(mel_weight_matrix) X(non_zero) \
     X(top_k) X(unique) X(non_max_suppression) X(reduce) X(cumsum) X(cumprod) X(resize) X(grid_sample) X(affine_grid) \
     X(roi_align) X(max_roi_pool) X(max_pool) X(max_unpool) X(col2im) X(deform_conv) X(dft) X(stft) X(det) X(rnn) X(gru) \
-    X(lstm) X(linear_attention)
+    X(lstm) X(linear_attention) X(gather_nd) X(flatten_together) X(matmul_operands) X(random) X(multinomial)
 NAMES(KERNEL)
 #define V1(t, a) {t, 1, {1}, 1, {a}}
 #define V2(t, a, b) {t, 1, {2}, 2, {a, b}}
@@ -149,6 +151,7 @@ static const test_case cases[] = {
     {S(copy), 1, 1, {{F, 2, {2, 3}}}, {F}, 0},
     {S(reshape), 2, 1, {{F, 2, {2, 6}}, V2(I, 3, -1)}, {F}, 1},
     {S(squeeze), 2, 1, {{F, 3, {2, 1, 3}}, V1(I, 1)}, {F}},
+    {S(squeeze), 1, 1, {{F, 3, {2, 1, 3}}}, {F}},
     {S(unsqueeze), 2, 1, {{F, 2, {2, 3}}, V2(I, 0, -1)}, {F}},
     {S(expand), 2, 1, {{F, 2, {2, 1}}, V2(I, 2, 4)}, {F}},
     {S(tile), 2, 1, {{F, 2, {2, 3}}, V2(I, 2, 2)}, {F}},
@@ -184,10 +187,13 @@ static const test_case cases[] = {
     {S(max_pool), 1, 2, {{F, 4, {1, 2, 5, 6}}}, {F, I}, 10, 0, {0, 2, 2, 2, 2, 2, 1, 1, 0, 0}, {0}, 4, {1, 2, 2, 3}},
     {S(max_unpool), 3, 1, {{F, 4, {1, 1, 2, 2}}, {I, 4, {1, 1, 2, 2}, 4, {1, 3, 4, 15}}, {Z}}, {F}, 9, 0, {2, 2, 2, 2, 2}},
     {S(col2im), 3, 1, {{F, 3, {1, 4, 9}}, V2(I, 4, 4), V2(I, 2, 2)}, {F}, 9, 0, {2, 1, 1, 1, 1}},
+    {S(col2im), 3, 1, {{F, 3, {1, 4, 9}}, V2(I, 4, 4), V2(I, 2, 2)}, {F}, 1, 0, {0}},
     {S(deform_conv), 5, 1, {{F, 4, {1, 2, 4, 4}}, {F, 4, {2, 2, 2, 2}}, {F, 4, {1, 8, 3, 3}}, {F, 1, {2}}, {F, 4, {1, 4, 3, 3}}}, {F}, 13, 0,
-     {1, 1, 2, 2, 2, 1, 1, 1, 1}},
+     {1, 1, 2, 2, 0, 1, 1, 1, 1}},
     {S(dft), 3, 1, {{F, 3, {2, 6, 2}}, V1(I, 7), {Z}}, {F}, 3, 0, {1, 0, 0}},
     {S(dft), 3, 1, {{F, 3, {2, 6, 2}}, {Z}, V1(I, 1)}, {F}, 3, 0, {1, 1, 1}},
+    {S(dft), 1, 1, {{LAPIDARY_F64, 3, {2, 420, 1}}}, {LAPIDARY_F64}, 3, 0, {1, 0, 1}},
+    {S(dft), 1, 1, {{F, 3, {2, 34, 2}}}, {F}, 3, 0, {1}},
     {S(stft), 4, 1, {{F, 3, {2, 20, 1}}, V1(I, 3), {F, 1, {8}}, V1(I, 8)}, {F}, 1, 0, {1}},
     {S(det), 1, 1, {{F, 3, {2, 3, 3}}}, {F}},
     {S(rnn), 6, 2, {{F, 3, {3, 2, 4}}, {F, 3, {1, 5, 4}}, {F, 3, {1, 5, 5}}, {F, 2, {1, 10}}, {Z}, {F, 3, {1, 2, 5}}}, {F, F}, 6, 3,
@@ -198,6 +204,13 @@ static const test_case cases[] = {
      {F, F, F}, 8, 7, {1, 5, 1, 1, 3, 6, 9, 9}, {INFINITY}},
     {S(linear_attention), 6, 2, {{F, 3, {1, 3, 8}}, {F, 3, {1, 3, 4}}, {F, 3, {1, 3, 6}}, {F, 4, {1, 2, 2, 3}}, {F, 3, {1, 3, 2}}, {F, 3, {1, 3, 1}}},
      {F, F}, 3, 1, {4, 2, 3}},
+    {S(gather_nd), 2, 1, {{F, 3, {2, 3, 4}}, {I, 2, {2, 2}, 4, {1, 2, 0, -1}}}, {F}, 1, 0, {0}},
+    {S(flatten_together), 3, 4, {{F, 2, {3, 1}}, {I, 1, {4}}, {LAPIDARY_BOOL, 3, {2, 1, 1}}}, {I, F, I, LAPIDARY_BOOL}},
+    {S(matmul_operands), 2, 3, {{F, 3, {2, 3, 4}}, {F, 2, {4, 2}}}, {I, F, F}},
+    {S(matmul_operands), 2, 3, {{F, 1, {4}}, {F, 1, {4}}}, {I, F, F}},
+    {S(random), 1, 1, {{F, 2, {3, 5}}}, {F}, 3, 2, {0, 1, 7}, {-1, 3}},
+    {S(random), 0, 1, {{Z}}, {LAPIDARY_F16}, 3, 2, {1, 0, 0}, {0, 1}, 2, {3, 5}},
+    {S(multinomial), 1, 1, {{F, 2, {2, 3}, 6, {0, 1, 2, 1, 0, -1}}}, {I}, 2, 0, {1, 9}, {0}, 2, {2, 7}},
 };
 
 static lap_tensor made(const operand *o) {

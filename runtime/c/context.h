@@ -96,6 +96,7 @@ typedef struct lap_private {
     int64_t memory_used;
     _Atomic int64_t timeout_ns;
     int64_t deadline;
+    uint64_t draws, entropy; /* of random numbers; entropy 0: not chosen yet */
     struct lap_weights *mapped;
     int32_t error_code;
     int32_t error_node;

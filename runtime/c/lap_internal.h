@@ -249,6 +249,10 @@ int32_t lap_call_library(
 void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes);
 int32_t lap_fail(lap_context *ctx, int32_t code, int32_t node_id, const char *message, int64_t a, int64_t b);
 int32_t lap_check(lap_context *ctx, int32_t node_id);
+/* How often this was asked before in the life of the context, bodies of regions included. */
+uint64_t lap_draw(lap_context *ctx);
+/* A number that another context, in this process or a later one, is unlikely to have. The same for all of the context's life. */
+uint64_t lap_entropy(lap_context *ctx);
 
 /* Gives an output its shape and its data: `out->data` is set, or the error is. If the buffer's size
  * was known before, the shape must agree with it. Call at most once an output. */

@@ -57,6 +57,12 @@ int64_t lap_os_now(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+uint64_t lap_os_date(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 void lap_os_yield(void) { sched_yield(); }
 
 int32_t lap_os_processors(void) {

@@ -15,6 +15,8 @@ void lap_os_free(void *memory);
 
 /* Nanoseconds of a clock that never goes back. */
 int64_t lap_os_now(void);
+/* Nanoseconds of the calendar's clock. */
+uint64_t lap_os_date(void);
 void lap_os_yield(void);
 /* Processors this process may use, at least 1. */
 int32_t lap_os_processors(void);

@@ -45,6 +45,18 @@ int32_t lap_check(lap_context *ctx, int32_t node_id) {
     return LAPIDARY_OK;
 }
 
+uint64_t lap_draw(lap_context *ctx) { return lap_root(lap_priv(ctx))->draws++; }
+
+uint64_t lap_entropy(lap_context *ctx) {
+    static _Atomic uint64_t made;
+    lap_private *self = lap_root(lap_priv(ctx));
+    if (self->entropy == 0) {
+        uint64_t parts[] = {(uint64_t)lap_os_now(), lap_os_date(), (uint64_t)(uintptr_t)self, atomic_fetch_add(&made, 1)};
+        self->entropy = lap_hash64(parts, sizeof parts) | 1;
+    }
+    return self->entropy;
+}
+
 /* Names the node of an error that has none yet. */
 void lap_blame(lap_private *self, int32_t node_id) {
     lap_private *root = lap_root(self);

@@ -48,7 +48,7 @@ static TABLE: &[Entry] = &[
     Entry("", "Cos", 7, END, pointwise::unary),
     Entry("", "Cosh", 9, END, pointwise::unary),
     Entry("", "Div", 6, END, pointwise::binary),
-    Entry("", "Dropout", 6, END, pointwise::dropout),
+    Entry("", "Dropout", 1, END, random::dropout),
     Entry("", "Equal", 1, END, pointwise::binary),
     Entry("", "Erf", 9, END, pointwise::unary),
     Entry("", "Exp", 6, END, pointwise::unary),
@@ -215,6 +215,13 @@ static TABLE: &[Entry] = &[
     Entry("", "STFT", 17, END, library::stft),
     Entry("", "TopK", 1, END, library::top_k),
     Entry("", "Unique", 11, END, library::unique),
+    // Random numbers.
+    Entry("", "Bernoulli", 15, END, random::bernoulli),
+    Entry("", "Multinomial", 7, END, random::multinomial),
+    Entry("", "RandomNormal", 1, END, random::normal),
+    Entry("", "RandomNormalLike", 1, END, random::normal),
+    Entry("", "RandomUniform", 1, END, random::uniform),
+    Entry("", "RandomUniformLike", 1, END, random::uniform),
     // Sequences and optionals.
     Entry("", "ConcatFromSequence", 11, END, sequence::concat),
     Entry("", "Optional", 15, END, optional::optional),
@@ -377,6 +384,17 @@ fn check_opset(range: (i64, i64), opset: i64) -> Result<(), Fail> {
     Ok(())
 }
 
+/// What to do about an operator that is left out for good.
+fn hint(op: &str) -> Option<&'static str> {
+    match op {
+        "ImageDecoder" => {
+            Some("decode the picture in the application, and give its pixels to the model")
+        }
+        "Gradient" => Some("gradients are for training; export the model for inference"),
+        _ => None,
+    }
+}
+
 /// The rule for an operator at an opset.
 pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
     let range = match domain {
@@ -399,7 +417,10 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
                 unsupported(format!("{op} of opset {opset} (expected {first} or later)"))
                     .hint("convert the model with onnx.version_converter")
             }
-            None => unsupported("this operator is not implemented"),
+            None => match hint(op) {
+                Some(hint) => unsupported("this operator is not implemented").hint(hint),
+                None => unsupported("this operator is not implemented"),
+            },
         },
         Lookup::Deprecated(since) => invalid(format!("{op} must not be used since opset {since}"))
             .hint("convert the model with onnx.version_converter"),

@@ -17,6 +17,7 @@ pub(crate) mod optional;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod quant;
+pub(crate) mod random;
 pub(crate) mod recurrent;
 pub(crate) mod reduce;
 pub(crate) mod resize;

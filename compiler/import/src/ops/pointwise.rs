@@ -259,40 +259,6 @@ pub(crate) fn identity(cx: &mut Ctx) -> Outs {
     one(cx.input(0)?)
 }
 
-/// Dropout at inference: the input, and a mask of ones.
-pub(crate) fn dropout(cx: &mut Ctx) -> Outs {
-    let x = cx.input(0)?;
-    if cx.opset < 7 && !cx.flag("is_test", false)? && cx.float("ratio", 0.5)? != 0.0 {
-        return Err(unsupported("attribute 'is_test' is 0 (training)"));
-    }
-    if cx.opset >= 12
-        && let Some(mode) = cx.opt(2)
-    {
-        let training = cx.known_scalar(mode).and_then(|d| d.as_const());
-        let ratio = match cx.opt(1) {
-            Some(r) => cx.const_f64s(r).and_then(|v| v.first().copied()),
-            None => Some(0.5),
-        };
-        if training != Some(0) && ratio != Some(0.0) {
-            return Err(
-                unsupported("training mode (input 2 is not the constant false)")
-                    .hint("export the model for inference"),
-            );
-        }
-    }
-    let mut outs = vec![Some(x)];
-    if cx.wants(1) {
-        let t = if cx.opset < 10 {
-            cx.dtype(x)
-        } else {
-            DType::Bool
-        };
-        let dims = cx.dims(x)?;
-        outs.push(Some(cx.fill(dims, Scalar::of(t, 1.0))?));
-    }
-    Ok(outs)
-}
-
 /// Tests for NaN.
 pub(crate) fn is_nan(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
@@ -343,7 +309,13 @@ pub(crate) fn where_(cx: &mut Ctx) -> Outs {
     if same_type(cx, &[x, y])? == DType::String {
         return super::strings::where_(cx);
     }
-    one(cx.pw(&[c, x, y], |p, r| p.select(r[0], r[1], r[2]))?)
+    let chosen = cx.pw(&[c, x, y], |p, r| p.select(r[0], r[1], r[2]))?;
+    if cx.is_rounded(x) || cx.is_rounded(y) {
+        let (x, y) = (cx.widen(x)?, cx.widen(y)?);
+        let wide = cx.pw(&[c, x, y], |p, r| p.select(r[0], r[1], r[2]))?;
+        cx.set_unrounded(chosen, wide);
+    }
+    one(chosen)
 }
 
 /// `f` in f32 for 16-bit floats (and integers), rounded once at the end.
