@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pack the backend tests of the installed `onnx` into the fixture of `tests/conformance.rs`.
+"""Pack the backend tests of the installed `onnx` into the fixture of `tests/conformance`.
 
     pip install onnx==1.23.2 numpy ml_dtypes
     python python/pack_suite.py tests/conformance/suite.bin
@@ -111,7 +111,7 @@ class Writer:
         self.blob(value.encode())
 
 
-def pack():
+def pack(producer, cases):
     blobs, numbers = [], {}
 
     def number_of(blob):
@@ -122,7 +122,7 @@ def pack():
 
     table = Writer()
     count = 0
-    for kind, name, rtol, atol, model, sets in collect():
+    for kind, name, rtol, atol, model, sets in cases:
         table.text(kind)
         table.text(name)
         table.real(rtol)
@@ -139,7 +139,7 @@ def pack():
     suite = Writer()
     suite.bytes += b"LAPSUITE"
     suite.number(1)
-    suite.text(f"onnx {onnx.__version__}")
+    suite.text(producer)
     suite.number(len(blobs))
     for blob in blobs:
         suite.blob(blob)
@@ -148,16 +148,20 @@ def pack():
     return bytes(suite.bytes), count, len(blobs)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out")
-    out = parser.parse_args().out
-    suite, cases, blobs = pack()
+def write(out, producer, cases):
+    """Writes a fixture of these cases."""
+    suite, cases, blobs = pack(producer, cases)
     entry = zipfile.ZipInfo("suite", (1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(out, "w", compresslevel=9) as archive:
         archive.writestr(entry, suite, compresslevel=9)
     print(f"{cases} cases, {blobs} files, {len(suite)} bytes, {os.path.getsize(out)} packed")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out")
+    write(parser.parse_args().out, f"onnx {onnx.__version__}", collect())
 
 
 if __name__ == "__main__":
