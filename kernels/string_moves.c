@@ -109,28 +109,49 @@ LAP_LIBRARY_KERNEL(lap_lib_slice_box) {
     return lap_pick(ctx, x, out[0], size, at_axis, NULL, node_id);
 }
 
-/* Tensors of strings. Ints: axis. */
+/* Elements of a fixed width behind each other; the operands are checked. */
+static int32_t concat_elements(
+    lap_context *ctx, const lap_tensor *const *in, int32_t n_in, lap_tensor *out, int32_t axis, const int64_t *dims, int32_t node_id) {
+    int64_t size = lap_dtype_bytes(out->dtype);
+    int32_t rank = in[0]->rank;
+    NEED(size > 0, "elements of type {a} are not supported", out->dtype, 0);
+    TRY(lap_output_alloc(ctx, out, rank, dims, node_id));
+    int64_t outer = lap_count(axis, dims), inner = lap_count(rank - axis - 1, dims + axis + 1);
+    char *to = out->data;
+    for (int64_t o = 0; o < outer && inner > 0; o++) {
+        for (int32_t i = 0; i < n_in; i++) {
+            int64_t bytes = in[i]->dims[axis] * inner * size;
+            if (bytes > 0) memcpy(to, (const char *)in[i]->data + o * bytes, (size_t)bytes);
+            to += bytes;
+        }
+    }
+    return LAPIDARY_OK;
+}
+
+/* Tensors of one type. Ints: axis. */
 LAP_LIBRARY_KERNEL(lap_lib_concat) {
     EXPECT(1, 1, 1, 0);
     int64_t dims[LAP_MAX_RANK], bytes = 0, whole = 0;
-    int32_t axis, rank = in[0]->rank;
+    int32_t axis, rank = in[0]->rank, strings = in[0]->dtype == LAPIDARY_STRING;
     TRY(lap_axis(ctx, at->ints[0], rank, &axis, node_id));
     memcpy(dims, in[0]->dims, sizeof dims);
     for (int32_t i = 0; i < n_in; i++) {
         NEED(in[i], "input {a} of the kernel is missing", i, 0);
-        TRY(lap_is_strings(ctx, in[i], i, node_id));
+        NEED(in[i]->dtype == in[0]->dtype && out[0]->dtype == in[0]->dtype, "input {a} has another type than the first, {b}", i, in[0]->dtype);
         NEED(in[i]->rank == rank, "an input of rank {a} beside one of rank {b}", in[i]->rank, rank);
         for (int32_t a = 0; a < rank; a++) {
             NEED(a == axis || in[i]->dims[a] == dims[a], "sizes {a} and {b} of an axis", in[i]->dims[a], dims[a]);
         }
         NEED(!__builtin_add_overflow(whole, in[i]->dims[axis], &whole), "the axis is too long", 0, 0);
-        if (lap_elements(in[i]) > 0) {
+        if (strings && lap_elements(in[i]) > 0) {
             const lapidary_strings *s = in[i]->data;
             int64_t more = s->offsets[lap_elements(in[i])] - s->offsets[0];
             NEED(!__builtin_add_overflow(bytes, more, &bytes), "the strings are too long", 0, 0);
         }
     }
     dims[axis] = whole;
+    NEED(lap_count(rank, dims) >= 0, "the result is too large", 0, 0);
+    if (!strings) return concat_elements(ctx, in, n_in, out[0], axis, dims, node_id);
     lap_text text;
     TRY(lap_text_begin(ctx, out[0], rank, dims, bytes, &text, node_id));
     int64_t outer = lap_count(axis, dims), inner = lap_count(rank - axis - 1, dims + axis + 1);

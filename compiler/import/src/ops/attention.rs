@@ -92,6 +92,9 @@ pub(crate) fn attention(cx: &mut Ctx) -> Outs {
             cx.emit1(Op::Attention(attrs), &[wq, wk, wv])?
         }
         _ => {
+            // A contraction would broadcast sizes of 1: what could not be compared is, when it runs.
+            let wk = cx.reshape(wk, [b, hk, n, d].map(Dim::clone).to_vec())?;
+            let wv = cx.reshape(wv, [b, hk, n, e].map(Dim::clone).to_vec())?;
             // Query heads in groups that share a key head.
             let group = hq.floor_div(hk);
             let five = vec![b.clone(), hk.clone(), group.clone(), s.clone(), d.clone()];

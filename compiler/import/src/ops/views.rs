@@ -313,10 +313,20 @@ pub(crate) fn tile(cx: &mut Ctx) -> Outs {
 }
 
 /// Joins along an axis.
+///
+/// Library `concat`, where no operand has a known rank. Inputs: the operands. Ints: axis, which may count from the end.
 pub(crate) fn concat(cx: &mut Ctx) -> Outs {
     let v = cx.all_inputs()?;
-    let x = cx.input(0)?;
-    let rank = cx.rank(x)?;
+    let rank = v.iter().find_map(|x| cx.g.ty(*x).rank());
+    let Some(rank) = rank else {
+        let axis = cx.int("axis", 1)?;
+        let out = LibOut::unranked(cx.dtype(cx.input(0)?));
+        let inputs = v.into_iter().map(Some).collect();
+        return all(cx.library("concat", vec![axis], vec![], inputs, vec![out]));
+    };
+    // All are of one rank.
+    let v = v.into_iter().map(|x| cx.with_rank(x, rank));
+    let v = v.collect::<Result<Vec<_>, _>>()?;
     let a = cx.axis_attr("axis", 1, rank)?;
     let joined = cx.concat(&v, a)?;
     cx.join_known(joined, &v);
