@@ -168,7 +168,12 @@ fn an_operator_that_has_a_rank_of_its_own_takes_a_value_of_that_rank() {
 fn values_are_joined_along_an_axis_from_the_end() {
     let join = node("Concat", &["a", "b"], &["y"], vec![int("axis", -1)]);
     let code = compiled(vec![join], &["a", "b"], F32);
-    check(&code, &[counted(&[2]), counted(&[1])], &[3], &[1.0, 2.0, 1.0]);
+    check(
+        &code,
+        &[counted(&[2]), counted(&[1])],
+        &[3],
+        &[1.0, 2.0, 1.0],
+    );
     check(
         &code,
         &[counted(&[2, 1]), counted(&[2, 2])],
