@@ -35,7 +35,7 @@ pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};
 pub use lapidary_codegen::Level;
 pub use lapidary_runtime::{
-    Container, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo,
+    Container, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo, Weights,
 };
 pub use model::Model;
 pub use options::{Cpu, DimSetting, Options};

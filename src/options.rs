@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lapidary_codegen::Level;
-use lapidary_runtime::abi;
+use lapidary_runtime::{Weights, abi};
 
 pub use lapidary_import::DimSetting;
 
@@ -70,6 +70,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// The weights file of a compiled library, if it is not beside it.
     pub weights: Option<PathBuf>,
+    /// The weights of a compiled library that wants a weights file, instead of that file: in memory, or by a reader.
+    pub weights_source: Option<Weights>,
     /// Passes of the optimiser to leave out, to find the one that is wrong.
     pub skip_passes: Vec<String>,
     /// Operators of the application.
@@ -123,6 +125,7 @@ impl Options {
             memory_limit: self.memory_limit,
             timeout: self.timeout,
             weights_path: self.weights.clone(),
+            weights: self.weights_source.clone(),
             ..lapidary_runtime::Options::default()
         }
     }

@@ -270,7 +270,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     int32_t code = LAPIDARY_OK;
     ctx->weights = model->weights;
     if (!model->weights && model->weights_file) {
-        code = lap_weights_open(model, options.weights_path, options.flags, &self->mapped, &ctx->weights, text, sizeof text);
+        code = lap_weights_open(model, &options, &self->mapped, &ctx->weights, text, sizeof text);
         if (code) {
             destroy(ctx);
             return say(&options, code, text);

@@ -175,10 +175,11 @@ int32_t lap_place_output(lap_private *self, int32_t output, int64_t bytes, int32
 /* Makes the views that the caller reads. */
 void lap_publish_outputs(lap_private *self);
 
-/* weights.c: files mapped once for all contexts of a process. */
+/* weights.c: files mapped once for all contexts of a process, or what the host gives instead. `*weights` stays NULL
+ * where the blob lies in the host's memory. */
 typedef struct lap_weights lap_weights;
 int32_t lap_weights_open(
-    const lap_model_table *model, const char *path, uint32_t flags, lap_weights **weights, const uint8_t **blob,
+    const lap_model_table *model, const lapidary_options *options, lap_weights **weights, const uint8_t **blob,
     char *text, size_t text_bytes);
 /* The file's path if it shrank while it was mapped, otherwise NULL. */
 const char *lap_weights_lost(const lap_weights *weights);

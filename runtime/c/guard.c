@@ -197,6 +197,9 @@ void lap_guard_remove(lap_guard *guard) {
     if (behind) stay();
 }
 
+void lap_guard_hold(void) { pthread_mutex_lock(&lock); }
+void lap_guard_let_go(void) { pthread_mutex_unlock(&lock); }
+
 lap_guard *lap_guard_find(const void *memory, size_t bytes, char *name, size_t name_bytes) {
     uintptr_t from = (uintptr_t)memory;
     lap_guard *found = NULL;

@@ -17,6 +17,10 @@ void lap_guard_remove(lap_guard *guard); /* or NULL */
  * is copied into `name`, if that is not NULL, as far as it fits. */
 lap_guard *lap_guard_find(const void *memory, size_t bytes, char *name, size_t name_bytes);
 
+/* Keeps the table of guards as it is, from before a fork to behind it. */
+void lap_guard_hold(void);
+void lap_guard_let_go(void);
+
 /* Not zero: some of the mapping could not be read, and reads as zeros now. It stays so. One atomic load. */
 int32_t lap_guard_lost(const lap_guard *guard);
 

@@ -3,11 +3,14 @@
 
 #include "os.h"
 
+#include "guard.h"
+
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +113,8 @@ void lap_os_thread_join(lap_os_thread *thread) {
     free(thread);
 }
 
+void lap_os_thread_forget(lap_os_thread *thread) { free(thread); }
+
 lap_os_gate *lap_os_gate_new(void) {
     lap_os_gate *gate = malloc(sizeof *gate);
     if (!gate) return NULL;
@@ -132,6 +137,9 @@ void lap_os_gate_delete(lap_os_gate *gate) {
     free(gate);
 }
 
+/* Destroying a condition would wait for those who wait on it. */
+void lap_os_gate_forget(lap_os_gate *gate) { free(gate); }
+
 void lap_os_gate_lock(lap_os_gate *gate) { pthread_mutex_lock(&gate->lock); }
 void lap_os_gate_unlock(lap_os_gate *gate) { pthread_mutex_unlock(&gate->lock); }
 void lap_os_gate_wait(lap_os_gate *gate) { pthread_cond_wait(&gate->condition, &gate->lock); }
@@ -140,6 +148,33 @@ void lap_os_gate_wake_all(lap_os_gate *gate) { pthread_cond_broadcast(&gate->con
 static pthread_mutex_t global_lock = PTHREAD_MUTEX_INITIALIZER;
 void lap_os_global_lock(void) { pthread_mutex_lock(&global_lock); }
 void lap_os_global_unlock(void) { pthread_mutex_unlock(&global_lock); }
+
+static _Atomic uint32_t forks;
+static pthread_once_t watched = PTHREAD_ONCE_INIT;
+
+/* Guards are made under the global lock, so that one comes first. */
+static void before_fork(void) {
+    lap_os_global_lock();
+    lap_guard_hold();
+}
+
+static void after_fork(void) {
+    lap_guard_let_go();
+    lap_os_global_unlock();
+}
+
+static void in_child(void) {
+    atomic_fetch_add(&forks, 1);
+    after_fork();
+}
+
+/* The C library takes the handlers out again when this code is unloaded. */
+static void watch_forks(void) { pthread_atfork(before_fork, after_fork, in_child); }
+
+uint32_t lap_os_forks(void) {
+    pthread_once(&watched, watch_forks);
+    return atomic_load_explicit(&forks, memory_order_relaxed);
+}
 
 const void *lap_os_map(const char *path, size_t *bytes) {
     int file = open(path, O_RDONLY | O_CLOEXEC);

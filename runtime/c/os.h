@@ -23,9 +23,12 @@ int32_t lap_os_processors(void);
 
 lap_os_thread *lap_os_thread_start(void (*body)(void *), void *argument);
 void lap_os_thread_join(lap_os_thread *thread);
+/* In a child process: the thread stayed with the parent. */
+void lap_os_thread_forget(lap_os_thread *thread);
 
 lap_os_gate *lap_os_gate_new(void);
 void lap_os_gate_delete(lap_os_gate *gate);
+void lap_os_gate_forget(lap_os_gate *gate); /* of threads that stayed with the parent: as they left it */
 void lap_os_gate_lock(lap_os_gate *gate);
 void lap_os_gate_unlock(lap_os_gate *gate);
 void lap_os_gate_wait(lap_os_gate *gate); /* locked; may wake for no reason */
@@ -34,6 +37,10 @@ void lap_os_gate_wake_all(lap_os_gate *gate); /* locked */
 /* One lock of the whole process, for the table of mapped weights. */
 void lap_os_global_lock(void);
 void lap_os_global_unlock(void);
+
+/* How often this process is a child of one that had the runtime in it: 0, and one more with each fork in between. The
+ * first call has the locks of the runtime held across later forks, so that a child finds them free. */
+uint32_t lap_os_forks(void);
 
 /* Maps a file for reading; NULL if it cannot. */
 const void *lap_os_map(const char *path, size_t *bytes);

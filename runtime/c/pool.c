@@ -6,7 +6,9 @@
  *
  * `state` is the whole protocol: epoch in the upper half, an OPEN bit, and the number of workers inside.
  * A worker enters by adding one while OPEN stands; the caller closes by clearing OPEN, then waits until
- * the number is 0, and only then may the section's memory go. A worker enters each epoch once. */
+ * the number is 0, and only then may the section's memory go. A worker enters each epoch once.
+ *
+ * A fork leaves the workers with the parent: in the child nobody enters the pool, so every run works serially. */
 #include "pool.h"
 
 #include <stdlib.h>
@@ -32,6 +34,7 @@ struct lapidary_pool {
     _Atomic int32_t shutdown;
     lap_section *section; /* written while closed and empty */
     lap_os_gate *gate;
+    uint32_t forks; /* lap_os_forks where its threads are */
     int32_t n_members; /* without the caller */
     int32_t spins;
     member *members;
@@ -156,6 +159,7 @@ void lap_pool_run(lapidary_pool *pool, lap_section *section, lap_worker *caller)
 }
 
 int lap_pool_enter(lapidary_pool *pool) {
+    if (pool->forks != lap_os_forks()) return 0;
     if (atomic_exchange_explicit(&pool->busy, 1, memory_order_acquire)) return 0;
     atomic_store_explicit(&pool->active, 1, memory_order_relaxed);
     return 1;
@@ -199,7 +203,7 @@ int32_t lap_pool_create(int32_t threads, lapidary_pool **out) {
     if (threads == 0) threads = processors;
     lapidary_pool *pool = lap_os_alloc(sizeof *pool);
     if (!pool) return LAPIDARY_ERROR_MEMORY;
-    *pool = (lapidary_pool){.spins = threads > processors ? 0 : SPINS};
+    *pool = (lapidary_pool){.spins = threads > processors ? 0 : SPINS, .forks = lap_os_forks()};
     pool->gate = lap_os_gate_new();
     pool->members = lap_os_alloc((size_t)threads * sizeof *pool->members);
     if (!pool->gate || !pool->members) {
@@ -223,17 +227,20 @@ int32_t lap_pool_create(int32_t threads, lapidary_pool **out) {
 
 void lap_pool_destroy(lapidary_pool *pool) {
     if (!pool) return;
-    if (pool->gate) {
+    int ours = pool->forks == lap_os_forks();
+    if (ours && pool->gate) {
         lap_os_gate_lock(pool->gate);
         atomic_store(&pool->shutdown, 1);
         lap_os_gate_wake_all(pool->gate);
         lap_os_gate_unlock(pool->gate);
     }
     for (int32_t i = 0; i < pool->n_members; i++) {
-        lap_os_thread_join(pool->members[i].thread);
+        if (ours) lap_os_thread_join(pool->members[i].thread);
+        else lap_os_thread_forget(pool->members[i].thread);
         lap_os_free(pool->members[i].worker.scratch);
     }
-    lap_os_gate_delete(pool->gate);
+    if (ours) lap_os_gate_delete(pool->gate);
+    else lap_os_gate_forget(pool->gate);
     lap_os_free(pool->members);
     lap_os_free(pool);
 }

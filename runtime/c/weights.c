@@ -1,4 +1,5 @@
-/* Weights beside the library: a file mapped once for all contexts of a process, never copied.
+/* Weights beside the library: a file mapped once for all contexts of a process, never copied; or what the host
+ * gives in its stead, in memory or by a reader.
  *
  * The file is a lap_weights_header and the blob. Its size and the hash in its header must be those of the
  * model's table; hashing the whole blob is an option, since it reads it all. The mapping is guarded (guard.h),
@@ -13,7 +14,11 @@
 
 struct lap_weights {
     struct lap_weights *next;
-    char *path;
+    char *path; /* of what is mapped; NULL for a copy in memory of ours */
+    /* Where a copy is from: the host's reader and its argument, or no reader and the host's memory. */
+    lapidary_read_weights_fn read;
+    const void *host;
+    uint64_t hash;
     const void *memory;
     size_t bytes;
     lap_guard *_Atomic guard; /* NULL while all users do without */
@@ -62,11 +67,99 @@ static const char *check(const lap_model_table *model, const void *memory, size_
     return NULL;
 }
 
+static const size_t head_bytes = sizeof(lap_weights_header);
+
+/* Fills a copy from the host's reader or memory. */
+static int32_t fill(
+    const lap_model_table *model, const lapidary_options *from, uint8_t *copy, size_t bytes, char *text, size_t text_bytes) {
+    if (!from->read_weights) {
+        memcpy(copy, from->weights, bytes);
+        return LAPIDARY_OK;
+    }
+    /* The head first: a reader of another build need not be asked for the rest. */
+    const size_t parts[2][2] = {{0, head_bytes}, {head_bytes, bytes - head_bytes}};
+    for (int i = 0; i < 2; i++) {
+        if (!parts[i][1]) continue;
+        int32_t code = from->read_weights(from->weights_host, (int64_t)parts[i][0], copy + parts[i][0], (int64_t)parts[i][1]);
+        if (code) {
+            snprintf(text, text_bytes, "the reader of weights failed with %d at offset %zu", (int)code, parts[i][0]);
+            return LAPIDARY_ERROR_WEIGHTS;
+        }
+        const char *wrong = i ? NULL : check(model, copy, bytes, 0);
+        if (wrong) {
+            snprintf(text, text_bytes, "what the reader of weights gives %s", wrong);
+            return LAPIDARY_ERROR_WEIGHTS;
+        }
+    }
+    return LAPIDARY_OK;
+}
+
+/* Weights in memory: the host's, if they lie well, or a copy that contexts share. No lock is held while the host's
+ * reader runs, so two contexts made at once may read twice. */
+static int32_t from_host(
+    const lap_model_table *model, const lapidary_options *from, lap_weights **out, const uint8_t **blob, char *text,
+    size_t text_bytes) {
+    const int verify = (from->flags & LAPIDARY_VERIFY_WEIGHTS) != 0;
+    const void *host = from->read_weights ? from->weights_host : from->weights;
+    size_t bytes = head_bytes + (size_t)model->weights_bytes;
+    if (!from->read_weights) {
+        const char *wrong = check(model, from->weights, from->weights_bytes, verify);
+        if (wrong) {
+            snprintf(text, text_bytes, "what is given as weights %s", wrong);
+            return LAPIDARY_ERROR_WEIGHTS;
+        }
+        if ((uintptr_t)from->weights % LAP_ALIGN == 0) {
+            *blob = (const uint8_t *)from->weights + head_bytes;
+            return LAPIDARY_OK;
+        }
+    }
+    lap_os_global_lock();
+    lap_weights *found = all;
+    while (found && (found->path || found->read != from->read_weights || found->host != host ||
+                     found->hash != model->weights_hash)) {
+        found = found->next;
+    }
+    if (found) found->users++;
+    lap_os_global_unlock();
+    if (!found) {
+        found = malloc(sizeof *found);
+        uint8_t *copy = found ? lap_os_alloc(bytes) : NULL;
+        if (!copy) {
+            free(found);
+            snprintf(text, text_bytes, "no memory for %zu bytes of weights", bytes);
+            return LAPIDARY_ERROR_MEMORY;
+        }
+        int32_t code = fill(model, from, copy, bytes, text, text_bytes);
+        if (code) {
+            lap_os_free(copy);
+            free(found);
+            return code;
+        }
+        *found = (lap_weights){.read = from->read_weights, .host = host, .hash = model->weights_hash,
+                               .memory = copy, .bytes = bytes, .users = 1};
+        lap_os_global_lock();
+        found->next = all;
+        all = found;
+        lap_os_global_unlock();
+    }
+    if (verify && lap_hash64((const uint8_t *)found->memory + head_bytes, bytes - head_bytes) != model->weights_hash) {
+        snprintf(text, text_bytes, "what the reader of weights gives is damaged (its content does not match its hash)");
+        lap_weights_close(found);
+        return LAPIDARY_ERROR_WEIGHTS;
+    }
+    *out = found;
+    *blob = (const uint8_t *)found->memory + head_bytes;
+    return LAPIDARY_OK;
+}
+
 int32_t lap_weights_open(
-    const lap_model_table *model, const char *path, uint32_t flags, lap_weights **out, const uint8_t **blob,
-    char *text, size_t text_bytes) {
+    const lap_model_table *model, const lapidary_options *options, lap_weights **out, const uint8_t **blob, char *text,
+    size_t text_bytes) {
     char beside[4096];
+    const char *path = options->weights_path;
+    const uint32_t flags = options->flags;
     *out = NULL;
+    if (options->read_weights || options->weights) return from_host(model, options, out, blob, text, text_bytes);
     if (!path) {
         /* Not the model's address: a program may hold a copy of that symbol. */
         if (lap_os_beside(&lap_runtime_table, model->weights_file, beside, sizeof beside) != 0) {
@@ -79,7 +172,7 @@ int32_t lap_weights_open(
     lap_os_global_lock();
     lap_weights *found = all;
     /* One that shrank is of no use to a newcomer; the file may be whole again. */
-    while (found && (strcmp(found->path, path) != 0 || lap_weights_lost(found))) found = found->next;
+    while (found && (!found->path || strcmp(found->path, path) != 0 || lap_weights_lost(found))) found = found->next;
     if (!found) {
         found = malloc(sizeof *found);
         char *name = malloc(strlen(path) + 1);
@@ -128,8 +221,12 @@ void lap_weights_close(lap_weights *weights) {
         lap_weights **link = &all;
         while (*link != weights) link = &(*link)->next;
         *link = weights->next;
-        lap_guard_remove(weights->guard);
-        lap_os_unmap(weights->memory, weights->bytes);
+        if (weights->path) {
+            lap_guard_remove(weights->guard);
+            lap_os_unmap(weights->memory, weights->bytes);
+        } else {
+            lap_os_free((void *)(uintptr_t)weights->memory);
+        }
         free(weights->path);
         free(weights);
     }

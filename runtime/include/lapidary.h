@@ -200,6 +200,11 @@ typedef void (*lapidary_task_fn)(void *env, int64_t begin, int64_t end, int32_t 
 typedef void (*lapidary_parallel_for_fn)(
     void *host, lapidary_task_fn fn, void *env, int64_t n_tasks, int32_t n_workers);
 
+/* ---- weights that are in no file ------------------------------------------------------------- */
+
+/* Reads `bytes` bytes from `offset` on of what would be the weights file, whose head has 64 bytes. 0: done. */
+typedef int32_t (*lapidary_read_weights_fn)(void *host, int64_t offset, void *into, int64_t bytes);
+
 /* How a context is made. Zero is the default of every field; set struct_bytes to the size. */
 struct lapidary_options {
     uint32_t struct_bytes;
@@ -214,6 +219,14 @@ struct lapidary_options {
     const char *weights_path; /* the weights file; NULL: beside the library */
     char *error_text; /* where a failed creation writes its message; or NULL */
     size_t error_text_bytes;
+    /* Of a model with a weights file, instead of the file: a reader, called while the context is made; contexts that
+     * name the same reader and host share what it read. */
+    lapidary_read_weights_fn read_weights;
+    void *weights_host; /* its first argument */
+    /* Or the bytes of the weights file in memory, which stay as long as the context; used where they are if they begin
+     * at a multiple of 64, else copied. */
+    const void *weights;
+    size_t weights_bytes;
 };
 #define LAPIDARY_VERIFY_WEIGHTS 1u /* hash the whole weights file, not its header alone */
 /* No handler of SIGBUS for this context's weights file: if the file is cut short while it is in use, the signal is

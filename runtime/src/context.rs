@@ -16,6 +16,7 @@ use crate::error::{ErrorCode, RuntimeError};
 use crate::ffi::{self, Api, DlTensor};
 use crate::tensor::{DType, Tensor, TensorView, ViewData};
 use crate::value::{Container, Lent, OwnedValue};
+use crate::weights::Weights;
 
 /// Something that holds a compiled model: an open library, or code in memory.
 ///
@@ -45,6 +46,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// The weights file, if it is not beside the library.
     pub weights_path: Option<PathBuf>,
+    /// The weights of a library that has a weights file, instead of that file.
+    pub weights: Option<Weights>,
     /// Hash all weights when they are mapped.
     pub verify_weights: bool,
     /// No handler of SIGBUS for the weights file: if that is cut short while in use, the signal is the host's.
@@ -154,6 +157,8 @@ struct Inner {
     api: *const Api,
     _pool: Option<Arc<ThreadPool>>,
     _owner: Arc<dyn Any + Send + Sync>,
+    /// Lent to the context.
+    _weights: Option<Weights>,
 }
 
 // SAFETY: a C context may be used from any thread, one at a time, which `&mut Context` ensures; `set_cancel` and
@@ -293,6 +298,11 @@ impl Context {
             )?),
             None => None,
         };
+        let (read_weights, weights_host) = options
+            .weights
+            .as_ref()
+            .map_or_else(|| (None, ptr::null_mut()), Weights::reader_parts);
+        let in_memory: &[u8] = options.weights.as_ref().map_or(&[], Weights::bytes);
         let mut text = vec![0u8; 1024];
         let c_options = ffi::Options {
             struct_bytes: size_of::<ffi::Options>() as u32,
@@ -314,6 +324,13 @@ impl Context {
                 .map_or(ptr::null(), |path| path.as_ptr()),
             error_text: text.as_mut_ptr().cast::<c_char>(),
             error_text_bytes: text.len(),
+            read_weights,
+            weights_host,
+            weights: match in_memory.is_empty() {
+                true => ptr::null(),
+                false => in_memory.as_ptr().cast(),
+            },
+            weights_bytes: in_memory.len(),
         };
         let mut raw = ptr::null_mut();
         // SAFETY: a table of our version, options of its layout.
@@ -322,7 +339,11 @@ impl Context {
             let message =
                 CStr::from_bytes_until_nul(&text).map(|text| text.to_string_lossy().into_owned());
             let message = message.ok().filter(|text| !text.is_empty());
-            let message = message.unwrap_or_else(|| "the context could not be made".to_string());
+            let mut message =
+                message.unwrap_or_else(|| "the context could not be made".to_string());
+            if let Some(reason) = options.weights.as_ref().and_then(Weights::failure) {
+                message = format!("{message}: {reason}");
+            }
             return Err(RuntimeError::plain(ErrorCode::from_raw(code), message));
         }
         let inner = Inner {
@@ -330,6 +351,7 @@ impl Context {
             api,
             _pool: options.pool.clone(),
             _owner: owner,
+            _weights: options.weights.clone(),
         };
         Ok(Self {
             inner: Arc::new(inner),

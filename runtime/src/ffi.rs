@@ -200,6 +200,8 @@ pub struct DlTensor {
 pub type TaskFn = unsafe extern "C" fn(*mut c_void, i64, i64, i32);
 pub type ParallelForFn = unsafe extern "C" fn(*mut c_void, TaskFn, *mut c_void, i64, i32);
 
+pub type ReadWeightsFn = unsafe extern "C" fn(*mut c_void, i64, *mut c_void, i64) -> i32;
+
 #[repr(C)]
 pub struct Options {
     pub struct_bytes: u32,
@@ -214,6 +216,10 @@ pub struct Options {
     pub weights_path: *const c_char,
     pub error_text: *mut c_char,
     pub error_text_bytes: usize,
+    pub read_weights: Option<ReadWeightsFn>,
+    pub weights_host: *mut c_void,
+    pub weights: *const c_void,
+    pub weights_bytes: usize,
 }
 
 #[repr(C)]

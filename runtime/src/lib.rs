@@ -14,6 +14,7 @@ pub mod kernel;
 mod library;
 mod tensor;
 mod value;
+mod weights;
 
 pub use context::{
     Canceller, Context, Dim, ModelCode, Options, OutputView, StateInfo, ThreadPool, ValueInfo,
@@ -22,3 +23,4 @@ pub use error::{ErrorCode, RuntimeError};
 pub use library::CompiledLibrary;
 pub use tensor::{DType, Element, Tensor, TensorView};
 pub use value::{Container, OwnedValue};
+pub use weights::Weights;

@@ -5,12 +5,14 @@ mod fake;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fake::{context, context_of, example, table};
 use lapidary_runtime::ffi::{Api, ContextHead, ModelTable, Segment, TaskFn};
 use lapidary_runtime::{
-    Context, DType, ErrorCode, Options, RuntimeError, Tensor, TensorView, ThreadPool, abi, ffi,
+    Context, DType, ErrorCode, Options, RuntimeError, Tensor, TensorView, ThreadPool, Weights, abi,
+    ffi,
 };
 
 fn views(tensors: &[Tensor]) -> Vec<TensorView<'_>> {
@@ -460,6 +462,97 @@ fn weights_beside_the_model_are_mapped_and_checked() {
         );
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A model that wants a weights file, and the bytes of that file.
+fn model_with_weights() -> (ModelTable, Vec<u8>) {
+    let blob: Vec<u8> = [1.0f32, 2.0, 3.0]
+        .iter()
+        .flat_map(|w| w.to_le_bytes())
+        .collect();
+    let mut bytes = abi::weights_file_header(&blob).to_vec();
+    bytes.extend_from_slice(&blob);
+    let mut model = table();
+    model.weights = ptr::null();
+    model.weights_file = c"nowhere.weights".as_ptr();
+    model.weights_hash = abi::weights_hash(&blob);
+    (model, bytes)
+}
+
+fn with(weights: Weights) -> Options {
+    Options {
+        threads: 1,
+        weights: Some(weights),
+        verify_weights: true,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn weights_come_from_memory_wherever_it_begins() {
+    let (model, bytes) = model_with_weights();
+    let (inputs, outputs) = example(5, 2, 0);
+    #[repr(align(64))]
+    struct Aligned([u8; 192]);
+    let memory: &'static mut Aligned = Box::leak(Box::new(Aligned([0; 192])));
+    for shift in [0, 1] {
+        memory.0[shift..shift + bytes.len()].copy_from_slice(&bytes);
+        let copy: &'static [u8] = Box::leak(Box::new(Aligned(memory.0))).0.as_slice();
+        let options = with(Weights::in_memory(&copy[shift..shift + bytes.len()]));
+        let mut contexts = [0; 2].map(|_| context_of(model, &options).unwrap());
+        for context in &mut contexts {
+            assert_eq!(context.run(&views(&inputs)).unwrap(), outputs);
+        }
+    }
+    let mut short = bytes.clone();
+    short.pop();
+    let error = context_of(model, &with(Weights::in_memory(short))).err();
+    let error = error.unwrap();
+    assert!(error.code() == ErrorCode::Weights && error.to_string().contains("another build"));
+}
+
+#[test]
+fn a_reader_is_asked_once_for_all_contexts_and_its_failure_is_told() {
+    let (model, bytes) = model_with_weights();
+    let (inputs, outputs) = example(5, 2, 0);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, content) = (asked.clone(), bytes.clone());
+    let options = with(Weights::by_reader(move |offset, into| {
+        count.fetch_add(into.len(), Ordering::Relaxed);
+        let from = offset as usize;
+        into.copy_from_slice(&content[from..from + into.len()]);
+        Ok(())
+    }));
+    let mut contexts = [0; 3].map(|_| context_of(model, &options).unwrap());
+    for context in &mut contexts {
+        assert_eq!(context.run(&views(&inputs)).unwrap(), outputs);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), bytes.len());
+    drop(contexts);
+
+    let refused = |weights, what: &str| {
+        let error = context_of(model, &with(weights)).err().unwrap();
+        assert!(
+            error.code() == ErrorCode::Weights && error.to_string().contains(what),
+            "{error}"
+        );
+    };
+    refused(
+        Weights::by_reader(|_, _| Err("the key has expired".into())),
+        "the key has expired",
+    );
+    refused(Weights::by_reader(|_, _| panic!("no")), "it panicked");
+    refused(Weights::by_reader(|_, _| Ok(())), "is not a weights file");
+    let mut damaged = bytes;
+    *damaged.last_mut().unwrap() ^= 1;
+    refused(
+        Weights::by_reader(move |offset, into| {
+            let from = offset as usize;
+            into.copy_from_slice(&damaged[from..from + into.len()]);
+            Ok(())
+        }),
+        "damaged",
+    );
 }
 
 #[test]

@@ -176,3 +176,29 @@ fn c_and_cxx_programs_use_the_public_header() {
         );
     }
 }
+
+#[test]
+fn a_child_process_runs_what_it_inherits_and_what_it_makes() {
+    let folder = folder("fork");
+    library(&folder, "-DFEATURES=0");
+    let program = folder.join("fork");
+    let flags = ["-std=gnu11", "-O2", "-Wall", "-Werror"];
+    let (include, source) = (format!("-I{ROOT}/include"), format!("{ROOT}/tests/fork.c"));
+    let (path, run_path) = (
+        format!("-L{}", folder.display()),
+        format!("-Wl,-rpath,{}", folder.display()),
+    );
+    let rest = [
+        &include,
+        &source,
+        "-o",
+        program.to_str().unwrap(),
+        &path,
+        &run_path,
+        "-lplus",
+    ];
+    cc("cc", &[&flags[..], &rest[..]].concat()).unwrap();
+    let output = Command::new(&program).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.trim(), "ok", "{:?}", output.status);
+}

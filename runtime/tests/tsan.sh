@@ -11,5 +11,5 @@ if ! $cc -fsanitize=thread "$work/probe.c" -o "$work/probe" -lpthread 2> "$work/
     exit 0
 fi
 $cc -std=c11 -g -O1 -fsanitize=thread -I"$here/include" -I"$here/c" \
-    "$here/tests/tsan.c" "$here/c/pool.c" "$here/c/os.c" -o "$work/stress" -lpthread -ldl
+    "$here/tests/tsan.c" "$here/c/pool.c" "$here/c/os.c" "$here/c/guard.c" -o "$work/stress" -lpthread -ldl
 TSAN_OPTIONS="halt_on_error=1 exitcode=66" "$work/stress"

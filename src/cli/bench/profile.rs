@@ -143,6 +143,10 @@ impl Hooked {
                 weights_path: ptr::null(),
                 error_text: ptr::null_mut(),
                 error_text_bytes: 0,
+                read_weights: None,
+                weights_host: ptr::null_mut(),
+                weights: ptr::null(),
+                weights_bytes: 0,
             };
             let mut raw = ptr::null_mut();
             let result = ((*api).context_create)(&(*table).head, &options, &mut raw);

@@ -136,7 +136,7 @@ pub(super) fn shared(
     let mut soname = OsString::from("-Wl,-soname,");
     soname.push(file_name);
     command
-        .args(["-shared", "-nostartfiles", "-o"])
+        .args(["-shared", "-o"])
         .arg(&out)
         .args(objects)
         .args(&options.link)
