@@ -1,6 +1,6 @@
 //! Ensembles of decision trees, as `ai.onnx.ml` has them, in one normal form.
 
-/// Comparison at a branch: true goes to [`TreeNode::yes`].
+/// Comparison of a feature with a threshold, exactly, whatever their widths: true goes to [`TreeNode::Branch`]'s `yes`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TreeTest {
     Le,
@@ -17,7 +17,7 @@ pub enum TreeNode {
     Branch {
         feature: u32,
         test: TreeTest,
-        threshold: f32,
+        threshold: f64,
         yes: u32,
         no: u32,
         missing_yes: bool,
@@ -54,18 +54,18 @@ pub enum Labels {
     Strings(Vec<bytes::Bytes>),
 }
 
-/// An ensemble: input f32 `[batch, features]`, output f32 `[batch, targets]` (and labels).
+/// An ensemble: input `[batch, features]`, f32 or f64, output `[batch, targets]` of that type (and labels).
 #[derive(Clone, PartialEq, Debug)]
 pub struct TreeEnsemble {
     pub nodes: Vec<TreeNode>,
     /// First node of each tree.
     pub roots: Vec<u32>,
     /// (target, weight) pairs that leaves refer to.
-    pub weights: Vec<(u32, f32)>,
+    pub weights: Vec<(u32, f64)>,
     pub targets: u32,
     pub aggregate: TreeAggregate,
     /// One a target, or empty.
-    pub base_values: Vec<f32>,
+    pub base_values: Vec<f64>,
     pub post: PostTransform,
     /// For classifiers: output 0 is the label, output 1 the scores. For regressors: none.
     pub labels: Option<Labels>,

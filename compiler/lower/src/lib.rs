@@ -14,6 +14,7 @@ mod conv_lines;
 mod conv_plain;
 mod depthwise;
 mod error;
+mod flat_trees;
 mod index;
 mod minifloat;
 mod nest;

@@ -49,7 +49,9 @@ pub(crate) fn single(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
         Op::Pool { .. } => crate::pool::pool(l, g, group),
         Op::Attention(_) => crate::attention::attention(l, g, group),
         Op::Trees(t) => {
-            let r = crate::trees::record(t);
+            let x = node.inputs.first().copied().flatten();
+            let width = x.map_or(DType::F32, |x| g.ty(x).dtype);
+            let r = crate::trees::record(t, width);
             library(l, g, n, "trees", r.ints, r.floats, r.strings)
         }
         Op::Library(c) => library(

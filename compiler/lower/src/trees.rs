@@ -5,23 +5,33 @@
 //! depth side by side.
 //!
 //! Every test becomes `value <= threshold` (left) or not (right): `<` by the next smaller threshold,
-//! `>` and `>=` by exchanging the children. Where a missing value (NaN) goes left is a bit a node, read
+//! `>` and `>=` by exchanging the children. Thresholds get the width of the features, rounded so that no
+//! comparison changes. Where a missing value (NaN) goes left is a bit a node, read
 //! only for rows that have one. A leaf is a branch to itself: it reads a feature behind the real
 //! ones, which holds minus infinity, so that its test always passes; which of these features says the
 //! target, and the threshold is the weight. So the kernel walks eight trees with no branches.
+//!
+//! Where trees are small the record has a second form beside (`flat_trees.rs`).
+//!
 //! Ensembles that this form does not hold (equality tests, shared subtrees, least or greatest of the
 //! votes) keep plain nodes.
 //!
 //! Record. Ints: form (0: 8 bits of a link are the feature, 1: 14 bits, 2: a word of its own,
-//! 3: plain nodes), features, targets, number of groups (plain: of trees), trees, steps of a row,
+//! 3: plain nodes, 4: as 2 with thresholds of f64, for features of f64), features, targets, number of groups (plain: of trees), trees, steps of a row,
 //! aggregate (0 sum, 1 average, 2 least, 3 greatest), post (0 none, 1 softmax, 2 logistic,
-//! 3 softmax_zero, 4 probit), labels (0 none, 1 i64, 2 strings), then the i64 labels. Floats: base
+//! 3 softmax_zero, 4 probit), rows from which on the flat form is taken (0: there is none), labels (0 none, 1 i64,
+//! 2 strings), then the i64 labels. Floats: base
 //! values. Strings: nodes; NaN bits; groups (eight roots, steps
 //! that are always taken, steps to the last leaf: u32) or roots; votes of leaves with
-//! not exactly one (first, count: u32 a leaf); votes (target: u32, weight: f32); string labels.
+//! not exactly one (first, count: u32 a leaf); votes (target: u32, 0: u32, weight: f64); of the flat form the
+//! trees (u32: branches that NaN fails, branches that it passes, targets, leaves), branches (threshold: f32,
+//! feature: u32, mask: u64), targets (u32) and weights (f32, a row a target), each tree's behind those of the one
+//! before; string labels.
 //! Outputs: the labels, if any, then the scores.
 
+use crate::flat_trees::{Flat, flat};
 use bytes::Bytes;
+use lapidary_graph::DType;
 use lapidary_graph::tree::{
     Labels, PostTransform, TreeAggregate, TreeEnsemble, TreeNode, TreeTest,
 };
@@ -37,7 +47,11 @@ pub(crate) struct Record {
 /// Trees that are walked together.
 const LANES: usize = 8;
 
+/// Bytes of a vote.
+const VOTE: usize = 16;
+
 /// What the nodes come to.
+#[derive(Default)]
 struct Body {
     form: i64,
     groups: usize,
@@ -47,11 +61,14 @@ struct Body {
     roots: Vec<u8>,
     leaves: Vec<u8>,
     votes: Vec<u8>,
+    flat: Flat,
 }
 
-pub(crate) fn record(t: &TreeEnsemble) -> Record {
+/// The record for features of type `width`, f32 or f64.
+pub(crate) fn record(t: &TreeEnsemble, width: DType) -> Record {
     let features = features(t);
-    let body = fast(t, features).unwrap_or_else(|| plain(t));
+    let wide = width == DType::F64;
+    let body = fast(t, features, wide).unwrap_or_else(|| plain(t));
     let aggregate = match t.aggregate {
         TreeAggregate::Sum => 0,
         TreeAggregate::Average => 1,
@@ -74,6 +91,7 @@ pub(crate) fn record(t: &TreeEnsemble) -> Record {
         body.steps as i64,
         aggregate,
         post,
+        body.flat.rows,
     ];
     let mut strings: Vec<Bytes> = [
         body.nodes,
@@ -81,6 +99,10 @@ pub(crate) fn record(t: &TreeEnsemble) -> Record {
         body.roots,
         body.leaves,
         body.votes,
+        body.flat.trees,
+        body.flat.branches,
+        body.flat.targets,
+        body.flat.weights,
     ]
     .into_iter()
     .map(Bytes::from)
@@ -98,7 +120,7 @@ pub(crate) fn record(t: &TreeEnsemble) -> Record {
     }
     Record {
         ints,
-        floats: t.base_values.iter().map(|b| *b as f64).collect(),
+        floats: t.base_values.clone(),
         strings,
     }
 }
@@ -112,9 +134,23 @@ fn features(t: &TreeEnsemble) -> u32 {
     used.max().unwrap_or(0)
 }
 
+/// The greatest number of f32 (`wide`: of f64) that is at most `t`, or below it. Nothing is below minus infinity:
+/// NaN, which no value passes.
+fn at_most(t: f64, below: bool, wide: bool) -> f64 {
+    if t.is_nan() || (below && t == f64::NEG_INFINITY) {
+        return f64::NAN;
+    }
+    if wide {
+        return if below { t.next_down() } else { t };
+    }
+    let near = t as f32;
+    let passed = near as f64 > t || (below && near as f64 == t);
+    (if passed { near.next_down() } else { near }) as f64
+}
+
 /// A branch as `value <= threshold`: threshold, left, right, whether NaN goes left. Equality has no
 /// such form.
-fn normal(n: &TreeNode) -> Option<(f32, u32, u32, bool)> {
+pub(crate) fn normal(n: &TreeNode, wide: bool) -> Option<(f64, u32, u32, bool)> {
     let TreeNode::Branch {
         test,
         threshold: t,
@@ -126,12 +162,7 @@ fn normal(n: &TreeNode) -> Option<(f32, u32, u32, bool)> {
     else {
         return None;
     };
-    // Nothing is below minus infinity, and nothing is below or equal to NaN.
-    let below = if t == f32::NEG_INFINITY {
-        f32::NAN
-    } else {
-        t.next_down()
-    };
+    let (t, below) = (at_most(t, false, wide), at_most(t, true, wide));
     Some(match test {
         TreeTest::Le => (t, yes, no, missing_yes),
         TreeTest::Lt => (below, yes, no, missing_yes),
@@ -145,11 +176,36 @@ fn normal(n: &TreeNode) -> Option<(f32, u32, u32, bool)> {
 
 /// One tree in order of breadth: nodes of the ensemble, and the place of the left child of each
 /// (its own for leaves).
-struct Tree {
-    nodes: Vec<(u32, u32)>,
+pub(crate) struct Tree {
+    pub nodes: Vec<(u32, u32)>,
     least: u32,
     most: u32,
-    steps: u64,
+    pub steps: u64,
+}
+
+impl Tree {
+    /// The places of the leaves, from left to right.
+    pub fn leaves_from_the_left(&self) -> Vec<usize> {
+        let (mut leaves, mut stack) = (Vec::new(), vec![0]);
+        while let Some(at) = stack.pop() {
+            let left = self.nodes[at].1 as usize;
+            if left == at {
+                leaves.push(at);
+            } else {
+                stack.extend([left + 1, left]);
+            }
+        }
+        leaves
+    }
+
+    /// The votes of the leaf at a place.
+    pub fn votes<'t>(&self, t: &'t TreeEnsemble, at: usize) -> Option<&'t [(u32, f64)]> {
+        let TreeNode::Leaf { first, count } = t.nodes.get(self.nodes[at].0 as usize)? else {
+            return None;
+        };
+        let first = *first as usize;
+        t.weights.get(first..first.checked_add(*count as usize)?)
+    }
 }
 
 /// `None`: a node is shared, or is no normal branch.
@@ -175,7 +231,7 @@ fn layout(t: &TreeEnsemble, root: u32, seen: &mut [bool]) -> Option<Tree> {
                 leaves += 1;
             }
             n => {
-                let (_, left, right, _) = normal(n)?;
+                let (_, left, right, _) = normal(n, false)?;
                 let first = tree.nodes.len();
                 tree.nodes[at].1 = u32::try_from(first).ok()?;
                 tree.nodes.extend([(left, 0), (right, 0)]);
@@ -187,8 +243,8 @@ fn layout(t: &TreeEnsemble, root: u32, seen: &mut [bool]) -> Option<Tree> {
     Some(tree)
 }
 
-/// The forms 0 to 2.
-fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
+/// The forms 0 to 2, and 4.
+fn fast(t: &TreeEnsemble, features: u32, wide: bool) -> Option<Body> {
     if !matches!(t.aggregate, TreeAggregate::Sum | TreeAggregate::Average) {
         return None;
     }
@@ -202,6 +258,7 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
     // Real features, one a target, one for leaves with other than one vote.
     let words = features as u64 + t.targets as u64 + 1;
     let form = match (words, total) {
+        (..=0x7fff_ffff, ..=0x7fff_ffff) if wide => 4,
         (..=0x100, ..=0x100_0000) => 0,
         (..=0x4000, ..=0x4_0000) => 1,
         (..=0x7fff_ffff, ..=0x7fff_ffff) => 2,
@@ -211,15 +268,20 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
         form,
         groups: trees.len().div_ceil(LANES),
         steps: trees.iter().map(|t| t.steps).sum(),
-        nodes: Vec::new(),
         missing: vec![0; total.div_ceil(8) as usize],
-        roots: Vec::new(),
-        leaves: Vec::new(),
-        votes: Vec::new(),
+        flat: if wide {
+            Flat::default()
+        } else {
+            flat(t, &trees).unwrap_or_default()
+        },
+        ..Body::default()
     };
     let mut many = 0u32;
-    let push = |body: &mut Body, threshold: u32, feature: u32, link: u32| {
-        body.nodes.extend(threshold.to_le_bytes());
+    let push = |body: &mut Body, threshold: f64, feature: u32, link: u32| {
+        match wide {
+            true => body.nodes.extend(threshold.to_le_bytes()),
+            false => body.nodes.extend((threshold as f32).to_le_bytes()),
+        }
         let (low, high) = match form {
             0 => (feature | link << 8, None),
             1 => (feature | link << 14, None),
@@ -228,6 +290,8 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
         body.nodes.extend(low.to_le_bytes());
         if let Some(high) = high {
             body.nodes.extend(high.to_le_bytes());
+        }
+        if form == 2 {
             body.nodes.extend([0; 4]);
         }
     };
@@ -240,13 +304,10 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
             for (i, (node, left)) in tree.nodes.iter().enumerate() {
                 let link = base + left;
                 match t.nodes.get(*node as usize)? {
-                    TreeNode::Leaf { first, count } => {
-                        let range =
-                            *first as usize..(*first as usize).checked_add(*count as usize)?;
+                    TreeNode::Leaf { .. } => {
                         // What adds nothing is no vote.
-                        let votes: Vec<(u32, f32)> = t
-                            .weights
-                            .get(range)?
+                        let votes: Vec<(u32, f64)> = tree
+                            .votes(t, i)?
                             .iter()
                             .copied()
                             .filter(|v| v.1 != 0.0)
@@ -256,25 +317,25 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
                         }
                         match votes.as_slice() {
                             [(target, w)] if !w.is_nan() => {
-                                push(&mut body, w.to_bits(), features + target, link);
+                                push(&mut body, *w, features + target, link);
                             }
                             list => {
-                                // The number as a positive float: the test passes all the same.
-                                if many >= f32::INFINITY.to_bits() {
+                                // The number as a float: the test passes all the same.
+                                if many > 1 << 24 {
                                     return None;
                                 }
-                                push(&mut body, many, features + t.targets, link);
+                                push(&mut body, many as f64, features + t.targets, link);
                                 many += 1;
                                 put_votes(&mut body, list);
                             }
                         }
                     }
                     n => {
-                        let (threshold, _, _, missing_left) = normal(n)?;
+                        let (threshold, _, _, missing_left) = normal(n, wide)?;
                         let TreeNode::Branch { feature, .. } = n else {
                             return None;
                         };
-                        push(&mut body, threshold.to_bits(), *feature, link);
+                        push(&mut body, threshold, *feature, link);
                         if missing_left {
                             let at = base as usize + i;
                             *body.missing.get_mut(at / 8)? |= 1 << (at % 8);
@@ -294,36 +355,37 @@ fn fast(t: &TreeEnsemble, features: u32) -> Option<Body> {
             body.roots.extend(v.to_le_bytes());
         }
     }
-    push(&mut body, 0, features, base);
+    push(&mut body, 0.0, features, base);
     Some(body)
 }
 
-fn put_votes(body: &mut Body, list: &[(u32, f32)]) {
-    let first = (body.votes.len() / 8) as u32;
+fn put_votes(body: &mut Body, list: &[(u32, f64)]) {
+    let first = (body.votes.len() / VOTE) as u32;
     body.leaves.extend(first.to_le_bytes());
     body.leaves.extend((list.len() as u32).to_le_bytes());
+    put_weights(body, list);
+}
+
+fn put_weights(body: &mut Body, list: &[(u32, f64)]) {
     for (target, weight) in list {
-        body.votes.extend(target.to_le_bytes());
+        body.votes.extend((*target as u64).to_le_bytes());
         body.votes.extend(weight.to_le_bytes());
     }
 }
 
 /// Form 3. A node has 24 bytes: test (u32; 0 to 5 in the order of `TreeTest`, 6 a leaf, plus 8 where
-/// NaN passes), feature, threshold (f32), yes, no (of a leaf: first vote, number of votes), 0.
+/// NaN passes), feature, yes, no (of a leaf: first vote, number of votes), threshold (f64).
 fn plain(t: &TreeEnsemble) -> Body {
     let mut body = Body {
         form: 3,
         groups: t.roots.len(),
         steps: 8 * t.roots.len() as u64,
-        nodes: Vec::new(),
-        missing: Vec::new(),
         roots: t.roots.iter().flat_map(|r| r.to_le_bytes()).collect(),
-        leaves: Vec::new(),
-        votes: Vec::new(),
+        ..Body::default()
     };
     for n in &t.nodes {
-        let words = match *n {
-            TreeNode::Leaf { first, count } => [6, 0, 0, first, count, 0],
+        let (words, threshold) = match *n {
+            TreeNode::Leaf { first, count } => ([6, 0, first, count], 0.0),
             TreeNode::Branch {
                 feature,
                 test,
@@ -341,24 +403,22 @@ fn plain(t: &TreeEnsemble) -> Body {
                     TreeTest::Ne => 5,
                 };
                 let test = test + if missing_yes { 8 } else { 0 };
-                [test, feature, threshold.to_bits(), yes, no, 0]
+                ([test, feature, yes, no], threshold)
             }
         };
         body.nodes
             .extend(words.iter().flat_map(|w| w.to_le_bytes()));
+        body.nodes.extend(threshold.to_le_bytes());
     }
-    for (target, weight) in &t.weights {
-        body.votes.extend(target.to_le_bytes());
-        body.votes.extend(weight.to_le_bytes());
-    }
+    put_weights(&mut body, &t.weights);
     body
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn stump(test: TreeTest, threshold: f32) -> TreeEnsemble {
+    pub(crate) fn stump(test: TreeTest, threshold: f64) -> TreeEnsemble {
         TreeEnsemble {
             nodes: vec![
                 TreeNode::Branch {
@@ -384,9 +444,9 @@ mod tests {
 
     #[test]
     fn a_greater_test_exchanges_its_children_and_sends_missing_values_left() {
-        let r = record(&stump(TreeTest::Gt, 1.0));
+        let r = record(&stump(TreeTest::Gt, 1.0), DType::F32);
         let word = |i: usize| u32::from_le_bytes(std::array::from_fn(|k| r.strings[0][4 * i + k]));
-        assert_eq!(r.ints, [0, 3, 2, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(r.ints, [0, 3, 2, 1, 1, 1, 0, 0, 8, 0]);
         assert_eq!((word(0), word(1)), (1f32.to_bits(), 2 | 1 << 8));
         // Left is the old "no": a leaf with two votes. Right has one vote for target 1.
         assert_eq!((word(2), word(3)), (0, 5 | 1 << 8));
@@ -395,8 +455,33 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_between_two_numbers_of_f32_is_rounded_to_the_side_that_changes_no_test() {
+        let third = 1.0 / 3.0f64;
+        for (test, v) in [(TreeTest::Le, third as f32), (TreeTest::Lt, third as f32)] {
+            let r = record(&stump(test, third), DType::F32);
+            let t = f32::from_le_bytes(std::array::from_fn(|k| r.strings[0][k]));
+            assert_eq!(v <= t, (v as f64) <= third, "{test:?}");
+            let below = v.next_down();
+            assert!(below <= t && (below as f64) < third);
+        }
+        assert_eq!(at_most(0.5, true, false), 0.5f32.next_down() as f64);
+        assert_eq!(at_most(1e300, false, false), f32::MAX as f64);
+        assert_eq!(at_most(-1e300, true, false), f64::NEG_INFINITY);
+        assert!(at_most(f64::NEG_INFINITY, true, true).is_nan());
+        assert_eq!(at_most(third, true, true), third.next_down());
+    }
+
+    #[test]
+    fn features_of_f64_keep_thresholds_of_f64() {
+        let r = record(&stump(TreeTest::Le, 1.0 / 3.0), DType::F64);
+        assert_eq!((r.ints[0], r.strings[0].len()), (4, 4 * 16));
+        let t = f64::from_le_bytes(std::array::from_fn(|k| r.strings[0][k]));
+        assert_eq!(t, 1.0 / 3.0);
+    }
+
+    #[test]
     fn an_equality_keeps_plain_nodes() {
-        let r = record(&stump(TreeTest::Eq, 1.0));
+        let r = record(&stump(TreeTest::Eq, 1.0), DType::F32);
         assert_eq!(r.ints[0], 3);
         assert_eq!(r.strings[0].len(), 3 * 24);
     }

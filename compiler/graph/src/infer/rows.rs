@@ -97,7 +97,9 @@ pub(super) fn normalize(
 pub(super) fn trees(cx: &mut Context, trees: &TreeEnsemble) -> Result<Vec<TensorType>, InferError> {
     cx.count(1, 1)?;
     let x = cx.input(0, "x")?;
-    cx.dtype("x", x, DType::F32)?;
+    if x.dtype != DType::F64 {
+        cx.dtype("x", x, DType::F32)?;
+    }
     check_trees(cx, trees)?;
     let batch = match x.shape.as_deref() {
         Some([batch, features]) => {
@@ -114,7 +116,7 @@ pub(super) fn trees(cx: &mut Context, trees: &TreeEnsemble) -> Result<Vec<Tensor
         None => None,
     };
     let scores = TensorType {
-        dtype: DType::F32,
+        dtype: x.dtype,
         shape: batch.as_ref().map(|b| {
             with_axis(
                 &[b.clone(), Dim::Const(1)],

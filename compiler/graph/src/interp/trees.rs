@@ -1,7 +1,7 @@
 //! Tree ensembles.
 
 use super::Fault;
-use super::data::floats;
+use super::data::{Numbers, floats, store};
 use super::math::erf_inv;
 use crate::tree::{Labels, PostTransform, TreeAggregate, TreeEnsemble, TreeNode, TreeTest};
 use crate::{DType, TensorData};
@@ -19,9 +19,10 @@ pub(super) fn trees(t: &TreeEnsemble, x: &TensorData) -> Result<Vec<TensorData>,
         let winner = (0..targets).fold(0, |b, i| if raw[i] > raw[b] { i } else { b });
         best.push(winner);
         transform(t.post, &mut raw);
-        scores.extend(raw.iter().map(|v| *v as f32));
+        scores.extend(raw);
     }
-    let scores = TensorData::from_f32(vec![batch, targets as i64], &scores);
+    let dims = vec![batch, targets as i64];
+    let scores = store(x.dtype, dims, Numbers::Float(scores));
     let label = match &t.labels {
         None => return Ok(vec![scores]),
         Some(Labels::I64(names)) => {
@@ -62,7 +63,7 @@ fn leaf(t: &TreeEnsemble, root: u32, row: &[f64]) -> Result<(usize, usize), Faul
                 let Some(v) = row.get(*feature as usize).copied() else {
                     return Err(format!("feature {feature} of {}", row.len()).into());
                 };
-                let threshold = *threshold as f64;
+                let threshold = *threshold;
                 let taken = match test {
                     _ if v.is_nan() && *missing_yes => true,
                     TreeTest::Le => v <= threshold,
@@ -83,7 +84,7 @@ fn row_scores(t: &TreeEnsemble, row: &[f64]) -> Result<Vec<f64>, Fault> {
     for root in &t.roots {
         let (first, count) = leaf(t, *root, row)?;
         for (target, weight) in &t.weights[first..first + count] {
-            let (slot, w) = (&mut scores[*target as usize], *weight as f64);
+            let (slot, w) = (&mut scores[*target as usize], *weight);
             *slot = Some(match (*slot, t.aggregate) {
                 (None, _) => w,
                 (Some(s), TreeAggregate::Sum | TreeAggregate::Average) => s + w,
@@ -99,7 +100,7 @@ fn row_scores(t: &TreeEnsemble, row: &[f64]) -> Result<Vec<f64>, Fault> {
     Ok(scores
         .into_iter()
         .enumerate()
-        .map(|(i, s)| s.unwrap_or(0.0) / by + t.base_values.get(i).map_or(0.0, |b| *b as f64))
+        .map(|(i, s)| s.unwrap_or(0.0) / by + t.base_values.get(i).map_or(0.0, |b| *b))
         .collect())
 }
 

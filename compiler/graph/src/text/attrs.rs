@@ -115,6 +115,10 @@ fn float(v: f32) -> String {
     literal::scalar(Scalar::f32(v))
 }
 
+fn double(v: f64) -> String {
+    literal::scalar(Scalar::f64(v))
+}
+
 fn label(l: u8) -> String {
     match l {
         0..26 => char::from(b'a' + l).to_string(),
@@ -303,7 +307,7 @@ fn trees(r: &mut Record, t: &TreeEnsemble) {
         Some(Labels::Strings(v)) => r.put("labels", list(v.iter().map(|s| quoted(s)))),
     }
     if !t.base_values.is_empty() {
-        r.put("base", list(t.base_values.iter().map(|v| float(*v))));
+        r.put("base", list(t.base_values.iter().map(|v| double(*v))));
     }
     r.put("roots", numbers(&t.roots));
     r.put(
@@ -311,7 +315,7 @@ fn trees(r: &mut Record, t: &TreeEnsemble) {
         list(
             t.weights
                 .iter()
-                .map(|(i, w)| format!("({i}, {})", float(*w))),
+                .map(|(i, w)| format!("({i}, {})", double(*w))),
         ),
     );
     let node = |n: &TreeNode| match n {
@@ -323,7 +327,7 @@ fn trees(r: &mut Record, t: &TreeEnsemble) {
             no,
             missing_yes,
         } => {
-            let (test, threshold) = (name_of(&TEST, test), float(*threshold));
+            let (test, threshold) = (name_of(&TEST, test), double(*threshold));
             let missing = if *missing_yes { ", missing" } else { "" };
             format!("branch({feature}, {test}, {threshold}, {yes}, {no}{missing})")
         }
@@ -497,6 +501,10 @@ fn real(p: &mut Parser) -> Result<f32, ParseError> {
     Ok(p.scalar(DType::F32)?.to_f64() as f32)
 }
 
+fn double_value(p: &mut Parser) -> Result<f64, ParseError> {
+    Ok(p.scalar(DType::F64)?.to_f64())
+}
+
 fn flag(p: &mut Parser, key: &str) -> Result<bool, ParseError> {
     p.attr_or(
         key,
@@ -594,13 +602,13 @@ fn parse_trees(p: &mut Parser) -> Result<TreeEnsemble, ParseError> {
         }))
     };
     let labels = p.attr_or("labels", labels, None)?;
-    let base_values = p.attr_or("base", |p| p.list(real), Vec::new())?;
+    let base_values = p.attr_or("base", |p| p.list(double_value), Vec::new())?;
     let roots = p.attr("roots", |p| p.list(number))?;
     let weight = |p: &mut Parser| {
         p.mark("(")?;
         let target = number(p)?;
         p.mark(",")?;
-        let weight = real(p)?;
+        let weight = double_value(p)?;
         p.mark(")")?;
         Ok((target, weight))
     };
@@ -631,7 +639,7 @@ fn tree_node(p: &mut Parser) -> Result<TreeNode, ParseError> {
         "branch" => {
             let test = choice(p, &TEST)?;
             p.mark(",")?;
-            let threshold = real(p)?;
+            let threshold = double_value(p)?;
             p.mark(",")?;
             let yes = number(p)?;
             p.mark(",")?;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use lapidary_graph::tree::{
     Labels, PostTransform, TreeAggregate, TreeEnsemble, TreeNode, TreeTest,
 };
-use lapidary_graph::{DType, Op};
+use lapidary_graph::{DType, Op, ValueId};
 
 use crate::builder::f64s;
-use crate::context::{Ctx, Outs, all, one};
+use crate::context::{Ctx, Outs, all};
 use crate::error::{Fail, invalid};
 
 /// A child: a branch by number, or a leaf by number.
@@ -25,7 +25,7 @@ struct Branch {
     feature: u32,
     test: TreeTest,
     /// One threshold, or the members of a set (then `test` is `Eq`).
-    thresholds: Vec<f32>,
+    thresholds: Vec<f64>,
     yes: Child,
     no: Child,
     missing_yes: bool,
@@ -34,12 +34,12 @@ struct Branch {
 /// The forest as read: branches and leaves by number.
 struct Forest {
     branches: Vec<Branch>,
-    leaves: Vec<Vec<(u32, f32)>>,
+    leaves: Vec<Vec<(u32, f64)>>,
     roots: Vec<Child>,
 }
 
 /// Nodes, roots, and the weights that leaves refer to.
-type Tables = (Vec<TreeNode>, Vec<u32>, Vec<(u32, f32)>);
+type Tables = (Vec<TreeNode>, Vec<u32>, Vec<(u32, f64)>);
 
 impl Forest {
     /// Lays the trees out, parents first.
@@ -103,22 +103,6 @@ impl Forest {
     }
 }
 
-/// `t` as f32, so that comparing an f32 with it gives what comparing with `t` gives. Features that
-/// were f64 are rounded to f32 themselves; then the nearest keeps equal what was equal.
-fn threshold(t: f64, test: TreeTest, exact: bool) -> f32 {
-    let near = t as f32;
-    if near as f64 == t || t.is_nan() || !exact {
-        return near;
-    }
-    let above = near as f64 > t;
-    match test {
-        TreeTest::Le | TreeTest::Gt if above => near.next_down(),
-        TreeTest::Lt | TreeTest::Ge if !above => near.next_up(),
-        TreeTest::Eq | TreeTest::Ne => f32::NAN,
-        _ => near,
-    }
-}
-
 /// A list of numbers, as floats or as a tensor.
 fn numbers(cx: &Ctx, name: &str) -> Result<Option<Vec<f64>>, Fail> {
     if let Some(v) = cx.floats(name)? {
@@ -168,7 +152,6 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
             )));
         }
     }
-    let exact = cx.dtype(cx.input(0)?) != DType::F64;
     let votes = |s: &str| format!("{prefix}_{s}");
     let (vote_trees, vote_nodes) = (list(cx, &votes("treeids"))?, list(cx, &votes("nodeids"))?);
     let vote_ids = list(cx, &votes("ids"))?;
@@ -177,7 +160,8 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
     if vote_trees.len() != m || vote_ids.len() != m || vote_weights.len() != m {
         return Err(invalid(format!("attributes '{prefix}_*' differ in length")));
     }
-    let mut leaves: Vec<Vec<(u32, f32)>> = vec![Vec::new(); n];
+    let width = width(cx)?;
+    let mut leaves: Vec<Vec<(u32, f64)>> = vec![Vec::new(); n];
     for i in 0..m {
         let leaf = at.get(&(vote_trees[i], vote_nodes[i])).ok_or_else(|| {
             invalid(format!(
@@ -185,7 +169,10 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
                 vote_trees[i], vote_nodes[i]
             ))
         })?;
-        leaves[*leaf].push((narrow(vote_ids[i], "a target")?, vote_weights[i] as f32));
+        leaves[*leaf].push((
+            narrow(vote_ids[i], "a target")?,
+            rounded(vote_weights[i], width),
+        ));
     }
     let is_leaf: Vec<bool> = modes.iter().map(|m| &m[..] == b"LEAF").collect();
     let child = |tree: i64, id: i64| -> Result<Child, Fail> {
@@ -233,7 +220,7 @@ fn old_forest(cx: &Ctx, prefix: &str) -> Result<Forest, Fail> {
                 narrow(features[i], "a feature")?
             },
             test,
-            thresholds: vec![threshold(values[i], test, exact)],
+            thresholds: vec![values[i]],
             yes,
             no,
             missing_yes: missing.get(i).is_some_and(|m| *m != 0),
@@ -265,15 +252,37 @@ fn post(i: usize) -> PostTransform {
     }
 }
 
-fn base_values(cx: &Ctx) -> Result<Vec<f32>, Fail> {
+fn base_values(cx: &Ctx) -> Result<Vec<f64>, Fail> {
+    let width = width(cx)?;
     let v = numbers(cx, "base_values")?.unwrap_or_default();
-    Ok(v.into_iter().map(|x| x as f32).collect())
+    Ok(v.into_iter().map(|x| rounded(x, width)).collect())
 }
 
-fn emit(cx: &mut Ctx, e: TreeEnsemble) -> Result<Vec<lapidary_graph::ValueId>, Fail> {
-    let x = cx.input(0)?;
-    let x = cx.cast(x, DType::F32)?;
-    cx.emit(Op::Trees(Arc::new(e)), vec![Some(x)])
+/// The type in which features are compared and scores given: f64 for features of f64, else f32.
+fn width(cx: &Ctx) -> Result<DType, Fail> {
+    Ok(match cx.dtype(cx.input(0)?) {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    })
+}
+
+/// A number of an attribute in the type of the scores.
+fn rounded(v: f64, width: DType) -> f64 {
+    match width {
+        DType::F64 => v,
+        _ => v as f32 as f64,
+    }
+}
+
+/// The ensemble's outputs, the scores as `scores`.
+fn emit(cx: &mut Ctx, e: TreeEnsemble, scores: DType) -> Result<Vec<ValueId>, Fail> {
+    let (x, width) = (cx.input(0)?, width(cx)?);
+    let x = cx.cast(x, width)?;
+    let mut outs = cx.emit(Op::Trees(Arc::new(e)), vec![Some(x)])?;
+    if let Some(last) = outs.last_mut() {
+        *last = cx.cast(*last, scores)?;
+    }
+    Ok(outs)
 }
 
 pub(crate) fn regressor(cx: &mut Ctx) -> Outs {
@@ -297,6 +306,7 @@ pub(crate) fn regressor(cx: &mut Ctx) -> Outs {
             post: post_transform(cx)?,
             labels: None,
         },
+        DType::F32,
     )?)
 }
 
@@ -349,6 +359,7 @@ pub(crate) fn classifier(cx: &mut Ctx) -> Outs {
             post,
             labels: Some(labels),
         },
+        DType::F32,
     )?)
 }
 
@@ -400,7 +411,6 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             Child::Branch(i)
         })
     };
-    let exact = cx.dtype(cx.input(0)?) != DType::F64;
     let mut branches = Vec::with_capacity(n);
     for i in 0..n {
         let mut thresholds = Vec::new();
@@ -413,7 +423,7 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             5 => TreeTest::Ne,
             6 => {
                 let set = sets.next().unwrap_or(&[]);
-                thresholds.extend(set.iter().map(|v| threshold(*v, TreeTest::Eq, exact)));
+                thresholds.extend(set);
                 TreeTest::Eq
             }
             m => return Err(invalid(format!("node mode {m}"))),
@@ -425,7 +435,7 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
             } else {
                 splits[i]
             };
-            thresholds.push(threshold(t, test, exact));
+            thresholds.push(t);
         }
         branches.push(Branch {
             feature: narrow(features[i], "a feature")?,
@@ -441,9 +451,9 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
     if targets.len() != weights.len() {
         return Err(invalid("attributes 'leaf_*' differ in length"));
     }
-    let mut leaves = Vec::new();
+    let (mut leaves, width) = (Vec::new(), width(cx)?);
     for (t, w) in targets.iter().zip(weights) {
-        leaves.push(vec![(narrow(*t, "a target")?, w as f32)]);
+        leaves.push(vec![(narrow(*t, "a target")?, rounded(w, width))]);
     }
     let mut roots = Vec::new();
     for r in list(cx, "tree_roots")? {
@@ -465,8 +475,6 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
         post: post(transform as usize),
         labels: None,
     };
-    let y = crate::builder::first(&emit(cx, e)?)?;
-    let x = cx.input(0)?;
-    let t = cx.dtype(x);
-    one(cx.cast(y, t)?)
+    let t = cx.dtype(cx.input(0)?);
+    all(emit(cx, e, t)?)
 }
