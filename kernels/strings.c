@@ -258,28 +258,114 @@ LAP_LIBRARY_KERNEL(lap_lib_string_split) {
 
 /* ---- regular expressions -------------------------------------------------------------------------- */
 
-/* x -> bool. Ints: states, classes of bytes. Strings: the class of each byte (256 bytes), the next state by state and class
- * (u32), one byte a state: whether a text may end there. State 0 is the start, and one past the last: no match. */
+/* States and classes of bytes; the class of each byte (256 bytes), the next state by state and class (u32), one byte a
+ * state: whether a match may end there. State 0 is the start, and one past the last: no match. */
+typedef struct automaton {
+    int64_t states, classes;
+    const uint8_t *class_of, *ends;
+    const uint32_t *next;
+} automaton;
+
+/* The automaton of a record, from these numbers and parts on. */
+static int32_t automaton_of(lap_context *ctx, const lap_attrs *at, int32_t ints, int32_t part, automaton *a, int32_t node_id) {
+    NEED(at->n_ints >= ints + 2 && at->n_strings >= part + 3, "a record without a regular expression", 0, 0);
+    const lap_bytes *s = at->strings + part;
+    int64_t states = at->ints[ints], classes = at->ints[ints + 1], cells;
+    NEED(states >= 0 && classes > 0 && classes <= 256 && !__builtin_mul_overflow(states, classes * 4, &cells) && s[0].bytes == 256 &&
+             s[1].bytes == cells && s[2].bytes == states,
+         "a bad record of a regular expression", 0, 0);
+    *a = (automaton){.states = states, .classes = classes, .class_of = (const uint8_t *)s[0].data,
+                     .next = (const uint32_t *)(const void *)s[1].data, .ends = (const uint8_t *)s[2].data};
+    return LAPIDARY_OK;
+}
+
+/* The bytes of the longest match that begins at `from`, or -1. */
+static int64_t longest_match(const automaton *a, lap_bytes s, int64_t from) {
+    int64_t longest = -1;
+    uint32_t state = 0;
+    for (int64_t i = from; state < a->states; i++) {
+        if (a->ends[state]) longest = i - from;
+        if (i == s.bytes) break;
+        state = a->next[state * a->classes + a->class_of[(uint8_t)s.data[i]]];
+    }
+    return longest;
+}
+
+/* x -> bool. Ints and strings: the automaton. */
 LAP_LIBRARY_KERNEL(lap_lib_regex_full_match) {
     EXPECT(1, 1, 2, 0);
     const lap_tensor *x = in[0];
-    int64_t states = at->ints[0], classes = at->ints[1], cells;
+    automaton a;
     TRY(lap_is_strings(ctx, x, 0, node_id));
-    NEED(at->n_strings >= 3 && states >= 0 && classes > 0 && classes <= 256 && !__builtin_mul_overflow(states, classes * 4, &cells) &&
-             at->strings[0].bytes == 256 && at->strings[1].bytes == cells && at->strings[2].bytes == states,
-         "a bad record of a regular expression", 0, 0);
+    TRY(automaton_of(ctx, at, 0, 0, &a, node_id));
     NEED(out[0]->dtype == LAPIDARY_BOOL, "an output of type {a}, expected bool ({b})", out[0]->dtype, LAPIDARY_BOOL);
     TRY(lap_output_alloc(ctx, out[0], x->rank, x->dims, node_id));
-    const uint8_t *class_of = (const uint8_t *)at->strings[0].data, *ends = (const uint8_t *)at->strings[2].data;
-    const uint32_t *next = (const uint32_t *)(const void *)at->strings[1].data;
     uint8_t *to = out[0]->data;
     for (int64_t e = 0, n = lap_elements(x); e < n; e++) {
         lap_bytes s = lap_string(x, e);
-        uint32_t state = 0;
-        for (int64_t i = 0; i < s.bytes && state < states; i++) {
-            state = next[state * classes + class_of[(uint8_t)s.data[i]]];
+        to[e] = longest_match(&a, s, 0) == s.bytes;
+    }
+    return LAPIDARY_OK;
+}
+
+/* Puts a token if it has so many characters; whether it has. */
+static int put_token(lap_text *to, lap_bytes token, int64_t least) {
+    int64_t characters = 0;
+    for (int64_t i = 0; i < token.bytes; i++) characters += ((uint8_t)token.data[i] & 0xc0) != 0x80;
+    if (characters < least) return 0;
+    if (to) lap_text_put(to, token);
+    return 1;
+}
+
+/* The tokens of a text: the matches, or what is between them. */
+static int64_t tokens_of(const automaton *a, lap_bytes s, int matches, int64_t least, lap_text *to) {
+    int64_t count = 0, begin = 0, i = 0, step;
+    while (i < s.bytes) {
+        int64_t length = longest_match(a, s, i);
+        if (length < 1) {
+            decode((lap_bytes){s.data + i, s.bytes - i}, &step);
+            i += step;
+            continue;
         }
-        to[e] = state < states && ends[state];
+        int64_t from = matches ? i : begin, end = matches ? i + length : i;
+        count += put_token(to, (lap_bytes){s.data + from, end - from}, least);
+        begin = i += length;
+    }
+    if (!matches) count += put_token(to, (lap_bytes){s.data + begin, s.bytes - begin}, least);
+    return count;
+}
+
+/* x `[C]` or `[N, C]` -> tokens, along a new axis. Ints: whether matches are tokens, whether marks (2 and 3) stand at the begin
+ * and end, least number of characters, then the automaton. Strings: what fills rows, then the automaton. */
+LAP_LIBRARY_KERNEL(lap_lib_tokenize) {
+    EXPECT(1, 1, 5, 0);
+    const lap_tensor *x = in[0];
+    automaton a;
+    TRY(lap_is_strings(ctx, x, 0, node_id));
+    TRY(automaton_of(ctx, at, 3, 1, &a, node_id));
+    NEED(x->rank == 1 || x->rank == 2, "strings of rank {a}, expected 1 or {b}", x->rank, 2);
+    int matches = at->ints[0] != 0, mark = at->ints[1] != 0;
+    int64_t n = lap_elements(x), most = 0, dims[3], least = at->ints[2], fill, bytes;
+    lap_bytes pad = at->strings[0];
+    TEMP(int64_t, counts, n);
+    for (int64_t i = 0; i < n; i++) {
+        counts[i] = tokens_of(&a, lap_string(x, i), matches, least, NULL);
+        most = lap_max(most, counts[i]);
+    }
+    /* Where there is nothing in any text there are no marks either. */
+    int64_t width = most + (mark && most > 0 ? 2 : 0);
+    memcpy(dims, x->dims, 8 * (size_t)x->rank);
+    dims[x->rank] = width;
+    const lapidary_strings *from = x->data;
+    bytes = n > 0 ? from->offsets[n] - from->offsets[0] + 2 * n : 0;
+    NEED(!__builtin_mul_overflow(lap_max(n, 1) * width, pad.bytes, &fill) && fill < INT64_MAX / 4 - bytes, "{a} tokens are too many", most, 0);
+    lap_text text;
+    TRY(lap_text_begin(ctx, out[0], x->rank + 1, dims, bytes + fill, &text, node_id));
+    for (int64_t i = 0; i < n && width > 0; i++) {
+        if (mark) lap_text_put(&text, (lap_bytes){"\x02", 1});
+        tokens_of(&a, lap_string(x, i), matches, least, &text);
+        if (mark) lap_text_put(&text, (lap_bytes){"\x03", 1});
+        for (int64_t k = counts[i]; k < most; k++) lap_text_put(&text, pad);
     }
     return LAPIDARY_OK;
 }

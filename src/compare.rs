@@ -104,8 +104,8 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Compares two values of any kind; the greatest absolute difference, or the first mismatch. Maps are compared in the
-/// order of their keys.
+/// Compares two values of any kind; the greatest absolute difference, or the first mismatch. Maps are equal if
+/// they have the same keys, in whatever order, and equal values.
 pub fn compare_values(
     expected: &OwnedValue,
     found: &OwnedValue,
@@ -148,13 +148,65 @@ pub fn compare_values(
                 values: found_values,
             },
         ) => {
-            compare(keys, found_keys, tolerance).map_err(inside("keys".into()))?;
-            compare_values(values, found_values, tolerance).map_err(inside("values".into()))
+            let ordered = |keys: &Tensor, values: &OwnedValue| {
+                let order = order(keys);
+                (reordered(keys, &order), reordered_value(values, &order))
+            };
+            let (keys, values) = ordered(keys, values);
+            let (found_keys, found_values) = ordered(found_keys, found_values);
+            compare(&keys, &found_keys, tolerance).map_err(inside("keys".into()))?;
+            compare_values(&values, &found_values, tolerance).map_err(inside("values".into()))
         }
         (expected, found) => Err(Mismatch::Kind {
             expected: expected.kind_name(),
             found: found.kind_name(),
         }),
+    }
+}
+
+/// The places of a map's keys in ascending order of the keys.
+fn order(keys: &Tensor) -> Vec<usize> {
+    let count: usize = keys.shape().iter().product();
+    let mut places: Vec<usize> = (0..count).collect();
+    if let Ok(strings) = keys.strings() {
+        places.sort_by(|a, b| strings.get(*a).cmp(&strings.get(*b)));
+    } else if let Ok(numbers) = keys.as_slice::<i64>() {
+        places.sort_by_key(|i| numbers.get(*i));
+    }
+    places
+}
+
+/// The elements of a vector in another order; a tensor that is no vector of so many as it is.
+fn reordered(tensor: &Tensor, order: &[usize]) -> Tensor {
+    if tensor.shape() != [order.len()] {
+        return tensor.clone();
+    }
+    let made = match tensor.strings() {
+        Ok(strings) => {
+            let strings = order.iter().filter_map(|i| strings.get(*i).cloned());
+            Tensor::from_strings(tensor.shape(), strings.collect::<Vec<_>>())
+        }
+        Err(_) => {
+            let size = tensor.dtype().bytes();
+            let elements: Vec<&[u8]> = tensor.bytes().chunks(size.max(1)).collect();
+            let bytes: Vec<u8> = order
+                .iter()
+                .filter_map(|i| elements.get(*i))
+                .flat_map(|e| e.iter().copied())
+                .collect();
+            Tensor::from_bytes(tensor.dtype(), tensor.shape(), &bytes)
+        }
+    };
+    made.unwrap_or_else(|_| tensor.clone())
+}
+
+fn reordered_value(value: &OwnedValue, order: &[usize]) -> OwnedValue {
+    match value {
+        OwnedValue::Tensor(tensor) => OwnedValue::Tensor(reordered(tensor, order)),
+        OwnedValue::Sequence(all) if all.len() == order.len() => {
+            OwnedValue::Sequence(order.iter().filter_map(|i| all.get(*i).cloned()).collect())
+        }
+        other => other.clone(),
     }
 }
 

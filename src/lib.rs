@@ -28,6 +28,7 @@ pub mod operator;
 mod options;
 pub mod pipeline;
 pub mod random;
+pub mod reference;
 mod states;
 mod value;
 

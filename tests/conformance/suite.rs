@@ -20,7 +20,7 @@ pub struct Case {
     pub name: String,
     pub tolerance: Tolerance,
     /// Number of its file.
-    model: usize,
+    pub model: usize,
     /// Numbers of the files of inputs and outputs.
     sets: Vec<(Vec<usize>, Vec<usize>)>,
 }
@@ -85,7 +85,8 @@ impl Suite {
         self.files.extend(blobs.into_iter().map(|b| bytes.slice(b)));
     }
 
-    fn blob(&self, number: usize) -> Bytes {
+    /// The bytes of a file.
+    pub fn blob(&self, number: usize) -> Bytes {
         self.files[number].clone()
     }
 

@@ -419,11 +419,8 @@ impl<'m> Import<'m> {
         if broken {
             return Ok(Vec::new());
         }
-        if !table::takes_containers(d, &node.op_type) {
-            self.tensors_only(&node.op_type, &inputs)?;
-        }
-        if !table::takes_storage(d, &node.op_type) {
-            self.computed_only(&node.op_type, &inputs)?;
+        if rule.is_some() {
+            self.types_taken(d, &node.op_type, &inputs)?;
         }
         let stem = match node.output.iter().find(|o| !o.is_empty()) {
             Some(o) => format!("{}{o}", scope.prefix),
@@ -522,14 +519,16 @@ impl<'m> Import<'m> {
             .collect())
     }
 
-    /// Ends what cannot take sequences, optionals and maps.
-    /// Refuses types without arithmetic.
-    fn computed_only(&self, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
+    /// Refuses values of types that the operator does not take. The table is asked only about what is not common.
+    fn types_taken(&self, domain: &str, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
         for (i, v) in inputs.iter().enumerate() {
-            if let Some(v) = v
-                && self.b.dtype(*v).is_storage()
-            {
-                let (name, t) = (self.b.value_name(*v), self.b.dtype(*v));
+            let Some(v) = *v else { continue };
+            let ty = self.b.g.ty(v);
+            if !ty.is_tensor() && !table::takes_containers(domain, op) {
+                return Err(self.no_tensor(op, i, v));
+            }
+            if ty.dtype.is_storage() && !table::takes_storage(domain, op, ty.dtype) {
+                let (name, t) = (self.b.value_name(v), ty.dtype);
                 return Err(
                     unsupported(format!("{op} of {t}, the type of input {i} ('{name}')")).hint(
                         "elements of this type are moved and converted alone: cast them first",
@@ -540,18 +539,22 @@ impl<'m> Import<'m> {
         Ok(())
     }
 
+    /// Refuses sequences, optionals and maps.
     fn tensors_only(&self, op: &str, inputs: &[Slot]) -> Result<(), Fail> {
-        for (i, v) in inputs.iter().enumerate() {
-            if let Some(v) = v
-                && !self.b.g.ty(*v).is_tensor()
-            {
-                let ty = lapidary_graph::verify::type_text(&self.b.g, self.b.g.ty(*v));
-                let name = self.b.value_name(*v);
-                return Err(invalid(format!("input {i} ('{name}') is {ty}"))
-                    .hint(format!("{op} takes tensors")));
-            }
+        let mut given = inputs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, v)| Some((i, (*v)?)));
+        match given.find(|(_, v)| !self.b.g.ty(*v).is_tensor()) {
+            Some((i, v)) => Err(self.no_tensor(op, i, v)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    fn no_tensor(&self, op: &str, i: usize, v: ValueId) -> Fail {
+        let ty = lapidary_graph::verify::type_text(&self.b.g, self.b.g.ty(v));
+        let name = self.b.value_name(v);
+        invalid(format!("input {i} ('{name}') is {ty}")).hint(format!("{op} takes tensors"))
     }
 }
 

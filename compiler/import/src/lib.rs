@@ -31,6 +31,7 @@ pub use error::{ErrorKind, ImportError, ImportErrors};
 use lapidary_graph::Graph;
 use lapidary_onnx::ModelFile;
 use std::sync::Arc;
+pub use table::{Operator, operators};
 
 /// What to do with one input dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! Regular expressions of RE2 as tables that a kernel walks byte by byte.
 //!
-//! [`compile`] makes a deterministic automaton over UTF-8 that reads a whole text. The syntax of RE2
+//! [`compile`] makes a deterministic automaton over UTF-8 that reads a text from its begin. The syntax of RE2
 //! and that of `regex-syntax` are cousins; [`translate`] rewrites where they differ: RE2's classes
 //! `\d`, `\w`, `\s` and its word boundaries know ASCII alone, `\Q…\E` quotes, set operations do not exist in
 //! classes, and a brace that is no count is a brace.
@@ -29,17 +29,28 @@ pub(crate) struct Table {
     pub class_of: Bytes,
     /// By state and class, u32.
     pub next: Bytes,
-    /// One byte a state: whether a text may end there.
+    /// One byte a state: whether a match may end there, if the text does.
     pub ends: Bytes,
+    /// The pattern asks what is around (`$`, word boundaries).
+    pub looks: bool,
 }
 
-pub(crate) fn compile(pattern: &str) -> Result<Table, Fail> {
+impl Table {
+    /// What a kernel wants of it: states and classes, and the tables.
+    pub fn record(self) -> ([i64; 2], [Bytes; 3]) {
+        let numbers = [self.states as i64, self.classes as i64];
+        (numbers, [self.class_of, self.next, self.ends])
+    }
+}
+
+/// The automaton of the pattern in this attribute.
+pub(crate) fn compile(attribute: &str, pattern: &str) -> Result<Table, Fail> {
     let text = translate(pattern);
     let wrong = |e: &dyn std::fmt::Display| {
         // The first line of a parser's message says only that there is one.
         let e = e.to_string();
         let last = e.lines().last().unwrap_or("").to_string();
-        invalid(format!("attribute 'pattern' is '{pattern}': {last}"))
+        invalid(format!("attribute '{attribute}' is '{pattern}': {last}"))
             .hint("RE2 syntax is expected")
     };
     let large = |e: &dyn std::fmt::Display| {
@@ -54,7 +65,9 @@ pub(crate) fn compile(pattern: &str) -> Result<Table, Fail> {
         .build()
         .parse(&text)
         .map_err(|e| wrong(&e))?;
-    let whole = Hir::concat(vec![Hir::look(Look::Start), inner, Hir::look(Look::End)]);
+    let looks = !inner.properties().look_set().is_empty();
+    // A match may end anywhere; whoever wants the whole text looks where it ends.
+    let anchored = Hir::concat(vec![Hir::look(Look::Start), inner]);
     let nfa = thompson::Compiler::new()
         .configure(
             thompson::Config::new()
@@ -62,7 +75,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Table, Fail> {
                 .which_captures(thompson::WhichCaptures::None)
                 .nfa_size_limit(Some(LIMIT)),
         )
-        .build_from_hir(&whole)
+        .build_from_hir(&anchored)
         .map_err(|e| large(&e))?;
     let config = dense::Config::new()
         .start_kind(regex_automata::dfa::StartKind::Anchored)
@@ -133,6 +146,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Table, Fail> {
             .map(|s| dfa.is_match_state(dfa.next_eoi_state(*s)) as u8)
             .collect::<Vec<u8>>()
             .into(),
+        looks,
     })
 }
 
@@ -288,7 +302,7 @@ mod tests {
             (r"\<a\>", &["<a>"], &["a"]),
         ];
         for (pattern, yes, no) in table {
-            let t = compile(pattern).unwrap_or_else(|e| panic!("{pattern}: {e:?}"));
+            let t = compile("pattern", pattern).unwrap_or_else(|e| panic!("{pattern}: {e:?}"));
             for s in *yes {
                 assert!(matches(&t, s.as_bytes()), "{pattern} and {s}");
             }
@@ -296,12 +310,15 @@ mod tests {
                 assert!(!matches(&t, s.as_bytes()), "{pattern} and {s}");
             }
         }
-        assert!(!matches(&compile(".").unwrap(), b"\xff"));
+        assert!(!matches(&compile("pattern", ".").unwrap(), b"\xff"));
     }
 
     #[test]
     fn bad_and_large_patterns_are_refused() {
-        assert!(compile("a(b").is_err_and(|e| e.found.contains("unclosed group")));
-        assert!(compile(r"(?:\pL{0,99}\d){99}").is_err_and(|e| e.found.contains("too large")));
+        assert!(compile("pattern", "a(b").is_err_and(|e| e.found.contains("unclosed group")));
+        assert!(
+            compile("pattern", r"(?:\pL{0,99}\d){99}")
+                .is_err_and(|e| e.found.contains("too large"))
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! The operators: which rule imports which, from which opset to which.
 //!
-//! The one list of what is handled. What ONNX defines is known to [`lapidary_onnx::schema`], so that
-//! the error can tell an operator that is not implemented from one that does not exist.
+//! The one list of what is handled. What ONNX defines (versions, inputs, types, attributes) is known to
+//! [`lapidary_onnx::schema`]: the error can tell an operator that is not implemented from one that does not exist,
+//! and the types that an operator takes are not listed again here. `docs/operators.md` is made from both.
 
 use crate::context::Rule;
 use crate::error::{Fail, invalid, unsupported};
 use crate::ops::*;
+use lapidary_graph::DType;
+use lapidary_onnx::DataType;
 use lapidary_onnx::schema::{self, Lookup};
 
 /// Oldest and newest version of the default domain.
@@ -18,6 +21,8 @@ struct Entry(&'static str, &'static str, i64, i64, Rule);
 
 const END: i64 = i64::MAX;
 const ML: &str = "ai.onnx.ml";
+/// The domain of onnxruntime's own operators.
+const MS: &str = "com.microsoft";
 const PREVIEW: &str = "ai.onnx.preview";
 const TRAINING: &str = "ai.onnx.preview.training";
 /// The only version of the preview domains.
@@ -240,13 +245,16 @@ static TABLE: &[Entry] = &[
     Entry("", "StringNormalizer", 10, END, strings::normalize),
     Entry("", "StringSplit", 20, END, strings::split),
     Entry("", "TfIdfVectorizer", 9, END, strings::tfidf),
+    Entry(MS, "Tokenizer", 1, END, strings::tokenizer),
     // Classical models.
     Entry(TRAINING, "Adagrad", 1, END, training::adagrad),
     Entry(TRAINING, "Adam", 1, END, training::adam),
     Entry(TRAINING, "Momentum", 1, END, training::momentum),
     Entry(ML, "ArrayFeatureExtractor", 1, END, ml::array_feature_extractor),
     Entry(ML, "Binarizer", 1, END, ml::binarizer),
+    Entry(ML, "CastMap", 1, END, maps::cast_map),
     Entry(ML, "CategoryMapper", 1, END, labels::category_mapper),
+    Entry(ML, "DictVectorizer", 1, END, maps::dict_vectorizer),
     Entry(ML, "FeatureVectorizer", 1, END, ml::feature_vectorizer),
     Entry(ML, "Imputer", 1, END, ml::imputer),
     Entry(ML, "LabelEncoder", 1, END, labels::label_encoder),
@@ -260,6 +268,7 @@ static TABLE: &[Entry] = &[
     Entry(ML, "TreeEnsemble", 5, END, trees::ensemble),
     Entry(ML, "TreeEnsembleClassifier", 1, END, trees::classifier),
     Entry(ML, "TreeEnsembleRegressor", 1, END, trees::regressor),
+    Entry(ML, "ZipMap", 1, END, maps::zip_map),
 ];
 
 /// Operators that run graphs: domain, operator, first opset. `regions` makes them.
@@ -271,82 +280,38 @@ static REGIONS: &[(&str, &str, i64)] = &[
     (PREVIEW, "FlexAttention", 1),
 ];
 
-/// Operators that take sequences, optionals or maps, by whatever way; all others are refused one.
-static CONTAINERS: &[(&str, &str)] = &[
-    ("", "ConcatFromSequence"),
-    ("", "Identity"),
-    ("", "If"),
-    ("", "Loop"),
-    ("", "Optional"),
-    ("", "OptionalGetElement"),
-    ("", "OptionalHasElement"),
-    ("", "SequenceAt"),
-    ("", "SequenceErase"),
-    ("", "SequenceInsert"),
-    ("", "SequenceLength"),
-    ("", "SequenceMap"),
+/// Operators that ONNX defines for complex numbers too, and that are handled for real ones alone.
+static REAL_ONLY: &[&str] = &[
+    "Col2Im",
+    "GridSample",
+    "NonZero",
+    "Resize",
+    "Unique",
+    "Upsample",
 ];
 
-/// Operators that take types without arithmetic (8-bit floats, what is below a byte, complex numbers): they move
-/// elements, or convert them. All others are refused such an input.
-static STORAGE: &[&str] = &[
-    "BitCast",
-    "Cast",
-    "CastLike",
-    "CenterCropPad",
-    "Compress",
-    "Concat",
-    "ConcatFromSequence",
-    "DepthToSpace",
-    "DequantizeLinear",
-    "Dropout",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Identity",
-    "If",
-    "IsInf",
-    "IsNaN",
-    "Loop",
-    "OneHot",
-    "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
-    "Pad",
-    "QLinearMatMul",
-    "QuantizeLinear",
-    "Reshape",
-    "ReverseSequence",
-    "Scan",
-    "Scatter",
-    "ScatterElements",
-    "ScatterND",
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceErase",
-    "SequenceInsert",
-    "SequenceLength",
-    "SequenceMap",
-    "Shape",
-    "Size",
-    "Slice",
-    "SpaceToDepth",
-    "Split",
-    "SplitToSequence",
-    "Squeeze",
-    "TensorScatter",
-    "Tile",
-    "Transpose",
-    "Trilu",
-    "Unsqueeze",
-    "Where",
-];
+/// Whether an operator takes elements of a type without arithmetic (8-bit floats, what is below a byte, complex
+/// numbers): if ONNX lists the type for an input, at any version.
+pub(crate) fn takes_storage(domain: &str, op: &str, dtype: DType) -> bool {
+    if dtype.is_complex() && domain.is_empty() && REAL_ONLY.contains(&op) {
+        return false;
+    }
+    let wanted = DataType::from_wire(dtype as i32);
+    schema::versions(domain, op).any(|s| {
+        let mut sets = s.inputs.iter().map(|p| s.types(p));
+        sets.any(|set| {
+            set.tensors().any(|t| Some(t) == wanted)
+                || set.others().iter().any(|t| Some(t.element()) == wanted)
+        })
+    })
+}
 
-/// Whether an operator takes types without arithmetic.
-pub(crate) fn takes_storage(domain: &str, op: &str) -> bool {
-    domain.is_empty() && STORAGE.contains(&op)
+/// Whether an operator takes sequences, optionals or maps: if ONNX lists one for an input, at any version.
+pub(crate) fn takes_containers(domain: &str, op: &str) -> bool {
+    schema::versions(domain, op).any(|s| {
+        let mut sets = s.inputs.iter().map(|p| s.types(p));
+        sets.any(|set| !set.others().is_empty())
+    })
 }
 
 /// Whether an operator runs graphs.
@@ -354,23 +319,11 @@ pub(crate) fn is_region(domain: &str, op: &str, opset: i64) -> Result<bool, Fail
     let Some((.., since)) = REGIONS.iter().find(|r| r.0 == domain && r.1 == op) else {
         return Ok(false);
     };
-    check_opset(
-        if domain.is_empty() {
-            OPSETS
-        } else {
-            PREVIEW_OPSETS
-        },
-        opset,
-    )?;
+    check_opset(range(domain).unwrap_or(OPSETS), opset)?;
     if opset < *since {
         return Err(invalid(format!("{op} is not defined at opset {opset}")));
     }
     Ok(true)
-}
-
-/// Whether an operator takes what is no tensor.
-pub(crate) fn takes_containers(domain: &str, op: &str) -> bool {
-    CONTAINERS.contains(&(domain, op))
 }
 
 fn check_opset(range: (i64, i64), opset: i64) -> Result<(), Fail> {
@@ -397,14 +350,9 @@ fn hint(op: &str) -> Option<&'static str> {
 
 /// The rule for an operator at an opset.
 pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
-    let range = match domain {
-        "" => OPSETS,
-        ML => ML_OPSETS,
-        PREVIEW | TRAINING => PREVIEW_OPSETS,
-        _ => {
-            return Err(unsupported(format!("operators of the domain '{domain}'"))
-                .hint("only ai.onnx, ai.onnx.ml, functions inside the model, and operators of your own (--operators) are handled"));
-        }
+    let Some(range) = range(domain) else {
+        return Err(unsupported(format!("operators of the domain '{domain}'"))
+            .hint("only ai.onnx, ai.onnx.ml, functions inside the model, and operators of your own (--operators) are handled"));
     };
     check_opset(range, opset)?;
     let rules = || TABLE.iter().filter(|e| e.0 == domain && e.1 == op);
@@ -433,10 +381,42 @@ pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
     })
 }
 
-/// Every operator that has a rule, with its first opset, for documentation and tests.
-#[cfg(test)]
-pub(crate) fn implemented() -> impl Iterator<Item = (&'static str, &'static str, i64)> {
-    TABLE.iter().map(|e| (e.0, e.1, e.2))
+/// An operator that is handled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operator {
+    /// Its domain; the default one is empty.
+    pub domain: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The first version of the domain at which it is handled.
+    pub first: i64,
+    /// The last one.
+    pub last: i64,
+}
+
+/// All operators that are handled, one entry for each range of versions with a rule of its own.
+pub fn operators() -> impl Iterator<Item = Operator> {
+    let rules = TABLE.iter().map(|e| (e.0, e.1, e.2, e.3));
+    let regions = REGIONS.iter().map(|r| (r.0, r.1, r.2, END));
+    rules
+        .chain(regions)
+        .map(|(domain, name, first, last)| Operator {
+            domain,
+            name,
+            first,
+            last: last.min(range(domain).map_or(END, |r| r.1)),
+        })
+}
+
+/// Oldest and newest version of a domain.
+fn range(domain: &str) -> Option<(i64, i64)> {
+    match domain {
+        "" => Some(OPSETS),
+        ML => Some(ML_OPSETS),
+        PREVIEW | TRAINING => Some(PREVIEW_OPSETS),
+        MS => Some((1, 1)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -445,8 +425,7 @@ mod tests {
 
     #[test]
     fn each_operator_stands_once() {
-        let regions = REGIONS.iter().map(|r| (r.0, r.1));
-        let mut all: Vec<_> = implemented().map(|e| (e.0, e.1)).chain(regions).collect();
+        let mut all: Vec<_> = operators().map(|o| (o.domain, o.name)).collect();
         let n = all.len();
         all.sort_unstable();
         all.dedup();
@@ -455,7 +434,13 @@ mod tests {
 
     #[test]
     fn each_operator_with_a_rule_is_defined_when_its_rule_begins() {
-        for (domain, op, first) in implemented() {
+        for Operator {
+            domain,
+            name: op,
+            first,
+            ..
+        } in operators()
+        {
             let found = schema::look_up(domain, op, first);
             // Operators of onnxruntime are in the schema table only as far as someone wrote them down.
             let defined = matches!(
@@ -464,6 +449,23 @@ mod tests {
             );
             assert!(defined, "{domain} {op} {first}: {found:?}");
         }
+    }
+
+    #[test]
+    fn what_an_operator_takes_is_what_onnx_lists() {
+        let storage = |op, t| takes_storage("", op, t);
+        assert!(storage("Transpose", DType::F8E4M3FN) && storage("Cast", DType::U4));
+        assert!(storage("SequenceAt", DType::C64) && storage("Reshape", DType::C128));
+        assert!(!storage("Add", DType::U4) && !storage("Unique", DType::C64));
+        assert!(REAL_ONLY.iter().all(|op| {
+            let sets = |s: schema::Schema| s.inputs.iter().map(|p| s.types(p)).collect::<Vec<_>>();
+            let mut all = schema::versions("", op).flat_map(sets);
+            all.any(|set| set.tensors().any(|t| t == DataType::Complex64))
+        }));
+        let containers = |op| takes_containers("", op);
+        assert!(containers("Identity") && containers("SequenceLength") && containers("Optional"));
+        assert!(!containers("Add") && !containers("SequenceConstruct"));
+        assert!(takes_containers(ML, "DictVectorizer") && !takes_containers(ML, "ZipMap"));
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub(super) fn call(call: &LibraryCall, operands: &[Option<&Value>]) -> Option<Re
             Some(Value::Optional(None)) | None => one(Err("there is nothing in it".into())),
             Some(v) => one(Ok(v.clone())),
         },
+        "zip_map" => one(c.zip_map()),
+        "map_values" => one(c.map_values()),
         "copy" => match operands.first().copied().flatten() {
             Some(v) => one(Ok(v.clone())),
             None => one(Err("nothing to copy".into())),
@@ -249,5 +251,100 @@ impl Call<'_> {
         }
         let parts: Vec<&TensorData> = parts.iter().collect();
         Ok(Value::Tensor(views::concat(axis, &parts, dims)))
+    }
+    /// Keys of the record: `skip` numbers stand before those that are numbers.
+    fn keys(&self, strings: bool, skip: usize) -> TensorData {
+        if strings {
+            let strings = self.call.strings.clone();
+            return TensorData {
+                dtype: DType::String,
+                dims: vec![strings.len() as i64],
+                bytes: Default::default(),
+                strings,
+            };
+        }
+        let keys = self.call.ints.get(skip..).unwrap_or(&[]);
+        TensorData::from_i64(vec![keys.len() as i64], keys)
+    }
+    fn zip_map(&self) -> Result<Value, String> {
+        let x = self.opt(0).and_then(Value::tensor).ok_or("no tensor")?;
+        let keys = self.keys(self.int(0) == 0, 1);
+        let n = keys.len();
+        if x.dims.last() != Some(&(n as i64)) || x.dims.len() > 2 || x.dtype != DType::F32 {
+            return Err(format!("scores {}{:?} for {n} keys", x.dtype, x.dims));
+        }
+        let rows = match x.dims.as_slice() {
+            [rows, _] => *rows as usize,
+            _ => 1,
+        };
+        let map = |r: usize| Value::Map {
+            keys: keys.clone(),
+            values: Box::new(Value::Tensor(TensorData {
+                dtype: DType::F32,
+                dims: vec![n as i64],
+                bytes: x.bytes.slice(r * 4 * n..(r + 1) * 4 * n),
+                strings: Vec::new(),
+            })),
+        };
+        Ok(Value::Sequence((0..rows).map(map).collect()))
+    }
+    fn map_values(&self) -> Result<Value, String> {
+        let Some(Value::Map { keys, values }) = self.opt(0) else {
+            return Err("operand 0 is no map".into());
+        };
+        let values = values.tensor().ok_or("a map of containers")?;
+        if values.len() != keys.len() {
+            return Err(format!("{} keys, {} values", keys.len(), values.len()));
+        }
+        let (n, mut places) = (keys.len(), Vec::new());
+        // Keys in one form: text, then number.
+        let forms = |t: &TensorData| -> Result<Vec<(bytes::Bytes, i64)>, String> {
+            Ok(match t.dtype {
+                DType::String => t.strings.iter().map(|s| (s.clone(), 0)).collect(),
+                _ => {
+                    let all = t.to_i64s().ok_or("keys are no integers")?;
+                    all.into_iter().map(|i| (bytes::Bytes::new(), i)).collect()
+                }
+            })
+        };
+        let found = forms(keys)?;
+        match self.int(0) {
+            0 => {
+                let mut order: Vec<usize> = (0..n).collect();
+                order.sort_by(|a, b| found[*a].cmp(&found[*b]));
+                places.extend(order.into_iter().map(Some));
+            }
+            1 => {
+                let wanted = forms(&self.keys(self.int(2) == 0, 3))?;
+                places.extend(wanted.iter().map(|w| found.iter().position(|f| f == w)));
+            }
+            _ => {
+                let width = usize::try_from(self.int(1)).unwrap_or(0);
+                places.resize(width, None);
+                for (i, (_, key)) in found.iter().enumerate() {
+                    let place = usize::try_from(*key).ok().and_then(|k| places.get_mut(k));
+                    *place.ok_or_else(|| format!("key {key} out of {width}"))? = Some(i);
+                }
+            }
+        }
+        let size = values.dtype.bytes();
+        let (mut bytes, mut strings) = (Vec::new(), Vec::new());
+        for place in &places {
+            match (place, values.dtype) {
+                (Some(i), DType::String) => strings.push(values.strings[*i].clone()),
+                (None, DType::String) => strings.push(match self.int(0) {
+                    2 => self.call.strings.first().cloned().unwrap_or_default(),
+                    _ => bytes::Bytes::new(),
+                }),
+                (Some(i), _) => bytes.extend(&values.bytes[i * size..(i + 1) * size]),
+                (None, _) => bytes.resize(bytes.len() + size, 0),
+            }
+        }
+        Ok(Value::Tensor(TensorData {
+            dtype: values.dtype,
+            dims: vec![1, places.len() as i64],
+            bytes: bytes.into(),
+            strings,
+        }))
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod labels;
 pub(crate) mod library;
 pub(crate) mod linear;
+pub(crate) mod maps;
 pub(crate) mod matmul;
 pub(crate) mod ml;
 pub(crate) mod norm;

@@ -10,7 +10,7 @@ use lapidary_graph::{DType, Dim, ValueId};
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, all, one};
 use crate::dims::broadcast;
-use crate::error::{Fail, invalid};
+use crate::error::{Fail, invalid, unsupported};
 use crate::regex;
 use crate::strings::Keys;
 
@@ -113,14 +113,76 @@ pub(crate) fn normalize(cx: &mut Ctx) -> Outs {
 /// Library `regex_full_match`. Inputs: x. Ints: states, classes. Strings: the automaton. Output: bool.
 pub(crate) fn regex_full_match(cx: &mut Ctx) -> Outs {
     let x = text(cx, 0)?;
-    let table = regex::compile(cx.string("pattern", "")?)?;
+    let (sizes, tables) = regex::compile("pattern", cx.string("pattern", "")?)?.record();
     let call = LibraryCall {
         name: "regex_full_match".into(),
-        ints: vec![table.states as i64, table.classes as i64],
+        ints: sizes.to_vec(),
         floats: vec![],
-        strings: vec![table.class_of, table.next, table.ends],
+        strings: tables.to_vec(),
     };
     let out = like(cx, x, DType::Bool);
+    one(first(&cx.library_call(call, vec![Some(x)], vec![out]))?)
+}
+
+/// Tokenizer of onnxruntime: matches of a pattern, or what is between separators.
+///
+/// Library `tokenize`. Inputs: x `[C]` or `[N, C]`. Ints: whether matches are tokens (or separate them), whether a mark
+/// stands at the begin and end, least number of characters of a token, states, classes. Strings: what fills rows, the
+/// automaton. Output: x's dims, then the tokens of an element; the kernel sets their number.
+pub(crate) fn tokenizer(cx: &mut Ctx) -> Outs {
+    let x = text(cx, 0)?;
+    let mut dims: Vec<Option<Dim>> = cx.dims(x)?.into_iter().map(Some).collect();
+    if !matches!(dims.len(), 1 | 2) {
+        let rank = dims.len();
+        return Err(invalid(format!("strings of rank {rank}, expected 1 or 2")));
+    }
+    dims.push(None);
+    let least = cx.int_required("mincharnum")?;
+    if least < 1 {
+        let found = format!("attribute 'mincharnum' is {least}, expected 1 or more");
+        return Err(invalid(found));
+    }
+    let mark = cx.int_required("mark")? != 0;
+    let pad = Bytes::copy_from_slice(cx.string("pad_value", "")?.as_bytes());
+    let (tokens, separators) = (cx.string("tokenexp", "")?, cx.strings("separators")?);
+    let (matches, attribute, pattern) = match (tokens, separators.unwrap_or(&[])) {
+        ("", []) => {
+            return Err(invalid("neither attribute 'tokenexp' nor 'separators'"));
+        }
+        // Characters are the tokens, line ends too.
+        ("", [one]) if one.is_empty() => (true, "separators", "(?s:.)".to_string()),
+        (".", []) => (true, "tokenexp", "(?s:.)".to_string()),
+        ("", all) => {
+            let mut patterns = Vec::new();
+            for s in all {
+                let s = std::str::from_utf8(s)
+                    .map_err(|_| invalid("attribute 'separators' is not UTF-8"))?;
+                if s.is_empty() {
+                    return Err(invalid("an empty separator among others"));
+                }
+                patterns.push(format!("(?:{s})"));
+            }
+            (false, "separators", patterns.join("|"))
+        }
+        (pattern, []) => (true, "tokenexp", pattern.to_string()),
+        _ => {
+            return Err(invalid("both attributes 'tokenexp' and 'separators'"));
+        }
+    };
+    let table = regex::compile(attribute, &pattern)?;
+    if table.looks {
+        return Err(unsupported(format!(
+            "the pattern '{pattern}' asks what is around a token"
+        )));
+    }
+    let (sizes, tables) = table.record();
+    let call = LibraryCall {
+        name: "tokenize".into(),
+        ints: [&[matches as i64, mark as i64, least], &sizes[..]].concat(),
+        floats: vec![],
+        strings: std::iter::once(pad).chain(tables).collect(),
+    };
+    let out = LibOut::new(DType::String, dims);
     one(first(&cx.library_call(call, vec![Some(x)], vec![out]))?)
 }
 

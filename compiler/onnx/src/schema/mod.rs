@@ -181,6 +181,18 @@ pub fn look_up(domain: &str, name: &str, version: i64) -> Lookup {
     }
 }
 
+/// An operator at each of its versions, oldest first.
+pub fn versions(domain: &str, name: &str) -> impl Iterator<Item = Schema> {
+    let table = table();
+    let known = table.domains.get(domain);
+    let lines = known.and_then(|d| Some((d.name, table.operators.get(&(d.name, name))?)));
+    lines.into_iter().flat_map(move |(domain, lines)| {
+        lines
+            .iter()
+            .filter_map(move |(_, line)| schema(table, domain, line))
+    })
+}
+
 /// The newest version of a domain, if the table knows it.
 pub fn newest(domain: &str) -> Option<i64> {
     table().domains.get(domain).map(|d| d.newest)

@@ -35,6 +35,16 @@ impl ValueType {
         parse(text.trim(), MAX_DEPTH)
     }
 
+    /// The element type of the tensors inside of all containers.
+    pub fn element(&self) -> DataType {
+        match self {
+            ValueType::Tensor(dtype) | ValueType::SparseTensor(dtype) => *dtype,
+            ValueType::Sequence(inner) | ValueType::Optional(inner) | ValueType::Map(_, inner) => {
+                inner.element()
+            }
+        }
+    }
+
     /// The element type of a dense tensor.
     pub fn tensor(&self) -> Option<DataType> {
         match self {
