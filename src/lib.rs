@@ -41,3 +41,8 @@ pub use lapidary_runtime::{
 pub use model::Model;
 pub use options::{Cpu, DimSetting, Options};
 pub use value::{Output, Value};
+
+/// The Rust code of the book, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/book/rust.md")]
+mod book {}
