@@ -54,7 +54,13 @@ static void fill_tasks(void *const *buffers, const int64_t *dims, int64_t begin,
         } else {
             for (int i = 0; i < 2; i++) u[i] = floor(u[i] * j->steps) / j->steps;
         }
-        for (int i = 0; i < 2 && e + i < last; i++) lap_set_number(j->out, e + i, j->a + u[i] * j->b);
+        for (int i = 0; i < 2 && e + i < last; i++) {
+            lap_set_number(j->out, e + i, j->a + u[i] * j->b);
+            /* The upper end is none of the numbers, but a sum may round to it. */
+            int at_end = !j->normal && j->b > 0 && lap_number(j->out, e + i) >= j->a + j->b;
+            if (at_end) lap_set_number(j->out, e + i, j->a + (u[i] - 1 / j->steps) * j->b);
+            if (at_end && lap_number(j->out, e + i) >= j->a + j->b) lap_set_number(j->out, e + i, j->a);
+        }
     }
 }
 

@@ -76,8 +76,9 @@ impl Compiled {
         inputs: impl IntoIterator<Item = (&'n str, V)>,
     ) -> Result<Vec<Output>, Error> {
         let mut context = self.context()?;
-        context.reset_states()?;
         let outputs = context.run(inputs);
+        // Whoever takes it next must find it new.
+        context.reset_states()?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(context.inner);
         outputs

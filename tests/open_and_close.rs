@@ -1,6 +1,6 @@
 //! Opening, running and closing a compiled library again and again keeps memory flat.
 //!
-//! 300 times; `LAPIDARY_OPENINGS=10000` takes another number. Alone in its file: other tests of the same process
+//! 2,000 times; `LAPIDARY_OPENINGS=10000` takes another number. Alone in its file: other tests of the same process
 //! would be measured too.
 #![cfg(target_os = "linux")]
 
@@ -36,7 +36,7 @@ fn libraries_that_are_opened_and_closed_leave_nothing_behind() {
         }
     };
     (0..20).for_each(|_| open());
-    let (before, count) = (Held::now(), times("LAPIDARY_OPENINGS", 300));
+    let (before, count) = (Held::now(), times("LAPIDARY_OPENINGS", 2000));
     (0..count).for_each(|_| open());
     before.assert_flat(count, "openings");
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is there");

@@ -164,14 +164,18 @@ fn numbers_like_an_input_have_its_shape_whatever_it_is_and_the_type_that_is_stat
 
 #[test]
 fn half_floats_stay_below_the_upper_end() {
-    let attributes = vec![
-        ints("shape", &[50_000]),
-        int("dtype", F16.into()),
-        float("seed", 4.0),
-    ];
-    let found = once(&compiled(&generator("RandomUniform", attributes, F16)), &[]);
-    let values = found[0].as_slice::<half::f16>().unwrap();
-    assert!(values.iter().all(|v| (0.0..1.0).contains(&v.to_f32())));
+    for (low, high) in [(0.0, 1.0), (1.0, 2.0), (-3.0, 5.0)] {
+        let attributes = vec![
+            ints("shape", &[50_000]),
+            int("dtype", F16.into()),
+            float("seed", 4.0),
+            float("low", low),
+            float("high", high),
+        ];
+        let found = once(&compiled(&generator("RandomUniform", attributes, F16)), &[]);
+        let values = found[0].as_slice::<half::f16>().unwrap();
+        assert!(values.iter().all(|v| (low..high).contains(&v.to_f32())));
+    }
 }
 
 #[test]

@@ -340,6 +340,77 @@ fn a_state_that_grows_in_front_is_kept_in_two_memories() {
 }
 
 #[test]
+fn a_context_after_a_run_without_one_is_new() {
+    let compiled = gpt2().compile(&options(&[CACHE])).expect("it compiles");
+    let (ids, positions) = tokens(1, 0, 4);
+    let given = [("input_ids", &ids), ("position_ids", &positions)];
+    compiled.run(given).expect("it runs");
+    let mut used = compiled.context().expect("a context");
+    let mut new = compiled.context().expect("another");
+    let expected = step(&mut new, 1, 0, 2).expect("it runs");
+    assert_eq!(step(&mut used, 1, 0, 2).expect("it runs"), expected);
+}
+
+#[test]
+fn what_does_not_fit_leaves_a_state_as_it_was() {
+    let compiled = gpt2().compile(&options(&[CACHE])).expect("it compiles");
+    let mut context = compiled.context().expect("a context");
+    let mut same = compiled.context().expect("another");
+    for context in [&mut context, &mut same] {
+        step(context, 2, 0, 5).expect("it runs");
+    }
+    let of = |dtype, shape: &[usize]| Tensor::zeros(dtype, shape).expect("a tensor");
+    for wrong in [
+        of(lapidary::DType::F32, &[2, 4, 3]),
+        of(lapidary::DType::F32, &[2, 4, 3, 11]),
+        of(lapidary::DType::I64, &[2, 4, 3, 12]),
+    ] {
+        context
+            .set_state(PAST[0], &wrong)
+            .expect_err("it does not fit");
+    }
+    let expected = step(&mut same, 2, 5, 1).expect("it runs");
+    assert_eq!(step(&mut context, 2, 5, 1).expect("it runs"), expected);
+}
+
+/// `present = Concat(past, new)`, and `past` is given out as it was.
+#[test]
+fn a_state_that_is_an_output_too_is_given_out_without_gaps() {
+    let model = model(
+        vec![
+            node("Concat", &["past", "new"], "present", Some(1)),
+            node("Identity", &["past"], "old", None),
+        ],
+        vec![
+            value("new", &["batch", "1"]),
+            value("past", &["batch", "rows"]),
+        ],
+        vec![
+            value("present", &["batch", "all"]),
+            value("old", &["batch", "rows"]),
+        ],
+    );
+    let compiled = model
+        .compile(&options(&["past=present"]))
+        .expect("it compiles");
+    let mut context = compiled.context().expect("a context");
+    let mut old: Vec<f32> = Vec::new();
+    for turn in 0..4 {
+        let new = [turn as f32, 10.0 + turn as f32];
+        let new_tensor = Tensor::from_slice(&[2, 1], &new).expect("a tensor");
+        let outputs = context.run([("new", &new_tensor)]).expect("it runs");
+        assert_eq!(
+            outputs[0].tensor.as_slice::<f32>().expect("f32"),
+            old,
+            "turn {turn}"
+        );
+        let rows = old.len() / 2;
+        old.insert(2 * rows, new[1]);
+        old.insert(rows, new[0]);
+    }
+}
+
+#[test]
 fn what_is_no_state_is_an_error_that_says_why() {
     let cases: [(&[&str], &str); 5] = [
         (&["h=nothing"], "no output 'nothing'"),

@@ -52,8 +52,8 @@ int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id) {
 }
 
 int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32_t node_id) {
-    if (store->data && store->bytes >= bytes) return LAPIDARY_OK;
-    if (bytes > INT64_MAX / 2) {
+    if (store->data && store->bytes >= bytes && bytes >= 0) return LAPIDARY_OK;
+    if (bytes < 0 || bytes > INT64_MAX / 2) {
         return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes",
                          (long long)bytes);
     }
@@ -252,6 +252,8 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     if (options.threads < 0 || (options.parallel_for && options.host_workers < 1)) {
         return say(&options, LAPIDARY_ERROR_ARGUMENT, "the number of threads or host workers is not positive");
     }
+
+    if (lap_os_watch_forks()) return say(&options, LAPIDARY_ERROR_MEMORY, "no memory to watch for forks");
 
     lap_private *self = lap_os_alloc(sizeof *self);
     if (!self) return say(&options, LAPIDARY_ERROR_MEMORY, "no memory for a context");
@@ -528,6 +530,7 @@ static int32_t api_reset_states(lapidary_context *c) {
     self->error_code = LAPIDARY_OK;
     self->phase = LAP_PHASE_NEW;
     lap_states_reset(self);
+    self->draws = 0;
     return LAPIDARY_OK;
 }
 

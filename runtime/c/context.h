@@ -97,6 +97,7 @@ typedef struct lap_private {
     _Atomic int64_t timeout_ns;
     int64_t deadline;
     uint64_t draws, entropy; /* of random numbers; entropy 0: not chosen yet */
+    uint32_t entropy_forks; /* lap_os_forks when it was chosen */
     struct lap_weights *mapped;
     int32_t error_code;
     int32_t error_node;

@@ -151,6 +151,7 @@ void lap_os_global_unlock(void) { pthread_mutex_unlock(&global_lock); }
 
 static _Atomic uint32_t forks;
 static pthread_once_t watched = PTHREAD_ONCE_INIT;
+static int unwatched;
 
 /* Guards are made under the global lock, so that one comes first. */
 static void before_fork(void) {
@@ -169,12 +170,14 @@ static void in_child(void) {
 }
 
 /* The C library takes the handlers out again when this code is unloaded. */
-static void watch_forks(void) { pthread_atfork(before_fork, after_fork, in_child); }
+static void watch_forks(void) { unwatched = pthread_atfork(before_fork, after_fork, in_child); }
 
-uint32_t lap_os_forks(void) {
+int lap_os_watch_forks(void) {
     pthread_once(&watched, watch_forks);
-    return atomic_load_explicit(&forks, memory_order_relaxed);
+    return unwatched;
 }
+
+uint32_t lap_os_forks(void) { return atomic_load_explicit(&forks, memory_order_relaxed); }
 
 const void *lap_os_map(const char *path, size_t *bytes) {
     int file = open(path, O_RDONLY | O_CLOEXEC);

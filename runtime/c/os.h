@@ -38,8 +38,10 @@ void lap_os_gate_wake_all(lap_os_gate *gate); /* locked */
 void lap_os_global_lock(void);
 void lap_os_global_unlock(void);
 
-/* How often this process is a child of one that had the runtime in it: 0, and one more with each fork in between. The
- * first call has the locks of the runtime held across later forks, so that a child finds them free. */
+/* Has the locks of the runtime held across forks from now on, so that a child finds them free, and forks counted. Not
+ * zero: no memory. */
+int lap_os_watch_forks(void);
+/* How many forks, since they are watched, lie between this process and the one that watched first. */
 uint32_t lap_os_forks(void);
 
 /* Maps a file for reading; NULL if it cannot. */

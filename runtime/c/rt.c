@@ -50,7 +50,9 @@ uint64_t lap_draw(lap_context *ctx) { return lap_root(lap_priv(ctx))->draws++; }
 uint64_t lap_entropy(lap_context *ctx) {
     static _Atomic uint64_t made;
     lap_private *self = lap_root(lap_priv(ctx));
-    if (self->entropy == 0) {
+    /* A child must not draw its parent's numbers. */
+    if (self->entropy == 0 || self->entropy_forks != lap_os_forks()) {
+        self->entropy_forks = lap_os_forks();
         uint64_t parts[] = {(uint64_t)lap_os_now(), lap_os_date(), (uint64_t)(uintptr_t)self, atomic_fetch_add(&made, 1)};
         self->entropy = lap_hash64(parts, sizeof parts) | 1;
     }

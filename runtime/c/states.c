@@ -111,40 +111,67 @@ void lap_states_reset(lap_private *self) {
     for (int32_t i = 0; i < self->head.model->n_states; i++) forget(self, i);
 }
 
+static int within(const lap_store *store, const void *data) {
+    const char *at = data, *from = store->data;
+    return from && at >= from && at < from + store->bytes;
+}
+
+/* Copies a contiguous value into the state's store. `data` may lie in the store itself. */
+static int32_t fill_in_place(lap_private *self, const lap_state *state, lap_held *held, const lap_tensor *value, const void *data) {
+    int64_t rows = value->dims[state->axis], capacity = capacity_of(self, state->capacity), runs, row_bytes;
+    if (rows > UNBOUNDED) {
+        return lap_error(self, LAPIDARY_ERROR_MEMORY, -1, rows, UNBOUNDED, "a state of %lld rows is too large",
+                         (long long)rows);
+    }
+    if (rows > capacity || capacity == 0) capacity = rounded(rows);
+    lap_store old = {0};
+    if (within(&held->store, data)) {
+        old = held->store;
+        held->store = (lap_store){0};
+    }
+    int32_t code = make_room(self, state, held, value, 0, capacity);
+    if (code) {
+        if (old.data) held->store = old;
+        return code;
+    }
+    if (rows_of(value, state->axis, &runs, &row_bytes)) runs = 0; /* make_room has counted them */
+    for (int64_t run = 0; rows > 0 && run < runs; run++) {
+        memcpy((char *)held->store.data + run * capacity * row_bytes, (const char *)data + run * rows * row_bytes,
+               (size_t)(rows * row_bytes));
+    }
+    lap_store_drop(self, &old);
+    return LAPIDARY_OK;
+}
+
+static int32_t fill_exchanged(lap_private *self, lap_held *held, const lap_tensor *value, const void *data) {
+    int64_t bytes = lap_count(value->rank, value->dims) * lap_dtype_bytes(value->dtype);
+    if (held->store.data && held->store.bytes >= bytes) {
+        memmove(held->store.data, data, (size_t)bytes); /* it may be the state itself */
+        return LAPIDARY_OK;
+    }
+    lap_store grown = {0};
+    int32_t code = lap_store_grow(self, &grown, bytes, -1);
+    if (code) return code;
+    memcpy(grown.data, data, (size_t)bytes);
+    lap_store_drop(self, &held->store);
+    held->store = grown;
+    return LAPIDARY_OK;
+}
+
 int32_t lap_state_give(lap_private *self, int32_t at, const void *data) {
     const lap_state *state = state_at(self, at);
     lap_given *given = &self->given[state->input];
     lap_held *held = &self->held[at];
     const lap_tensor *input = &self->head.inputs[state->input];
-    given->set = 0;
-    held->known = 0;
     if (!data) {
         forget(self, at);
         return LAPIDARY_OK;
     }
-    int64_t size = lap_dtype_bytes(input->dtype), count = lap_count(input->rank, input->dims);
+    int32_t code = in_place(state) ? fill_in_place(self, state, held, input, data) : fill_exchanged(self, held, input, data);
+    if (code) return code;
+    if (!in_place(state)) given->data = held->store.data;
     held->rank = input->rank;
     memcpy(held->dims, input->dims, sizeof held->dims);
-    if (!in_place(state)) {
-        int32_t code = lap_store_grow(self, &held->store, count * size, -1);
-        if (code) return code;
-        memmove(held->store.data, data, (size_t)(count * size)); /* it may be the state itself */
-        given->data = held->store.data;
-    } else {
-        int64_t rows = input->dims[state->axis], capacity = capacity_of(self, state->capacity);
-        if (rows > UNBOUNDED) {
-            return lap_error(self, LAPIDARY_ERROR_MEMORY, -1, rows, UNBOUNDED, "a state of %lld rows is too large",
-                             (long long)rows);
-        }
-        if (rows > capacity || capacity == 0) capacity = rounded(rows);
-        int32_t code = make_room(self, state, held, input, 0, capacity);
-        int64_t runs, row_bytes;
-        if (code || rows_of(input, state->axis, &runs, &row_bytes)) return code;
-        for (int64_t run = 0; rows > 0 && run < runs; run++) {
-            memcpy((char *)held->store.data + run * capacity * row_bytes, (const char *)data + run * rows * row_bytes,
-                   (size_t)(rows * row_bytes));
-        }
-    }
     held->known = 1;
     given->set = 1;
     given->contiguous = 1;

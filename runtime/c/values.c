@@ -135,7 +135,6 @@ static int32_t give_state(lap_private *self, int32_t index) {
     const lap_tensor *input = &self->head.inputs[index];
     int64_t size = lap_dtype_bytes(input->dtype), count = lap_count(input->rank, input->dims);
     if (!given->data && count != 0) {
-        given->set = 0;
         return lap_error(self, LAPIDARY_ERROR_INPUT, -1, index, 0, "state `%s` has no data",
                          self->head.model->head.inputs[index].name);
     }
@@ -148,20 +147,11 @@ static int32_t give_state(lap_private *self, int32_t index) {
     return code;
 }
 
-int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor) {
-    lap_private *self = lap_priv(ctx);
-    const lapidary_model *model = &ctx->model->head;
-    if (atomic_load(&self->running)) return LAPIDARY_ERROR_BUSY;
-    self->error_code = LAPIDARY_OK;
-    if (index < 0 || index >= model->n_inputs) {
-        return lap_error(self, LAPIDARY_ERROR_ARGUMENT, -1, index, model->n_inputs,
-                         "input %d does not exist: the model has %d", (int)index, (int)model->n_inputs);
-    }
+static int32_t set_tensor(lap_private *self, int32_t index, const lapidary_tensor *tensor) {
     lap_given *given = &self->given[index];
-    lap_tensor *input = &ctx->inputs[index];
-    const lapidary_value_info *info = &model->inputs[index];
+    lap_tensor *input = &self->head.inputs[index];
+    const lapidary_value_info *info = &self->head.model->head.inputs[index];
     given->set = 0;
-    self->phase = LAP_PHASE_NEW;
     if (!tensor) {
         if (given->state >= 0) return lap_state_give(self, given->state, NULL);
         lap_set_defaults(self, index);
@@ -199,6 +189,30 @@ int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor
     }
     given->set = 1;
     return given->state >= 0 ? give_state(self, index) : LAPIDARY_OK;
+}
+
+int32_t lap_api_set_input(lap_context *ctx, int32_t index, const lapidary_tensor *tensor) {
+    lap_private *self = lap_priv(ctx);
+    const lapidary_model *model = &ctx->model->head;
+    if (atomic_load(&self->running)) return LAPIDARY_ERROR_BUSY;
+    self->error_code = LAPIDARY_OK;
+    if (index < 0 || index >= model->n_inputs) {
+        return lap_error(self, LAPIDARY_ERROR_ARGUMENT, -1, index, model->n_inputs,
+                         "input %d does not exist: the model has %d", (int)index, (int)model->n_inputs);
+    }
+    lap_given *given = &self->given[index];
+    lap_tensor *input = &ctx->inputs[index];
+    lap_given before = *given;
+    lap_tensor shown = *input;
+    self->phase = LAP_PHASE_NEW;
+    int32_t code = set_tensor(self, index, tensor);
+    if (code && given->state >= 0) {
+        /* What does not fit leaves a state as it was. */
+        before.copy = given->copy;
+        *given = before;
+        *input = shown;
+    }
+    return code;
 }
 
 int32_t lap_bind_dims(lap_private *self) {
@@ -408,7 +422,8 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     lap_contiguous_strides(output);
     if (!made->bound) {
         /* A state is larger in the next run. */
-        int64_t room = made->state >= 0 && made->own.bytes < bytes ? bytes + bytes / 2 : bytes;
+        int larger = made->state >= 0 && made->own.bytes < bytes && bytes < INT64_MAX / 4;
+        int64_t room = larger ? bytes + bytes / 2 : bytes;
         int32_t code = lap_store_grow(self, &made->own, room, node_id);
         output->data = made->own.data;
         return code;

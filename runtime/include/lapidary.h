@@ -219,8 +219,8 @@ struct lapidary_options {
     const char *weights_path; /* the weights file; NULL: beside the library */
     char *error_text; /* where a failed creation writes its message; or NULL */
     size_t error_text_bytes;
-    /* Of a model with a weights file, instead of the file: a reader, called while the context is made; contexts that
-     * name the same reader and host share what it read. */
+    /* Of a model with a weights file, instead of the file (and of weights_path): a reader, called while the context is
+     * made; contexts that name the same reader and host share what it read. */
     lapidary_read_weights_fn read_weights;
     void *weights_host; /* its first argument */
     /* Or the bytes of the weights file in memory, which stay as long as the context; used where they are if they begin
@@ -302,7 +302,8 @@ static inline int32_t lapidary_set_input(lapidary_context *context, int32_t inde
 /* States (the generated header says which) are outputs that are inputs of the next run. Their inputs need not be set: the
  * context keeps them. Setting one gives it another value, copied at once; NULL its initial value. Their outputs cannot be
  * bound; `lapidary_output` gives them as views whose strides count. A run that fails changes none. This makes
- * all of them as they were in a new context: without rows along the axis on which they grow, or the default. */
+ * all of them as they were in a new context: without rows along the axis on which they grow, or the default. Random numbers
+ * of a seed begin again too. */
 static inline int32_t lapidary_reset_states(lapidary_context *context) {
     return lapidary_api_of(context)->reset_states(context);
 }

@@ -46,7 +46,7 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// The weights file, if it is not beside the library.
     pub weights_path: Option<PathBuf>,
-    /// The weights of a library that has a weights file, instead of that file.
+    /// The weights of a library that has a weights file, instead of that file and of `weights_path`.
     pub weights: Option<Weights>,
     /// Hash all weights when they are mapped.
     pub verify_weights: bool,
@@ -302,7 +302,7 @@ impl Context {
             .weights
             .as_ref()
             .map_or_else(|| (None, ptr::null_mut()), Weights::reader_parts);
-        let in_memory: &[u8] = options.weights.as_ref().map_or(&[], Weights::bytes);
+        let in_memory = options.weights.as_ref().and_then(Weights::bytes);
         let mut text = vec![0u8; 1024];
         let c_options = ffi::Options {
             struct_bytes: size_of::<ffi::Options>() as u32,
@@ -326,11 +326,8 @@ impl Context {
             error_text_bytes: text.len(),
             read_weights,
             weights_host,
-            weights: match in_memory.is_empty() {
-                true => ptr::null(),
-                false => in_memory.as_ptr().cast(),
-            },
-            weights_bytes: in_memory.len(),
+            weights: in_memory.map_or(ptr::null(), |bytes| bytes.as_ptr().cast()),
+            weights_bytes: in_memory.map_or(0, <[u8]>::len),
         };
         let mut raw = ptr::null_mut();
         // SAFETY: a table of our version, options of its layout.

@@ -54,10 +54,10 @@ impl Weights {
         })))
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match &self.0 {
-            Source::Bytes(bytes) => bytes,
-            Source::Reader(_) => &[],
+            Source::Bytes(bytes) => Some(bytes),
+            Source::Reader(_) => None,
         }
     }
 

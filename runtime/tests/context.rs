@@ -506,9 +506,14 @@ fn weights_come_from_memory_wherever_it_begins() {
     }
     let mut short = bytes.clone();
     short.pop();
-    let error = context_of(model, &with(Weights::in_memory(short))).err();
-    let error = error.unwrap();
-    assert!(error.code() == ErrorCode::Weights && error.to_string().contains("another build"));
+    for (wrong, what) in [(short, "another build"), (Vec::new(), "too short")] {
+        let error = context_of(model, &with(Weights::in_memory(wrong))).err();
+        let error = error.unwrap();
+        assert!(
+            error.code() == ErrorCode::Weights && error.to_string().contains(what),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 /* A process that forks while a model is loaded: parent and child both go on running it. */
 #include "lapidary.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +30,19 @@ static lapidary_context *make(lapidary_pool *pool) {
     lapidary_options options = {.struct_bytes = sizeof options, .threads = 4, .pool = pool};
     lapidary_context *context;
     return lapidary_context_create(&lapidary_model_plus, &options, &context) ? NULL : context;
+}
+
+static lapidary_context *single(void) {
+    lapidary_options options = {.struct_bytes = sizeof options, .threads = 1};
+    lapidary_context *context;
+    return lapidary_context_create(&lapidary_model_plus, &options, &context) ? NULL : context;
+}
+
+static _Atomic int done;
+
+static void *make_and_destroy(void *nothing) {
+    while (!atomic_load(&done)) lapidary_context_destroy(single());
+    return nothing;
 }
 
 /* The child's side: what it inherits, and what it makes itself. */
@@ -67,6 +82,25 @@ int main(void) {
     lapidary_context_destroy(own);
     lapidary_context_destroy(shared);
     lapidary_pool_destroy(&lapidary_model_plus, pool);
+
+    /* While another thread holds the runtime's locks now and then, and none has made a pool. */
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, make_and_destroy, NULL)) return 6;
+    for (int i = 0; i < 200; i++) {
+        pid_t id = fork();
+        if (id < 0) return 7;
+        if (id == 0) {
+            alarm(60);
+            lapidary_context *made = single();
+            int fine = made && right(made);
+            lapidary_context_destroy(made);
+            _exit(!fine);
+        }
+        int status;
+        if (waitpid(id, &status, 0) != id || !WIFEXITED(status) || WEXITSTATUS(status)) return 8;
+    }
+    atomic_store(&done, 1);
+    pthread_join(thread, NULL);
     printf("ok\n");
     return 0;
 }

@@ -57,7 +57,8 @@ pub fn rename(graph: &mut GraphProto, names: &[(String, String)]) -> Result<(), 
     let edges = graph.input.iter().chain(&graph.output);
     let edges: HashSet<String> = edges.map(|v| v.name.clone()).collect();
     let mut taken = defined(graph);
-    for_each_body(graph, &mut |body| taken.extend(defined(body)));
+    let mut inside = HashSet::new();
+    for_each_body(graph, &mut |body| inside.extend(defined(body)));
     let mut new_names = HashMap::new();
     for (old, new) in names {
         if !edges.contains(old) {
@@ -72,8 +73,9 @@ pub fn rename(graph: &mut GraphProto, names: &[(String, String)]) -> Result<(), 
             return Err(Error::Usage(format!("'{old}' is renamed twice")));
         }
     }
-    // Names may be exchanged: what is renamed frees its own.
+    // Names may be exchanged: what is renamed frees its own, but for values of graphs inside.
     taken.retain(|name| !new_names.contains_key(name));
+    taken.extend(inside);
     for (old, new) in names {
         if !taken.insert(new.clone()) {
             return Err(Error::Usage(format!(

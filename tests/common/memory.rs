@@ -19,7 +19,7 @@ impl Held {
         }
     }
 
-    /// Fails if `count` times later there is more than an allocator may keep, and less than a page each on top.
+    /// Fails if `count` times later there is more than 2 MiB, which an allocator may keep, and half a KiB each.
     pub fn assert_flat(&self, count: usize, what: &str) {
         let now = Held::now();
         let grown = now.bytes.saturating_sub(self.bytes);
@@ -30,7 +30,7 @@ impl Held {
             grown >> 10
         );
         assert!(
-            grown < (8 << 20) + 4096 * count as u64,
+            grown < (2 << 20) + 512 * count as u64,
             "{count} {what}: {grown} bytes more"
         );
         assert!(more < 32, "{count} {what}: {more} more mappings");

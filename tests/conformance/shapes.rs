@@ -8,7 +8,9 @@
 
 use lapidary::compare::Tolerance;
 use lapidary::operator::Target;
-use lapidary::{Compiled, DType, DimSetting, Error, Model, Options, OwnedValue, Tensor, pipeline};
+use lapidary::{
+    Class, Compiled, DType, DimSetting, Error, Model, Options, OwnedValue, Tensor, pipeline,
+};
 use lapidary_graph::{TensorData, interp};
 
 use crate::suite::{Case, Suite};
@@ -51,6 +53,10 @@ pub fn run(suite: &Suite, case: &Case) -> Result<Outcome, Error> {
         let expected = reference(&model, &inputs, &change);
         let found = context.run_values(&inputs);
         match (expected, found) {
+            // Both refuse it; but a defect is no refusal.
+            (Err(_), Err(found)) if found.class() == Class::Other => {
+                return Ok(Outcome::new("strict", format!("{}: {found}", place())));
+            }
             (Err(_), Err(_)) => {}
             (Err(expected), Ok(_)) => {
                 let text = format!("{}: taken, but the reference says: {expected}", place());
@@ -60,6 +66,15 @@ pub fn run(suite: &Suite, case: &Case) -> Result<Outcome, Error> {
                 return Ok(Outcome::new("strict", format!("{}: {found}", place())));
             }
             (Ok((expected, by_library)), Ok(found)) => {
+                if expected.len() != found.len() {
+                    let text = format!(
+                        "{}: {} outputs for {}",
+                        place(),
+                        found.len(),
+                        expected.len()
+                    );
+                    return Ok(Outcome::new("strict", text));
+                }
                 for (expected, found) in expected.iter().zip(&found) {
                     let tolerance = tolerance(case, expected);
                     crate::expected::compare(&case.name, expected, found, tolerance)

@@ -27,6 +27,9 @@ const MOST_CHANNELS: i64 = 128;
 /// Tasks that an image is cut into where it has so many lines.
 const TASKS: i64 = 4;
 
+/// Above it a size is not of an image; products of three such stay below 2^63.
+const MOST: i64 = 1 << 20;
+
 /// What of a convolution is known when compiling, if its windows can be read in place.
 pub(crate) struct Lines {
     out_height: i64,
@@ -71,6 +74,23 @@ impl Lines {
             pads,
             padded: pads.iter().chain(&ends).any(|p| *p != 0),
         };
+        // Whatever the model says, no number below wraps.
+        let sizes = [
+            out_channels,
+            channels,
+            kh,
+            kw,
+            sh,
+            sw,
+            dh,
+            lines.out_height,
+            lines.out_width,
+            lines.height,
+            lines.width,
+        ];
+        if sizes.iter().chain(&pads).chain(&ends).any(|n| *n > MOST) {
+            return None;
+        }
         // Rows of the left operand a multiple of 2 KiB apart share too few sets of a first level cache.
         let tiles = (lines.out_width + TILE_ROWS - 1) / TILE_ROWS;
         let fits = c.groups.is_const(1)
@@ -80,7 +100,8 @@ impl Lines {
             && out_channels <= MOST_CHANNELS
             && (channels * sw) % 512 != 0
             && lines.out_width / tiles >= TILE_ROWS - 4
-            && lines.input_lines(1) * lines.line() <= LINES_FLOATS;
+            && lines.line() <= LINES_FLOATS
+            && lines.input_lines(1) <= LINES_FLOATS / lines.line();
         fits.then_some(lines)
     }
 

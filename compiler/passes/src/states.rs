@@ -145,6 +145,8 @@ fn appended(graph: &Graph, state: &State) -> Option<Appended> {
         && node.input(0) == Some(past)
         && !node.inputs[1..].contains(&Some(past))
         && single
+        // As an output it would be copied whole, and the store has room between its rows.
+        && graph.outputs.iter().all(|(_, v)| *v != past)
         && !has_default
         // A complex number of 16 bytes is two elements of a kernel.
         && graph.ty(past).dtype != DType::C128

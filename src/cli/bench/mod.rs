@@ -271,6 +271,8 @@ impl Bench {
             let mut peer = start()?;
             let mut starts = vec![peer.cold];
             for _ in 1..STARTS {
+                // Its threads may spin still.
+                drop(peer);
                 peer = start()?;
                 starts.push(peer.cold);
             }
@@ -430,17 +432,22 @@ impl Variant {
         match &mut self.runner {
             Runner::Peer(peer) => peer.run(times),
             Runner::Own(_, context) => {
-                // The context holds what is a state: each turn begins with the value given, each run goes on.
-                let states: Vec<usize> = context.states().iter().map(|s| s.input).collect();
+                // The context holds what is a state; each run begins with the value given, as a peer's does.
+                let states: Vec<(usize, String)> = context
+                    .states()
+                    .iter()
+                    .map(|s| (s.input, context.inputs()[s.input].name.clone()))
+                    .collect();
                 let mut views: Vec<Option<TensorView<'_>>> =
                     inputs.iter().map(|input| Some(input.view())).collect();
-                for at in &states {
-                    let name = context.inputs()[*at].name.clone();
-                    context.set_state(&name, &inputs[*at])?;
+                for (at, _) in &states {
                     views[*at] = None;
                 }
                 let mut all = Vec::with_capacity(times);
                 for _ in 0..times {
+                    for (at, name) in &states {
+                        context.set_state(name, &inputs[*at])?;
+                    }
                     let begin = Instant::now();
                     context.run_some_in_place(&views)?;
                     all.push(begin.elapsed());
