@@ -190,6 +190,12 @@ impl Context {
         Ok(self.inner.run_given_views(inputs)?)
     }
 
+    /// The variant of the code that the last run took ([`Options::variants`]): the dims that it is specialised for, or
+    /// `general`. `None` before a run, and after one that failed.
+    pub fn variant(&self) -> Option<String> {
+        self.inner.variant()
+    }
+
     /// What the context keeps from run to run ([`Options::states`]). The inputs need not be given, and the outputs
     /// are not among those that a run gives.
     pub fn states(&self) -> &[StateInfo] {

@@ -31,6 +31,7 @@ pub mod random;
 pub mod reference;
 mod states;
 mod value;
+mod variants;
 
 pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};

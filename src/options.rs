@@ -60,6 +60,9 @@ pub struct Options {
     pub cpu: Cpu,
     /// Settings for dims of inputs, by the model's name of a dim or by `input.axis`; the last that fits wins.
     pub dims: Vec<(String, DimSetting)>,
+    /// Dims that are free, with values for which code is specialised beside; `None` among them: free there too, when several
+    /// lists are combined (docs/variants.md).
+    pub variants: Vec<(String, Vec<Option<i64>>)>,
     /// Frees every dim of every input, whatever the model declares.
     pub symbolic: bool,
     /// States, as pairs of an input and the output that is its value in the next run; `*` stands for the same text in both.
@@ -81,21 +84,33 @@ pub struct Options {
 }
 
 impl Options {
-    /// Adds a setting in the command's words: `NAME=VALUE`, or `NAME=?` for a free dim.
+    /// Adds a setting in the command's words: `NAME=VALUE`, `NAME=?` for a free dim, or `NAME=VALUE,VALUE,…` for a free one
+    /// with variants of the code for these values.
     pub fn set_dim(&mut self, text: &str) -> Result<(), Error> {
         let bad = || {
             Error::Usage(format!(
-                "'{text}' is no setting of a dim (hint: NAME=VALUE, or NAME=? for a free one; NAME is the model's name or INPUT.AXIS)"
+                "'{text}' is no setting of a dim (hint: NAME=VALUE, NAME=? for a free one, or NAME=V1,V2 for variants; NAME is the model's name or INPUT.AXIS)"
             ))
         };
         let (name, value) = text.rsplit_once('=').ok_or_else(bad)?;
-        let setting = match value {
-            "?" => DimSetting::Free,
-            value => DimSetting::Fixed(value.parse().ok().filter(|v| *v >= 0).ok_or_else(bad)?),
-        };
+        let number = |value: &str| value.parse().ok().filter(|v| *v >= 0).ok_or_else(bad);
         if name.is_empty() {
             return Err(bad());
         }
+        if value.contains(',') {
+            let one = |text: &str| match text {
+                "?" => Ok(None),
+                text => number(text).map(Some),
+            };
+            let values: Vec<Option<i64>> = value.split(',').map(one).collect::<Result<_, _>>()?;
+            self.variants.retain(|(other, _)| other != name);
+            self.variants.push((name.to_string(), values));
+            return Ok(());
+        }
+        let setting = match value {
+            "?" => DimSetting::Free,
+            value => DimSetting::Fixed(number(value)?),
+        };
         self.dims.push((name.to_string(), setting));
         Ok(())
     }

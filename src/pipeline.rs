@@ -16,7 +16,7 @@ use lapidary_passes::{Remark, Report};
 use lapidary_runtime::ModelCode;
 
 use crate::operator::Target;
-use crate::{Error, Faults, Model, Options, states};
+use crate::{Error, Faults, Model, Options, states, variants};
 
 /// What [`Model::validate`] asks for, beyond what a compilation needs.
 pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
@@ -110,11 +110,35 @@ pub fn lower(graph: Graph, groups: &Groups) -> Result<Program, Error> {
 pub fn program(model: &Model, options: &Options, target: Target) -> Result<Program, Error> {
     faultless(model, options, false)?;
     model.require_values()?;
+    if options.variants.is_empty() {
+        let graph = prepared(model, options, target)?;
+        let (groups, _) = groups(&graph);
+        return sound(model, lower(graph, &groups));
+    }
+    let graph = prepared(model, &variants::general(options), target)?;
+    let mut special = Vec::new();
+    for (guard, options) in variants::specialised(options)? {
+        let mut graph_of = prepared(model, &options, target)?;
+        variants::require_same_states(&graph, &graph_of, &guard)?;
+        graph_of.name = guard;
+        special.push(graph_of);
+    }
+    variants::share_constants(&graph, &mut special);
+    let (all, _) = groups(&graph);
+    let mut program = sound(model, lower(graph, &all))?;
+    for graph in special {
+        let (groups, _) = groups(&graph);
+        program.add_variant(sound(model, lower(graph, &groups))?);
+    }
+    Ok(program)
+}
+
+/// The graph that is lowered.
+fn prepared(model: &Model, options: &Options, target: Target) -> Result<Graph, Error> {
     let mut graph = import(model, options, target)?;
     sound(model, optimize(&mut graph, options))?;
     keep_states(&mut graph, options)?;
-    let (groups, _) = groups(&graph);
-    sound(model, lower(graph, &groups))
+    Ok(graph)
 }
 
 /// Code in memory.

@@ -1,32 +1,18 @@
 //! Operators of the application, in Rust and in C, in memory and in compiled libraries, alone and between fused nodes.
 
+#[path = "common/folder.rs"]
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use folder::Folder;
 use lapidary::operator::{
     Call, GraphDType, Operator, OperatorNode, OperatorOutput, OperatorTypes, Operators,
 };
 use lapidary::{Compiled, Model, Options, Tensor};
 use lapidary_onnx::proto::*;
 use prost::Message;
-
-/// A folder of its own for a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("lapidary-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn value(name: &str, dims: &[&str]) -> ValueInfoProto {
     let dims = dims.iter().map(|d| tensor_shape_proto::Dimension {

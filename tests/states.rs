@@ -1,29 +1,15 @@
 //! States: what a context keeps from run to run, against the same models with their caches given and taken.
 
-use std::path::{Path, PathBuf};
+#[path = "common/folder.rs"]
+mod folder;
+
+use std::path::Path;
 use std::process::Command;
 
+use folder::Folder;
 use lapidary::{Class, Compiled, Context, Error, Model, Options, Tensor};
 use lapidary_onnx::proto::*;
 use prost::Message;
-
-/// A folder of its own for a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("lapidary-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 const PAST: [&str; 4] = ["past.0.key", "past.0.value", "past.1.key", "past.1.value"];
 const CACHE: &str = "past.*=present.*";

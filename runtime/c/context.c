@@ -90,7 +90,9 @@ void lap_context_free(lap_private *self) {
         self->children = next;
     }
     for (int32_t i = 0; i < self->n_kept; i++) lap_os_free(self->kept[i].data);
-    for (int32_t i = 0; self->held && i < model->n_states; i++) lap_os_free(self->held[i].store.data);
+    for (int32_t i = 0; self->held && !self->is_variant && i < model->n_states; i++) {
+        lap_os_free(self->held[i].store.data);
+    }
     for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_os_free(self->given[i].copy.data);
     for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) {
         lap_os_free(self->made[i].own.data);
@@ -116,7 +118,7 @@ void lap_context_free(lap_private *self) {
     free(self->kept);
     free(self->given);
     free(self->made);
-    free(self->held);
+    if (!self->is_variant) free(self->held);
     free(self->bound_by);
     free(self->chunks);
     free(self->dynamic);
@@ -258,6 +260,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     lap_private *self = lap_os_alloc(sizeof *self);
     if (!self) return say(&options, LAPIDARY_ERROR_MEMORY, "no memory for a context");
     memset((void *)self, 0, sizeof *self);
+    self->variant = -1;
     lap_context *ctx = &self->head;
     ctx->rt = &lap_runtime_table;
     ctx->model = model;
@@ -407,11 +410,20 @@ static int32_t run_all(lap_private *self) {
     int64_t timeout = atomic_load_explicit(&self->timeout_ns, memory_order_relaxed);
     self->deadline = 0;
     if (timeout > 0 && __builtin_add_overflow(lap_os_now(), timeout, &self->deadline)) self->deadline = INT64_MAX;
+    const lap_model_table *model = self->head.model;
+    self->variant = -1;
     lap_states_begin(self, 0);
     int32_t code = lap_bind_dims(self);
     if (!code) code = lap_gather_inputs(self);
-    if (!code) code = lap_run_segments(self);
-    if (!code) lap_states_keep(self);
+    if (code) return code;
+    int32_t variant = lap_variant_for(self);
+    if (variant < model->n_variants) {
+        code = lap_variant_run(self, variant);
+    } else {
+        code = lap_run_segments(self);
+        if (!code) lap_states_keep(self);
+    }
+    if (!code) self->variant = variant;
     return code;
 }
 
@@ -534,6 +546,13 @@ static int32_t api_reset_states(lapidary_context *c) {
     return LAPIDARY_OK;
 }
 
+static const char *api_variant(lapidary_context *c) {
+    lap_private *self = lap_priv(own(c));
+    const lap_model_table *model = self->head.model;
+    if (atomic_load(&self->running) || self->variant < 0) return NULL;
+    return self->variant < model->n_variants ? model->variants[self->variant]->head.name : "general";
+}
+
 static int64_t api_memory_used(lapidary_context *c) { return lap_priv(own(c))->memory_used; }
 
 const lapidary_api lap_api_table = {
@@ -557,4 +576,5 @@ const lapidary_api lap_api_table = {
     .set_value = api_set_value,
     .output_value = api_output_value,
     .reset_states = api_reset_states,
+    .variant = api_variant,
 };

@@ -79,7 +79,9 @@ typedef struct lap_private {
     lap_phase phase; /* what the last call has left to read */
     lap_given *given;
     lap_made *made;
-    lap_held *held; /* n_states */
+    lap_held *held; /* n_states; a variant's are its root's */
+    int32_t is_variant;
+    int32_t variant; /* that the last run took; n_variants: the general one; -1: none yet */
     int32_t *bound_by; /* n_dims: the dim_bind that set the slot, or -1 */
     lap_chunk *chunks; /* n_segments */
     lap_store *dynamic; /* n_buffers */
@@ -124,6 +126,12 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
 int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id);
 int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, int64_t b, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+
+/* variants.c */
+/* The variant whose fixed dims are those of the inputs; n_variants: none is. */
+int32_t lap_variant_for(const lap_private *self);
+/* Runs a variant on the inputs of its root, which are bound and gathered, and makes its outputs the root's. */
+int32_t lap_variant_run(lap_private *self, int32_t variant);
 
 /* context.c */
 /* Gives a store's memory back. */

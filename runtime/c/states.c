@@ -275,11 +275,11 @@ void lap_states_keep(lap_private *self) {
             lap_store past = held->store;
             held->store = made->own;
             made->own = past;
-            self->given[state->input].data = held->store.data;
+            lap_root(self)->given[state->input].data = held->store.data;
         }
         held->known = 1;
         held->rank = output->rank;
         memcpy(held->dims, output->dims, sizeof held->dims);
-        self->given[state->input].set = 1;
+        lap_root(self)->given[state->input].set = 1;
     }
 }

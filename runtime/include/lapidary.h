@@ -256,6 +256,7 @@ struct lapidary_api {
     int32_t (*set_value)(lapidary_context *, int32_t, const lapidary_value *);
     const lapidary_value *(*output_value)(lapidary_context *, int32_t);
     int32_t (*reset_states)(lapidary_context *);
+    const char *(*variant)(lapidary_context *);
 };
 
 /* The head of a context: how the inline functions find the table. */
@@ -306,6 +307,12 @@ static inline int32_t lapidary_set_input(lapidary_context *context, int32_t inde
  * of a seed begin again too. */
 static inline int32_t lapidary_reset_states(lapidary_context *context) {
     return lapidary_api_of(context)->reset_states(context);
+}
+
+/* The variant of the code that the last run took: the dims that it is specialised for, such as "batch=1 seq=128", or
+ * "general". NULL before a run, and after one that failed. */
+static inline const char *lapidary_variant(lapidary_context *context) {
+    return lapidary_api_of(context)->variant(context);
 }
 
 /* Makes runs write output `index` into the caller's contiguous memory; NULL gives it back to the context. */

@@ -382,6 +382,16 @@ impl Context {
         &self.states
     }
 
+    /// The variant of the code that the last run took: the dims that it is specialised for, or `general`. `None` before a
+    /// run, and after one that failed.
+    pub fn variant(&self) -> Option<String> {
+        // SAFETY: the context lives and is not running; the name is the table's.
+        unsafe {
+            let name = (self.api().variant)(self.inner.raw);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        }
+    }
+
     /// Makes all states as they were at first: without rows, or the model's default.
     pub fn reset_states(&mut self) -> Result<(), RuntimeError> {
         // SAFETY: the context lives and is not running.

@@ -263,6 +263,7 @@ pub struct Api {
     pub set_value: unsafe extern "C" fn(*mut ContextHead, i32, *const Value) -> i32,
     pub output_value: unsafe extern "C" fn(*mut ContextHead, i32) -> *const Value,
     pub reset_states: unsafe extern "C" fn(*mut ContextHead) -> i32,
+    pub variant: unsafe extern "C" fn(*mut ContextHead) -> *const c_char,
 }
 
 /// A value of any kind; `at` is a `DlTensor` or the values inside.

@@ -11,8 +11,9 @@ use lapidary::{Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
 /// How a model is compiled and run.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CompileOptions {
-    /// Fixes a dim of the inputs (NAME=VALUE) or frees it (NAME=?); NAME is the model's, or INPUT.AXIS
-    #[arg(long = "dim", value_name = "NAME=VALUE|?")]
+    /// Fixes a dim of the inputs (NAME=VALUE), frees it (NAME=?), or frees it and specialises code for some values beside
+    /// (NAME=V1,V2); NAME is the model's, or INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=VALUE|?|V1,V2")]
     pub dims: Vec<String>,
     /// Keeps an output as the value of an input in the next run (PAST=PRESENT; * stands for the same text in both)
     #[arg(long = "state", value_name = "INPUT=OUTPUT")]
@@ -138,7 +139,8 @@ pub fn shape_for(info: &ValueInfo, dims: &[String]) -> Result<Vec<usize>, Error>
     let setting = |name: &str| {
         let found = dims.iter().rev().filter_map(|d| d.rsplit_once('='));
         let mut found = found.filter(|(n, value)| *n == name && *value != "?");
-        found.next().and_then(|(_, value)| value.parse().ok())
+        let (_, values) = found.next()?;
+        values.split(',').find_map(|value| value.parse().ok())
     };
     Ok(declared
         .iter()

@@ -80,6 +80,7 @@ pub fn lower(mut graph: Graph, groups: &Groups) -> Result<Program, LowerError> {
         constants: p.constants,
         aliases: p.aliases,
         bodies,
+        variants: Vec::new(),
     })
 }
 

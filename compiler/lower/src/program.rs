@@ -104,6 +104,20 @@ pub struct Program {
     /// Values that are another value's bytes under another shape: alias to its source. Chains are
     /// resolved. A graph output that is an alias, an input or a constant is copied by the plan.
     pub aliases: HashMap<ValueId, ValueId>,
-    /// What regions run, each a program of its own with its own symbols, steps and constants.
+    /// What regions run, and variants: each a program of its own with its own symbols, steps and constants.
     pub bodies: Vec<RegionBody>,
+    /// Positions in `bodies` of programs that stand for this one where the constant dims of their inputs
+    /// are those of a run, in the order in which they are tried.
+    pub variants: Vec<usize>,
+}
+
+impl Program {
+    /// Adds a variant: the same model with some dims constant. Its graph's name is its guard's text.
+    pub fn add_variant(&mut self, program: Program) {
+        self.variants.push(self.bodies.len());
+        self.bodies.push(RegionBody {
+            program,
+            args: Vec::new(),
+        });
+    }
 }

@@ -172,7 +172,7 @@ fn append(graph: &mut Graph, at: usize, found: Appended, capacities: &mut HashMa
     let (dtype, name) = (graph.ty(past).dtype, graph.values[past].name.clone());
     let number = graph.inputs.len() as u32;
     let capacity = *capacities.entry(rows).or_insert_with(|| {
-        let text = format!("{}.capacity", graph.symbols[rows].name);
+        let text = format!("{}_capacity", graph.symbols[rows].name);
         let origin = SymbolOrigin::Input {
             input: number,
             axis: axis as u32,

@@ -205,7 +205,9 @@ impl Bench {
             let p50 = entries.first().map_or(1.0, |e| e.p50_ms).max(1e-3);
             let runs = (self.seconds * 1e3 / p50).clamp(1.0, 1000.0) as usize;
             let calls = profile::profile(compiled.code().clone(), &inputs, threads, runs)?;
-            let steps = work.as_ref().map(|work| work.step_flops(&shapes));
+            // A variant has steps of its own.
+            let work = work.as_ref().filter(|_| options.variants.is_empty());
+            let steps = work.map(|work| work.step_flops(&shapes));
             eprint!(
                 "{}",
                 report::profile(&calls, runs, threads, steps.as_deref())
@@ -242,6 +244,12 @@ impl Bench {
                 let name = match cpu.to_possible_value().filter(|_| !self.beside.is_empty()) {
                     Some(cpu) => format!("lapidary {}", cpu.get_name()),
                     None => "lapidary".to_string(),
+                };
+                let name = match context.variant() {
+                    Some(variant) if variant != "general" || !options.variants.is_empty() => {
+                        format!("{name} ({variant})")
+                    }
+                    _ => name,
                 };
                 variants.push(Variant {
                     runner: Runner::Own(name, context),

@@ -51,8 +51,11 @@ type CallLibrary = unsafe extern "C" fn(
 struct Recorder {
     parallel_for: ParallelFor,
     call_library: CallLibrary,
-    calls: Vec<(i32, bool, Duration)>,
+    calls: Vec<Recorded>,
 }
+
+/// A call: the table whose node it is (a variant or a body has its own), the node, whether the library was called.
+type Recorded = (*const ModelTable, i32, bool, Duration);
 
 thread_local! {
     /// Calls come from the thread that runs the model.
@@ -76,7 +79,7 @@ unsafe extern "C" fn timed_parallel_for(
     let begin = Instant::now();
     // SAFETY: the arguments of the caller, passed on.
     let code = unsafe { real(context, kernel, buffers, dims, tasks, scratch, node, cost) };
-    record(node, false, begin);
+    record(context, node, false, begin);
     code
 }
 
@@ -101,15 +104,17 @@ unsafe extern "C" fn timed_call_library(
             context, function, inputs, n_inputs, outputs, n_outputs, attributes, node,
         )
     };
-    record(node, true, begin);
+    record(context, node, true, begin);
     code
 }
 
-fn record(node: i32, library: bool, begin: Instant) {
+fn record(context: *const ContextHead, node: i32, library: bool, begin: Instant) {
     let time = begin.elapsed();
+    // SAFETY: the context that makes the call.
+    let table = unsafe { (*context).model };
     RECORDER.with_borrow_mut(|recorder| {
         if let Some(recorder) = recorder {
-            recorder.calls.push((node, library, time));
+            recorder.calls.push((table, node, library, time));
         }
     });
 }
@@ -118,7 +123,6 @@ fn record(node: i32, library: bool, begin: Instant) {
 struct Hooked {
     raw: *mut ContextHead,
     api: *const ffi::Api,
-    table: *const ModelTable,
     /// The copy of the function table that `raw` points to.
     _functions: Box<[*const c_void]>,
     _code: Arc<dyn ModelCode>,
@@ -174,7 +178,6 @@ impl Hooked {
             Ok(Hooked {
                 raw,
                 api,
-                table,
                 _functions: functions,
                 _code: code,
             })
@@ -213,13 +216,13 @@ impl Hooked {
         }
     }
 
-    fn node_name(&self, node: i32) -> String {
-        // SAFETY: the table's names are valid, and the index is tested.
+    fn node_name(&self, table: *const ModelTable, node: i32) -> String {
+        // SAFETY: a table of the model's code; its names are valid, and the index is tested.
         unsafe {
-            if node < 0 || node >= (*self.table).n_nodes {
+            if node < 0 || node >= (*table).n_nodes {
                 return "?".to_string();
             }
-            let name = *(*self.table).node_names.add(node as usize);
+            let name = *(*table).node_names.add(node as usize);
             CStr::from_ptr(name).to_string_lossy().into_owned()
         }
     }
@@ -249,8 +252,8 @@ pub fn profile(
         if run == 0 {
             calls = recorded
                 .iter()
-                .map(|(node, library, _)| Call {
-                    node: context.node_name(*node),
+                .map(|(table, node, library, _)| Call {
+                    node: context.node_name(*table, *node),
                     library: *library,
                     time: Duration::ZERO,
                 })
@@ -258,7 +261,7 @@ pub fn profile(
             continue;
         }
         // Loops whose length depends on data are not profiled call by call; equal inputs give equal calls.
-        for (call, (_, _, time)) in calls.iter_mut().zip(recorded) {
+        for (call, (_, _, _, time)) in calls.iter_mut().zip(recorded) {
             call.time += time;
         }
     }

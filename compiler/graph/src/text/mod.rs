@@ -36,6 +36,9 @@
 //!   }   ; /loop
 //! ```
 //!
+//! Behind the outputs stand states: `state %past "present" axis 1 store %memory [batch, past + 1]`, without axis or store
+//! where there is none.
+//!
 //! Names that are no plain words are quoted; a second value of the same name gets `#2`, and so on.
 //! Printing what was parsed gives the same text (but for `#hash`); ids are not kept.
 

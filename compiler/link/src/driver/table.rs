@@ -75,9 +75,17 @@ impl<M: Module> Maker<'_, '_, M> {
             })
             .collect();
         let nodes = self.pool.pointers(&names);
-        let name = self.pool.string(request.name);
+        let name = self.pool.string(match request.body {
+            true => &plan.name,
+            false => request.name,
+        });
         let (defaults, n_defaults) = self.defaults();
         let states = self.states(graph);
+        let mut record = Record::default();
+        for body in &request.program.variants {
+            record.data(request.bodies.get(*body).copied());
+        }
+        let variants = self.pool.record(record);
 
         let mut t = Record::default();
         t.u32(abi::ABI_VERSION);
@@ -132,6 +140,8 @@ impl<M: Module> Maker<'_, '_, M> {
         t.i64(0);
         t.pool(Some(states));
         t.i32(graph.states.len() as i32);
+        t.i32(request.program.variants.len() as i32);
+        t.pool(Some(variants));
         while t.len() < abi::MODEL_TABLE_BYTES {
             t.u64(0);
         }

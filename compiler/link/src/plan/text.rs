@@ -45,7 +45,10 @@ impl Plan {
                     operand => operand.to_string(),
                 })
                 .collect();
-            let _ = write!(out, "\nbody {b} ({}): ", args.join(", "));
+            let _ = match program.variants.contains(&b) {
+                true => write!(out, "\nvariant {}: ", plan.name),
+                false => write!(out, "\nbody {b} ({}): ", args.join(", ")),
+            };
             out.push_str(plan.text(&body.program).replace('\n', "\n  ").trim_end());
             out.push('\n');
         }
