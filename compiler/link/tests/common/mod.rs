@@ -30,6 +30,7 @@ impl Maker {
                 constants: EntityMap::new(),
                 aliases: HashMap::new(),
                 bodies: Vec::new(),
+                variants: Vec::new(),
             },
         }
     }
