@@ -174,10 +174,7 @@ mod tests {
         for dim in ["a=1,2,3,4,5", "b=1,2,3,4"] {
             options.set_dim(dim).expect("a setting");
         }
-        let error = specialised(&options)
-            .err()
-            .expect("20 variants")
-            .to_string();
+        let error = specialised(&options).expect_err("20 variants").to_string();
         assert!(error.contains("5 of 'a' times 4 of 'b'"), "{error}");
     }
 }
