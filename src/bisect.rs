@@ -9,14 +9,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use lapidary_graph::{DType as GraphType, Graph, Groups, NodeId, TensorData, ValueId, interp};
+use lapidary_graph::{Graph, Groups, NodeId, TensorData, ValueId, interp};
 use lapidary_runtime::OwnedValue;
-use lapidary_runtime::{DType, Tensor};
 
 use crate::case::DataSet;
 use crate::compare::{Tolerance, compare};
 use crate::operator::Target;
+use crate::reference::{data_of, tensor_of};
 use crate::{Compiled, Error, Model, Options, pipeline};
 
 /// Names what makes the result of this data set wrong.
@@ -168,40 +167,4 @@ fn observe(
     interp::run_with(graph, inputs, &options)
         .map_err(|e| Error::Other(format!("bisect: the interpreter: {e}")))?;
     Ok(seen.into_inner())
-}
-
-fn data_of(tensor: &Tensor) -> Result<TensorData, Error> {
-    let dtype = GraphType::from_onnx(tensor.dtype().onnx()).ok_or_else(|| {
-        Error::Unsupported(format!(
-            "bisect: the interpreter does not know elements of type {}",
-            tensor.dtype()
-        ))
-    })?;
-    let strings = tensor.strings().unwrap_or_default();
-    Ok(TensorData {
-        dtype,
-        dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
-        bytes: Bytes::copy_from_slice(tensor.bytes()),
-        strings: strings
-            .iter()
-            .map(|s| Bytes::copy_from_slice(s.as_bytes()))
-            .collect(),
-    })
-}
-
-fn tensor_of(data: &TensorData) -> Result<Tensor, Error> {
-    let shape: Vec<usize> = data
-        .dims
-        .iter()
-        .map(|dim| usize::try_from(*dim).unwrap_or(0))
-        .collect();
-    let dtype = DType::from_onnx(data.dtype as i32).unwrap_or(DType::U8);
-    if dtype == DType::String {
-        let text = |s: &Bytes| String::from_utf8_lossy(s).into_owned();
-        return Ok(Tensor::from_strings(
-            &shape,
-            data.strings.iter().map(text).collect(),
-        )?);
-    }
-    Ok(Tensor::from_bytes(dtype, &shape, &data.bytes)?)
 }

@@ -185,7 +185,12 @@ const UNTESTED: &[Untested] = &[
     ("ConcatFromSequence", &[2], &[("axis", &[0])]),
     ("GlobalLpPool", &[4], &[]),
     ("MaxRoiPool", &[4, 2], &[("pooled_shape", &[2, 2])]),
+    ("Multinomial", &[2], &[]),
     ("Optional", &[2], &[]),
+    ("RandomNormal", &[], &[("shape", &[2, 3])]),
+    ("RandomNormalLike", &[2], &[]),
+    ("RandomUniform", &[], &[("shape", &[2, 3])]),
+    ("RandomUniformLike", &[2], &[]),
     ("SequenceAt", &[2, 0], &[]),
     ("SequenceConstruct", &[2, 2], &[]),
     ("SequenceEmpty", &[], &[]),
@@ -221,7 +226,7 @@ fn from_schema(op: &str, ranks: &[usize], attributes: &[(&str, &[i64])]) -> Samp
                 elem_type: Some(Box::new(inner)),
             }))
         };
-        let ty = match (set.tensors().last(), set.others().first()) {
+        let ty = match (set.tensors().next(), set.others().first()) {
             (Some(dtype), _) => type_proto::Value::TensorType(tensor(dtype)),
             (None, Some(ValueType::Optional(inner))) => optional(inner.element()),
             (None, other) => list(other.map_or(DataType::Float, |t| t.element())),
@@ -482,9 +487,6 @@ fn retyped(
 ) -> Option<(ModelProto, Vec<String>)> {
     let mut model = model.clone();
     let graph = model.graph.as_mut()?;
-    let [node] = graph.node.as_slice() else {
-        return None;
-    };
     // The schema is that of the newest version.
     for opset in &mut model.opset_import {
         let domain = match opset.domain.as_str() {
@@ -495,6 +497,19 @@ fn retyped(
             opset.version = opset.version.max(s.since);
         }
     }
+    if s.inputs.is_empty() && s.attribute("dtype").is_some() {
+        let node = &mut graph.node[0];
+        node.attribute.retain(|a| a.name != "dtype");
+        node.attribute.push(AttributeProto {
+            name: "dtype".into(),
+            r#type: 2,
+            i: dtype as i64,
+            ..Default::default()
+        });
+    }
+    let [node] = graph.node.as_slice() else {
+        return None;
+    };
     let ParameterType::Variable(variable) = parameter.ty else {
         return Some((model, Vec::new()));
     };

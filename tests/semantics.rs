@@ -48,6 +48,30 @@ fn info(name: String, code: i32, rank: Option<usize>) -> ValueInfoProto {
     }
 }
 
+/// A model of these nodes.
+fn model_of(
+    node: Vec<NodeProto>,
+    input: Vec<ValueInfoProto>,
+    output: Vec<ValueInfoProto>,
+) -> Model {
+    let proto = ModelProto {
+        ir_version: 10,
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: 21,
+        }],
+        graph: Some(GraphProto {
+            name: "g".into(),
+            node,
+            input,
+            output,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    Model::from_bytes(proto.encode_to_vec(), None).expect("the model can be read")
+}
+
 /// A model of one node. Attributes are integers.
 fn model(op: &str, inputs: &[T], outputs: &[i32], attributes: &[(&str, i64)]) -> Model {
     let named = |stem: &str, n: usize| (0..n).map(|i| format!("{stem}{i}")).collect::<Vec<_>>();
@@ -69,25 +93,9 @@ fn model(op: &str, inputs: &[T], outputs: &[i32], attributes: &[(&str, i64)]) ->
         let rank = t.value().shape().len();
         info(format!("x{i}"), t.code(), Some(rank))
     });
-    let output = outputs.iter().enumerate();
-    let proto = ModelProto {
-        ir_version: 10,
-        opset_import: vec![OperatorSetIdProto {
-            domain: String::new(),
-            version: 21,
-        }],
-        graph: Some(GraphProto {
-            name: "g".into(),
-            node: vec![node],
-            input: input.collect(),
-            output: output
-                .map(|(i, c)| info(format!("y{i}"), *c, None))
-                .collect(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    Model::from_bytes(proto.encode_to_vec(), None).expect("the model can be read")
+    let outputs = outputs.iter().enumerate();
+    let output = outputs.map(|(i, c)| info(format!("y{i}"), *c, None));
+    model_of(vec![node], input.collect(), output.collect())
 }
 
 /// The results of compiled code at each level, then the interpreter's (`None`: it lacks a kernel).
@@ -482,20 +490,7 @@ fn through(codes: &[i32], x: &T) -> Model {
     };
     let mut node: Vec<NodeProto> = codes.iter().enumerate().map(|(k, c)| cast(k, *c)).collect();
     node.push(cast(codes.len(), 1));
-    let proto = ModelProto {
-        ir_version: 10,
-        opset_import: vec![OperatorSetIdProto {
-            domain: String::new(),
-            version: 21,
-        }],
-        graph: Some(GraphProto {
-            name: "g".into(),
-            input: vec![info("v0".into(), x.code(), Some(1))],
-            output: vec![info(format!("v{}", codes.len() + 1), 1, None)],
-            node,
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    Model::from_bytes(proto.encode_to_vec(), None).expect("the model can be read")
+    let input = vec![info("v0".into(), x.code(), Some(1))];
+    let output = vec![info(format!("v{}", codes.len() + 1), 1, None)];
+    model_of(node, input, output)
 }
