@@ -171,16 +171,22 @@ LAP_LIBRARY_KERNEL(lap_lib_slice) {
     return lap_pick(ctx, x, out[0], dims, at_axis, NULL, node_id);
 }
 
-/* x, sizes. Ints: axis. */
+/* x, sizes or none: equal parts. Ints: axis, whether the last of these may be smaller. */
 LAP_LIBRARY_KERNEL(lap_lib_split) {
-    EXPECT(2, 1, 1, 0);
-    const lap_tensor *x = in[0];
+    EXPECT(1, 1, 2, 0);
+    const lap_tensor *x = in[0], *list = lap_opt(in, n_in, 1);
     int32_t axis;
-    int64_t n = lap_elements(in[1]), begin = 0;
+    int64_t n = list ? lap_elements(list) : n_out, begin = 0;
     TRY(lap_axis(ctx, at->ints[0], x->rank, &axis, node_id));
     NEED(n == n_out, "{a} sizes for {b} outputs", n, n_out);
     TEMP(int64_t, sizes, n);
-    TRY(lap_ints(ctx, in[1], 1, sizes, n, &n, node_id));
+    if (list) {
+        TRY(lap_ints(ctx, list, 1, sizes, n, &n, node_id));
+    } else {
+        int64_t d = x->dims[axis], part = d / n + (d % n != 0);
+        NEED(d % n == 0 || at->ints[1], "an axis of {a} in {b} equal parts", d, n);
+        for (int64_t i = 0; i < n; i++) sizes[i] = i < n - 1 ? part : d - part * (n - 1);
+    }
     for (int64_t i = 0; i < n; i++) {
         NEED(sizes[i] >= 0 && sizes[i] <= x->dims[axis] - begin, "a part of {a} after {b} elements of the axis", sizes[i], begin);
         begin += sizes[i];

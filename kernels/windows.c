@@ -75,16 +75,22 @@ static void pool_tasks(void *const *buffers, const int64_t *dims, int64_t begin,
     }
 }
 
-/* x. Ints: storage_order, n, then n each of kernel, strides, dilations, pads before. Outputs: y, places; dims as
- * planned. */
+/* x, pads before or none. Ints: storage_order, n, then n each of kernel, strides, dilations, pads before (without the
+ * operand). Outputs: y, places; dims as planned. */
 LAP_LIBRARY_KERNEL(lap_lib_max_pool) {
     EXPECT(1, 1, 2, 0);
     const lap_tensor *x = in[0], *shape = out[0] ? out[0] : n_out > 1 ? out[1] : NULL;
-    int64_t n = at->ints[1], dims[LAP_MAX_RANK];
+    int64_t n = at->ints[1], dims[LAP_MAX_RANK], pads[LAP_MAX_RANK], found;
     TRY(space_of(ctx, n, x, at, 4, 2, node_id));
     if (!shape) return LAPIDARY_OK;
     NEED(lap_is_number(x->dtype), "elements of type {a}, expected numbers", x->dtype, 0);
     for (int64_t i = 2; i < 2 + 4 * n; i++) NEED(at->ints[i] >= (i < 2 + 3 * n ? 1 : 0), "the window has {a} at {b}", at->ints[i], i);
+    memcpy(pads, at->ints + 2 + 3 * n, (size_t)(8 * n));
+    if (lap_opt(in, n_in, 1)) {
+        TRY(lap_ints(ctx, in[1], 1, pads, LAP_MAX_RANK, &found, node_id));
+        NEED(found == n, "{a} pads for {b} spatial axes", found, n);
+        for (int64_t d = 0; d < n; d++) NEED(pads[d] >= 0 && pads[d] < INT32_MAX, "axis {a} is padded by {b}", d, pads[d]);
+    }
     memcpy(dims, shape->dims, sizeof dims);
     for (int32_t a = 0; a < 2; a++) NEED(dims[a] == x->dims[a], "an output dim of {a} for {b}", dims[a], x->dims[a]);
     if (out[0]) NEED(out[0]->dtype == x->dtype, "an output of type {a} for elements of type {b}", out[0]->dtype, x->dtype);
@@ -94,7 +100,7 @@ LAP_LIBRARY_KERNEL(lap_lib_max_pool) {
     if (places) TRY(lap_output_alloc(ctx, places, x->rank, dims, node_id));
     const int64_t *lists = at->ints + 2;
     pool_job j = {x, out[0], places ? places->data : NULL, n, at->ints[0], lap_span(x, 2, x->rank), lap_count((int32_t)n, dims + 2),
-                  x->dims + 2, dims + 2, lists, lists + n, lists + 2 * n, lists + 3 * n};
+                  x->dims + 2, dims + 2, lists, lists + n, lists + 2 * n, pads};
     if (lap_count(x->rank, dims) == 0) return LAPIDARY_OK;
     void *buffers[] = {&j};
     int64_t cost = lap_bytes_of(lap_count(x->rank, dims), lap_count((int32_t)n, lists));

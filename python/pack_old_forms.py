@@ -185,6 +185,7 @@ def cases():
     case("MaxPool", 8, [image], outputs=2, kernel_shape=[2, 2])
     case("MaxPool", 10, [image], outputs=2, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, dilations=[1, 2])
     case("MaxPool", 11, [data(1, 1, 8)], kernel_shape=[3], auto_pad="SAME_UPPER", strides=[2])
+    case("MaxPool", 11, [data(1, 2, 8)], outputs=2, kernel_shape=[3], auto_pad="SAME_LOWER", strides=[3])
     case("MaxPool", 12, [data(1, 2, 5, 5, low=-9, high=9, dtype=np.int8)], kernel_shape=[2, 2])
     case("AveragePool", 7, [image], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
     case("AveragePool", 7, [image], kernel_shape=[3, 3], auto_pad="SAME_LOWER", strides=[2, 2])

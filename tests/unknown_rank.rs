@@ -184,3 +184,26 @@ fn values_are_joined_along_an_axis_from_the_end() {
     let error = run(&code, &[counted(&[2, 1]), counted(&[3, 1])]).unwrap_err();
     assert!(error.to_string().contains("sizes"), "{error}");
 }
+
+#[test]
+fn parts_are_cut_out() {
+    let list = |name: &str, v: &[i64]| node("Constant", &[], &[name], vec![ints("value_ints", v)]);
+    let nodes = vec![
+        list("starts", &[1]),
+        list("ends", &[9]),
+        list("axes", &[-1]),
+        node("Slice", &["a", "starts", "ends", "axes"], &["s"], vec![]),
+        node(
+            "Split",
+            &["s"],
+            &["p", "q"],
+            vec![int("axis", -1), int("num_outputs", 2)],
+        ),
+        node("Sub", &["q", "p"], &["y"], vec![]),
+    ];
+    let code = compiled(nodes, &["a"], F32);
+    check(&code, &[counted(&[5])], &[2], &[2.0, 2.0]);
+    check(&code, &[counted(&[2, 3])], &[2, 1], &[1.0, 1.0]);
+    let error = run(&code, &[counted(&[])]).unwrap_err();
+    assert!(error.to_string().contains("axis"), "{error}");
+}

@@ -315,7 +315,10 @@ pub(crate) fn centred(cx: &mut Ctx, x: ValueId, zero: Option<ValueId>) -> Result
         && let Ok(from) = cx.dims(z)
     {
         broadcasts_to("the zero point", &from, &dims)?;
-        shape = Some(dims).filter(|_| !from.is_empty());
+        // What could not be compared is, when it runs.
+        let mut pairs = from.iter().rev().zip(dims.iter().rev());
+        let certain = pairs.all(|(a, b)| a.is_const(1) || a.equals(b) == Some(true));
+        shape = (!certain).then_some(dims);
     }
     let mut inputs = vec![x];
     inputs.extend(zero);

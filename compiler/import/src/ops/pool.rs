@@ -8,11 +8,11 @@ use super::pointwise::in_f32;
 use crate::builder::LibOut;
 use crate::context::{Ctx, Outs, one};
 use crate::dims::dmin;
-use crate::error::{Fail, invalid, unsupported};
+use crate::error::{Fail, invalid};
 
 /// MaxPool, AveragePool, LpPool.
 ///
-/// Library `max_pool`, where the positions are wanted too. Inputs: x. Ints: storage_order, number
+/// Library `max_pool`, where the positions are wanted too. Inputs: x, pads before (i64) where they follow from sizes. Ints: storage_order, number
 /// of spatial axes n, then n each of kernel, strides, dilations, pads before. Outputs: y, indices
 /// (i64, into the flattened input); dimensions as stated.
 pub(crate) fn pool(cx: &mut Ctx) -> Outs {
@@ -42,8 +42,12 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
     };
     if cx.op == "MaxPool" && cx.wants(1) {
         let pads: Option<Vec<i64>> = window.pads_begin.iter().map(Dim::as_const).collect();
-        let pads = pads
-            .ok_or_else(|| unsupported("positions with padding that is known at run time only"))?;
+        let mut inputs = vec![Some(x)];
+        if pads.is_none() {
+            let n = [kernel.len() as i64];
+            inputs.push(Some(cx.materialise(window.pads_begin, &n, DType::I64)?));
+        }
+        let pads = pads.unwrap_or_else(|| vec![0; kernel.len()]);
         let mut ints = vec![cx.int("storage_order", 0)?, kernel.len() as i64];
         for list in [kernel, &shape.strides, &shape.dilations, &pads] {
             ints.extend(list);
@@ -53,7 +57,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
             LibOut::fixed(cx.dtype(x), all.clone()),
             LibOut::fixed(DType::I64, all),
         ];
-        let v = cx.library("max_pool", ints, vec![], vec![Some(x)], outs);
+        let v = cx.library("max_pool", ints, vec![], inputs, outs);
         return crate::context::all(v);
     }
     one(emit(cx, x, kind, window, out)?)

@@ -339,6 +339,9 @@ pub(crate) fn concat(cx: &mut Ctx) -> Outs {
 pub(crate) fn slice(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let old = cx.opset < 10;
+    if cx.g.ty(x).rank().is_none() {
+        return slice_unranked(cx, x, old);
+    }
     let mut lists = Vec::new();
     for (i, name) in ["starts", "ends", "axes", "steps"].iter().enumerate() {
         let at = if old { usize::MAX } else { i + 1 };
@@ -426,9 +429,43 @@ fn slice_params(
 
 /// Cuts an axis into parts: of the sizes given, or equal (the last may be smaller).
 ///
-/// Library `split`. Inputs: x, sizes (i64). Ints: axis. One output a part.
+/// A slice of a value without a known rank: the kernel takes the lists as they are.
+fn slice_unranked(cx: &mut Ctx, x: ValueId, old: bool) -> Outs {
+    let mut inputs = vec![Some(x)];
+    for (i, name) in ["starts", "ends", "axes", "steps"].iter().enumerate() {
+        let stated = cx.ints(name)?.filter(|_| old);
+        let given = cx.opt(i + 1).filter(|_| !old);
+        if i < 2 && stated.is_none() && given.is_none() {
+            return Err(invalid(format!("'{name}' is missing")));
+        }
+        inputs.push(stated.map(|list| cx.int_vector(list)).or(given));
+    }
+    let out = LibOut::unranked(cx.dtype(x));
+    all(cx.library("slice", vec![], vec![], inputs, vec![out]))
+}
+
+/// Parts of a value without a known rank.
+fn split_unranked(cx: &mut Ctx, x: ValueId) -> Outs {
+    let sizes = match cx.int_list("split", 1)? {
+        Some(Some(list)) => Some(cx.int_vector(&list)),
+        _ => cx.opt(1),
+    };
+    let n = cx.wanted.len();
+    if sizes.is_none() && cx.opset >= 18 && cx.int("num_outputs", 0)? != n as i64 {
+        return Err(invalid(format!("{n} outputs, and another 'num_outputs'")));
+    }
+    let ints = vec![cx.int("axis", 0)?, i64::from(cx.opset >= 18)];
+    let outs = vec![LibOut::unranked(cx.dtype(x)); n];
+    all(cx.library("split", ints, vec![], vec![Some(x), sizes], outs))
+}
+
+/// Library `split`. Inputs: x, sizes (i64) or none. Ints: axis, whether without sizes the last part may be smaller. One
+/// output a part.
 pub(crate) fn split(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
+    if cx.g.ty(x).rank().is_none() {
+        return split_unranked(cx, x);
+    }
     let dims = cx.dims(x)?;
     let a = cx.axis_attr("axis", 0, dims.len())?;
     let n = cx.wanted.len();
@@ -442,7 +479,7 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
             let t = cx.dtype(x);
             let outs = (0..n).map(|_| LibOut::new(t, part.clone())).collect();
             let inputs = vec![Some(x), Some(sizes)];
-            return all(cx.library("split", vec![a as i64], vec![], inputs, outs));
+            return all(cx.library("split", vec![a as i64, 0], vec![], inputs, outs));
         }
         None if cx.opset >= 18 && !cx.has("num_outputs") => {
             return Err(invalid("neither 'split' nor 'num_outputs' is given"));
