@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lapidary_graph::{Dim, Graph, Groups, Sym, SymbolOrigin};
+use lapidary_graph::{Dim, Graph, Groups, NodeId, Op, Sym, SymbolOrigin, ValueId};
 use lapidary_import::ImportOptions;
 use lapidary_link::{Artifact, CodeOptions, FileOptions, JitModel, Prepared, WeightsIn};
-use lapidary_lower::{Program, Step};
+use lapidary_lower::{Operand, Program, Step};
 use lapidary_onnx::checker;
 use lapidary_passes::{Remark, Report};
 use lapidary_runtime::ModelCode;
@@ -62,7 +62,7 @@ pub fn import(model: &Model, options: &Options, target: Target) -> Result<Graph,
 
 /// The result of a stage that has read the model's files, unless one of them shrank meanwhile: then that is what is
 /// wrong.
-pub(crate) fn sound<T, E>(model: &Model, result: Result<T, E>) -> Result<T, Error>
+pub fn sound<T, E>(model: &Model, result: Result<T, E>) -> Result<T, Error>
 where
     Error: From<E>,
 {
@@ -187,20 +187,47 @@ pub(crate) fn code_options(options: &Options) -> CodeOptions<'static> {
     }
 }
 
-/// What a program computes: the operations of each step, over the dims of the inputs.
+/// What a program computes: the operations and bytes of each step, over the dims of the inputs.
 pub struct Work {
-    /// Multiplications and additions of contractions, a step each; `None` for library calls.
-    steps: Vec<Option<Dim>>,
+    steps: Vec<StepWork>,
     /// Where a symbol's value is read: input and axis.
     symbols: HashMap<Sym, (usize, usize)>,
+}
+
+/// What a step computes; `None` where that is not known (operations of library calls, sizes that depend on data).
+struct StepWork {
+    /// Multiplications and additions of contractions.
+    flops: Option<Dim>,
+    /// Scalar operations, by the estimate that decides how many threads take part.
+    cost: Option<Dim>,
+    /// Bytes of all operands, each once.
+    bytes: Option<Dim>,
 }
 
 impl Work {
     /// The work of a program.
     pub fn of(program: &Program) -> Work {
         let steps = program.steps.iter().map(|step| match step {
-            Step::Kernel { flops, .. } => Some(flops.clone()),
-            Step::Library(_) => None,
+            Step::Kernel {
+                flops,
+                cost,
+                buffers,
+                nodes,
+                ..
+            } => StepWork {
+                flops: Some(flops.clone()),
+                cost: Some(cost.clone()),
+                bytes: operand_bytes(program, buffers.iter().copied(), nodes),
+            },
+            Step::Library(step) => {
+                let outputs = step.outputs.iter().map(|v| Operand::Value(*v));
+                let operands = step.inputs.iter().flatten().copied().chain(outputs);
+                StepWork {
+                    flops: None,
+                    cost: None,
+                    bytes: operand_bytes(program, operands, &[step.node]),
+                }
+            }
         });
         let symbols = program
             .graph
@@ -218,13 +245,36 @@ impl Work {
         }
     }
 
-    /// The operations of each step for inputs of these shapes; `None` where they depend on data.
-    pub fn step_flops(&self, shapes: &[&[usize]]) -> Vec<Option<f64>> {
+    fn eval(&self, dim: &Option<Dim>, shapes: &[&[usize]]) -> Option<f64> {
         let value = |symbol: Sym| {
             let (input, axis) = self.symbols.get(&symbol)?;
             shapes.get(*input)?.get(*axis).map(|dim| *dim as i64)
         };
-        let step = |flops: &Option<Dim>| flops.as_ref()?.eval(&value).map(|n| n as f64);
+        dim.as_ref()?.eval(&value).map(|n| n as f64)
+    }
+
+    /// The multiplications and additions of each step for inputs of these shapes; `None` where they depend on data.
+    pub fn step_flops(&self, shapes: &[&[usize]]) -> Vec<Option<f64>> {
+        let step = |step: &StepWork| self.eval(&step.flops, shapes);
+        self.steps.iter().map(step).collect()
+    }
+
+    /// The multiplications and additions of each step, or where there are none of these, the scalar operations.
+    pub fn step_operations(&self, shapes: &[&[usize]]) -> Vec<Option<f64>> {
+        let step = |step: &StepWork| {
+            let flops = self.eval(&step.flops, shapes)?;
+            if flops > 0.0 {
+                Some(flops)
+            } else {
+                self.eval(&step.cost, shapes)
+            }
+        };
+        self.steps.iter().map(step).collect()
+    }
+
+    /// The bytes of all operands of each step, each once; of what is gathered from, no more than is gathered.
+    pub fn step_bytes(&self, shapes: &[&[usize]]) -> Vec<Option<f64>> {
+        let step = |step: &StepWork| self.eval(&step.bytes, shapes);
         self.steps.iter().map(step).collect()
     }
 
@@ -233,4 +283,45 @@ impl Work {
         let sum: f64 = self.step_flops(shapes).into_iter().flatten().sum();
         (sum > 0.0).then_some(sum)
     }
+}
+
+/// The bytes of some operands; `None` where a size is not known before the run.
+fn operand_bytes(
+    program: &Program,
+    operands: impl Iterator<Item = Operand>,
+    nodes: &[NodeId],
+) -> Option<Dim> {
+    let graph = &program.graph;
+    let size = |v: ValueId| {
+        let ty = graph.ty(v);
+        let known =
+            ty.is_tensor() && ty.shape.is_some() && ty.dtype != lapidary_graph::DType::String;
+        known.then(|| Dim::product(ty.dims()).mul(&Dim::Const(ty.dtype.bytes() as i64)))
+    };
+    let mut sum = Dim::Const(0);
+    let mut met = Vec::new();
+    for operand in operands {
+        if met.contains(&operand) {
+            continue;
+        }
+        met.push(operand);
+        let bytes = match operand {
+            Operand::Const(constant) => Dim::Const(program.constants[constant].size as i64),
+            Operand::Value(v) => {
+                let whole = size(v)?;
+                let gathered = nodes.iter().filter_map(|n| {
+                    let node = graph.nodes.get(*n)?;
+                    let gathers = matches!(node.op, Op::Gather { .. } | Op::GatherNd { .. });
+                    let output = node
+                        .outputs
+                        .first()
+                        .filter(|_| gathers && node.input(0) == Some(v))?;
+                    size(*output)
+                });
+                gathered.fold(whole, |least, output| least.minimum(&output))
+            }
+        };
+        sum = sum.add(&bytes);
+    }
+    Some(sum)
 }

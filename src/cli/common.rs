@@ -153,6 +153,24 @@ pub fn shape_for(info: &ValueInfo, dims: &[String]) -> Result<Vec<usize>, Error>
         .collect())
 }
 
+/// Values for all inputs: a model's own defaults, random ones elsewhere; the same in each call.
+pub fn random_inputs(
+    model: Option<&Model>,
+    infos: &[ValueInfo],
+    dims: &[String],
+) -> Result<Vec<Tensor>, Error> {
+    let mut random = Random::new(0);
+    let make = |info: &ValueInfo| {
+        if let Some(model) = model
+            && let Some(default) = model.default_of(&info.name)?
+        {
+            return Ok(default);
+        }
+        random_input(&mut random, info, &shape_for(info, dims)?, 2)
+    };
+    infos.iter().map(make).collect()
+}
+
 /// A random input of this shape; integers are below `bound`.
 pub fn random_input(
     random: &mut Random,

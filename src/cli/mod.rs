@@ -8,6 +8,8 @@ mod check;
 mod common;
 mod compile;
 mod edit;
+mod html;
+mod profile;
 mod run;
 mod show;
 

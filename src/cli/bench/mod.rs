@@ -1,40 +1,47 @@
-//! `lapidary bench`: latency, start, memory and rate of a model, alone or against a peer.
+//! `lapidary bench`: latency, start, memory and rate of a model, alone or against peers.
 //!
-//! All variants (thread counts, and the peer at each) take turns in short rounds of one run of the command, so that
-//! what else the machine does hits them alike. Start and memory are measured in fresh processes. The peak is an
-//! FMA loop, measured between the rounds.
+//! All variants (what `--vary` asks for, and the peers beside each) take turns in short rounds of one run of the
+//! command, so that what else the machine does hits them alike. Start and memory are measured in fresh processes. The
+//! peak is an FMA loop, measured between the rounds; the memory's bandwidth is measured after them.
 
+mod bandwidth;
+mod charts;
+mod command;
+mod layers;
+mod machine;
+mod page;
 mod peak;
 mod peer;
-mod profile;
 mod report;
+mod saved;
+mod start;
+mod statistics;
+mod subject;
+mod variant;
+mod vary;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-use lapidary::case::{Case, DataSet};
-use lapidary::compare::numbers;
-use lapidary::operator::Target;
-use lapidary::pipeline::Work;
-use lapidary::random::Random;
-use lapidary::{Compiled, Context, Error, Model, Options, Tensor, TensorView, pipeline};
+use lapidary::case::DataSet;
+use lapidary::{Error, Tensor, files};
 
-use super::common::{
-    CompileOptions, CpuChoice, is_library, print, random_input, require_cpu, require_file,
-    shape_for,
-};
-use peer::{Against, Peer};
-use report::Entry;
-
-/// Rounds in which the variants take turns.
-const ROUNDS: usize = 12;
-/// Fresh processes that tell of a start; the median counts, so that files which only the first had to fetch from the
-/// disk do not.
-const STARTS: usize = 3;
+use super::common::{CompileOptions, CpuChoice, print};
+use super::profile;
+use bandwidth::Bandwidth;
+use command::Whole;
+use layers::Layer;
+use machine::{Load, System};
+use peer::{Engine, Peer};
+use report::{Comparison, Report};
+use saved::Saved;
+use start::Fresh;
+use subject::Subject;
+use variant::{Runner, Variant, greatest_error, take_turns};
+use vary::Scene;
 
 /// Measures a model
 #[derive(Args)]
@@ -50,10 +57,23 @@ pub struct Bench {
     /// Which data set of a folder gives the inputs
     #[arg(long, default_value_t = 0, value_name = "K")]
     set: usize,
-    /// A peer to measure in the same run
-    #[arg(long, value_enum)]
-    against: Option<Against>,
-    /// Python for the peer; the active one if none is given
+    /// Takes random inputs, even where a folder has data sets
+    #[arg(long)]
+    random: bool,
+    /// Measures a variant for each value: cpu=v3,v4 · threads=1,2 · mode=jit,aot · skip=PASS,… · dim.NAME=1,8
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    vary: Vec<String>,
+    /// Leaves out a pass
+    #[arg(long, value_name = "PASS")]
+    skip: Vec<String>,
+    /// Peers to measure in the same run
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PEER,…")]
+    against: Vec<Engine>,
+    /// A command line to measure in the same run, a whole process a run; {model}, {inputs} (.npz) and {threads} are
+    /// replaced
+    #[arg(long, value_name = "COMMAND")]
+    against_command: Vec<String>,
+    /// Python for peers; the active one if none is given
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Other instruction sets to measure in the same run, beside --cpu
@@ -62,6 +82,12 @@ pub struct Bench {
     /// Shows the time of each kernel with its ONNX node, to stderr
     #[arg(long)]
     profile: bool,
+    /// Writes a report with distributions, layers and rooflines: a page (.html), or data (.json) for --compare
+    #[arg(long, value_name = "FILE")]
+    report: Vec<PathBuf>,
+    /// Compares with a report (.json) of an earlier run
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
@@ -69,6 +95,12 @@ pub struct Bench {
     /// Measures start and memory of this very process (the command calls itself so)
     #[arg(long, hide = true)]
     once: bool,
+    /// The library that --once opens
+    #[arg(long, hide = true)]
+    library: Option<PathBuf>,
+    /// Inputs for --library
+    #[arg(long, hide = true)]
+    feed: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,437 +109,268 @@ enum Format {
     Json,
 }
 
-/// What is measured: a model and one set of inputs.
-struct Subject {
-    /// The model or library.
-    file: PathBuf,
-    model: Option<Model>,
-    set: Option<DataSet>,
-}
-
-impl Subject {
-    fn open(bench: &Bench) -> Result<Subject, Error> {
-        require_file(&bench.path)?;
-        if Case::is_case(&bench.path) {
-            let case = bench.compile.open_case(&bench.path)?;
-            let set = match (case.sets.get(bench.set), bench.set) {
-                (Some(folder), _) => Some(case.read_set(folder)?),
-                (None, 0) => None,
-                (None, k) => {
-                    return Err(Error::Usage(format!(
-                        "there is no data set {k}, '{}' has {}",
-                        bench.path.display(),
-                        case.sets.len()
-                    )));
-                }
-            };
-            return Ok(Subject {
-                file: bench.path.join("model.onnx"),
-                model: Some(case.model),
-                set,
-            });
-        }
-        let model = if is_library(&bench.path) {
-            None
-        } else {
-            Some(bench.compile.load(&bench.path)?)
-        };
-        Ok(Subject {
-            file: bench.path.clone(),
-            model,
-            set: None,
-        })
-    }
-
-    fn compile(&self, options: &Options) -> Result<Compiled, Error> {
-        match &self.model {
-            Some(model) => {
-                require_cpu(options)?;
-                model.compile(options)
-            }
-            None => Compiled::open_library(&self.file, options),
-        }
-    }
-
-    fn inputs(&self, bench: &Bench, compiled: &Compiled) -> Result<Vec<Tensor>, Error> {
-        if let Some(set) = &self.set {
-            return set.input_tensors();
-        }
-        let mut random = Random::new(0);
-        let make = |info: &lapidary::ValueInfo| {
-            if let Some(model) = &self.model
-                && let Some(default) = model.default_of(&info.name)?
-            {
-                return Ok(default);
-            }
-            let shape = shape_for(info, &bench.compile.dims)?;
-            random_input(&mut random, info, &shape, 2)
-        };
-        compiled.inputs().iter().map(make).collect()
-    }
-}
-
-/// One thing that is measured.
-struct Variant {
-    runner: Runner,
-    threads: usize,
-    times: Vec<Duration>,
-    /// Runs that fit into a turn.
-    per_turn: usize,
-    cold: Option<Duration>,
-    peak_memory: Option<u64>,
-    error: Option<f64>,
-}
-
-enum Runner {
-    /// A name and what it runs.
-    Own(String, Context),
-    Peer(Peer),
+/// What peers of a scene share with its first variant.
+struct First {
+    inputs: Rc<Vec<Tensor>>,
+    outputs: Vec<Tensor>,
+    flops: Option<f64>,
 }
 
 impl Bench {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(mut self) -> Result<(), Error> {
         if self.once {
-            return self.measure_once();
+            return start::once(&self);
         }
-        if self.threads.is_empty() || self.threads.contains(&0) || self.seconds.is_nan() {
-            return Err(Error::Usage(
-                "--threads takes numbers from 1, --seconds a number".to_string(),
-            ));
+        if self.seconds.is_nan() {
+            return Err(Error::Usage("--seconds takes a number".to_string()));
         }
+        let scenes = vary::scenes(&self)?;
+        for path in &self.report {
+            is_page(path)?;
+        }
+        let saved = self.compare.as_deref().map(Saved::read).transpose()?;
+        // A data set is of one size.
+        self.random |= scenes.iter().any(|scene| !scene.dims.is_empty());
         let subject = Subject::open(&self)?;
-        let options = self.compile.options(1)?;
-        let work = match &subject.model {
-            Some(model) => Some(Work::of(&pipeline::program(
-                model,
-                &options,
-                Target::Memory,
-            )?)),
-            None => None,
-        };
-        let (inputs, mut variants) = self.variants(&subject)?;
-        let shapes: Vec<&[usize]> = inputs.iter().map(Tensor::shape).collect();
-        let peaks = self.measure(&mut variants, &inputs)?;
-
-        let flops = work.as_ref().and_then(|work| work.flops(&shapes));
-        let entries: Vec<Entry> = variants
-            .iter()
-            .map(|v| self.entry(v, flops, peaks.get(&v.threads).copied()))
-            .collect();
-        let name = self.path.display().to_string();
-        match self.format {
-            Format::Json => print(&format!("{}\n", report::json(&name, &entries)))?,
-            Format::Table => print(&report::table(&name, &entries, &peaks))?,
+        let mut variants = Vec::new();
+        for scene in &scenes {
+            self.scene(&subject, scene, &mut variants)?;
         }
-        if self.profile {
-            let threads = self.threads.first().copied().unwrap_or(1);
-            let compiled = subject.compile(&options)?;
-            let p50 = entries.first().map_or(1.0, |e| e.p50_ms).max(1e-3);
-            let runs = (self.seconds * 1e3 / p50).clamp(1.0, 1000.0) as usize;
-            let calls = profile::profile(compiled.code().clone(), &inputs, threads, runs)?;
-            // A variant has steps of its own.
-            let work = work.as_ref().filter(|_| options.variants.is_empty());
-            let steps = work.map(|work| work.step_flops(&shapes));
-            eprint!(
-                "{}",
-                report::profile(&calls, runs, threads, steps.as_deref())
-            );
+        let processes: Vec<u32> = variants.iter().filter_map(Variant::process).collect();
+        let before = Load::now(&processes);
+        let peaks = take_turns(&mut variants, self.seconds)?;
+        let after = Load::now(&processes);
+
+        let mut report = Report {
+            model: self.path.display().to_string(),
+            system: System::here(),
+            noise: before
+                .zip(after)
+                .and_then(|(before, after)| after.since(&before)),
+            bandwidths: BTreeMap::new(),
+            entries: variants
+                .iter()
+                .map(|v| v.entry(peaks.get(&v.threads).copied()))
+                .collect(),
+            peaks,
+            comparison: None,
+        };
+        if !self.report.is_empty() {
+            let threads: Vec<usize> = report.peaks.keys().copied().collect();
+            let measured = threads
+                .iter()
+                .filter_map(|n| Some((*n, bandwidth::measure(*n)?)));
+            report.bandwidths = measured.collect();
+            for (entry, variant) in report.entries.iter_mut().zip(&variants) {
+                let peak = report.peaks.get(&entry.threads).copied();
+                let bandwidth = report.bandwidths.get(&entry.threads).copied();
+                entry.layers = self.layers(variant, entry.p50_ms, peak, bandwidth);
+            }
+        }
+        report.comparison = saved.map(|saved| Comparison {
+            differences: saved.differences(&report.entries),
+            warnings: saved.warnings(&report.model, &report.system.short()),
+            with: saved.path,
+        });
+        for path in &self.report {
+            let text = if is_page(path)? {
+                page::html(&report)
+            } else {
+                format!("{}\n", report.json())
+            };
+            files::write_file(path, |file| file.write_all(text.as_bytes()))?;
+        }
+        match self.format {
+            Format::Json => print(&format!("{}\n", report.json()))?,
+            Format::Table => print(&report.table())?,
+        }
+        if self.profile
+            && let (Some(variant), Some(entry)) = (variants.first(), report.entries.first())
+        {
+            self.print_profile(variant, entry.p50_ms)?;
         }
         Ok(())
     }
 
-    /// Makes ready all that is measured, and runs each once for its result.
-    fn variants(&self, subject: &Subject) -> Result<(Vec<Tensor>, Vec<Variant>), Error> {
-        let mut variants = Vec::new();
-        let mut inputs = Vec::new();
-        for &threads in &self.threads {
-            let expected = subject.set.as_ref().and_then(DataSet::output_tensors);
-            let reference = expected.as_deref();
-            let mut outputs = Vec::new();
-            for (n, cpu) in std::iter::once(&self.compile.cpu)
-                .chain(&self.beside)
-                .enumerate()
-            {
-                let mut options = self.compile.options(threads)?;
-                options.cpu = (*cpu).into();
-                let compiled = subject.compile(&options)?;
-                inputs = subject.inputs(self, &compiled)?;
-                let mut context = compiled.context()?;
-                let found = context.run_tensors(&inputs)?;
-                let mut starts = Vec::new();
-                let mut peak_memory = 0;
-                for _ in 0..STARTS {
-                    let (cold, memory) = self.fresh_process(threads, *cpu)?;
-                    starts.push(cold);
-                    peak_memory = peak_memory.max(memory);
-                }
-                let name = match cpu.to_possible_value().filter(|_| !self.beside.is_empty()) {
-                    Some(cpu) => format!("lapidary {}", cpu.get_name()),
-                    None => "lapidary".to_string(),
-                };
-                let name = match context.variant() {
-                    Some(variant) if variant != "general" || !options.variants.is_empty() => {
-                        format!("{name} ({variant})")
-                    }
-                    _ => name,
-                };
-                variants.push(Variant {
-                    runner: Runner::Own(name, context),
-                    threads,
-                    times: Vec::new(),
-                    per_turn: 1,
-                    cold: median(starts),
-                    peak_memory: Some(peak_memory),
-                    error: reference.and_then(|expected| greatest_error(expected, &found)),
-                });
-                if n == 0 {
-                    outputs = found;
-                }
+    /// Makes ready all that is measured on the same inputs, and runs each once for its result.
+    fn scene(
+        &self,
+        subject: &Subject,
+        scene: &Scene,
+        variants: &mut Vec<Variant>,
+    ) -> Result<(), Error> {
+        let expected = subject.set.as_ref().and_then(DataSet::output_tensors);
+        let reference = expected.as_deref();
+        let mut dims = self.compile.dims.clone();
+        dims.extend(scene.dims.iter().cloned());
+        let mut first: Option<First> = None;
+        for setting in &scene.settings {
+            let mut options = self.compile.options(scene.threads)?;
+            for dim in &scene.dims {
+                options.set_dim(dim)?;
             }
-            let Some(Against::Onnxruntime) = self.against else {
-                continue;
+            options.cpu = setting.cpu.into();
+            options.skip_passes = setting.skip.clone();
+            let ready = subject.ready(&options, setting.mode)?;
+            let inputs = match &first {
+                Some(first) => first.inputs.clone(),
+                None => Rc::new(subject.inputs(&ready.compiled, &dims)?),
             };
-            let Some(model) = &subject.model else {
-                return Err(Error::Usage(
-                    "--against needs the model, not a compiled library".to_string(),
-                ));
+            let mut context = ready.compiled.context()?;
+            let found = context.run_tensors(&inputs)?;
+            let fresh = |library: Option<(&Path, &Path)>| {
+                let fresh = Fresh {
+                    threads: scene.threads,
+                    setting,
+                    dims: &scene.dims,
+                    library,
+                };
+                start::measure(self, &fresh)
             };
-            let python = self.python.clone().unwrap_or_else(|| "python3".into());
-            let names = model.input_names();
-            let feed: Vec<(&str, &Tensor)> = names.into_iter().zip(&inputs).collect();
-            let start = || Peer::start(&python, &subject.file, &feed, threads);
+            let (cold, peak_memory) = match &ready.library {
+                None => fresh(None)?,
+                Some((folder, library)) => {
+                    let feed = folder.path().join("inputs.npz");
+                    let infos = ready.compiled.inputs().iter();
+                    let named = infos
+                        .zip(inputs.iter())
+                        .map(|(info, t)| (info.name.as_str(), t));
+                    files::write_npz(&feed, named)?;
+                    fresh(Some((library.as_path(), feed.as_path())))?
+                }
+            };
+            let shapes: Vec<&[usize]> = inputs.iter().map(Tensor::shape).collect();
+            let flops = ready.work.as_ref().and_then(|work| work.flops(&shapes));
+            let name = title("lapidary", &[&setting.label, &scene.label]);
+            let name = match context.variant() {
+                Some(variant) if variant != "general" || !options.variants.is_empty() => {
+                    format!("{name} ({variant})")
+                }
+                _ => name,
+            };
+            let runner = Runner::Own {
+                context: Box::new(context),
+                code: ready.compiled.code().clone(),
+                // A variant has steps of its own.
+                work: ready.work.filter(|_| options.variants.is_empty()),
+            };
+            let mut variant = Variant::new(name, runner, scene.threads, inputs.clone());
+            variant.flops = flops;
+            variant.cold = cold;
+            variant.peak_memory = Some(peak_memory);
+            variant.error = reference.and_then(|expected| greatest_error(expected, &found));
+            variants.push(variant);
+            first.get_or_insert(First {
+                inputs,
+                outputs: found,
+                flops,
+            });
+        }
+        if self.against.is_empty() && self.against_command.is_empty() {
+            return Ok(());
+        }
+        let (Some(model), Some(first)) = (&subject.model, first) else {
+            return Err(Error::Usage(
+                "peers need the model, not a compiled library".to_string(),
+            ));
+        };
+        let First {
+            inputs,
+            outputs,
+            flops,
+        } = first;
+        let names = model.input_names();
+        let feed: Vec<(&str, &Tensor)> = names.into_iter().zip(inputs.iter()).collect();
+        let python = self.python.clone().unwrap_or_else(|| "python3".into());
+        for engine in &self.against {
+            let start = || Peer::start(*engine, &python, &subject.file, &feed, scene.threads);
             let mut peer = start()?;
             let mut starts = vec![peer.cold];
-            for _ in 1..STARTS {
+            for _ in 1..start::STARTS {
                 // Its threads may spin still.
                 drop(peer);
                 peer = start()?;
                 starts.push(peer.cold);
             }
             let by_name = peer.outputs()?;
+            let of_name = |name: &String| {
+                let found = by_name.iter().find(|(n, _)| n == name);
+                found.map(|(_, t)| t.clone())
+            };
+            let found: Option<Vec<Tensor>> = model.output_names().iter().map(of_name).collect();
+            let peak_memory = peer.peak_memory()?;
+            let name = title(&peer.name, &[&scene.label]);
+            let mut variant = Variant::new(name, Runner::Peer(peer), scene.threads, inputs.clone());
+            variant.flops = flops;
+            variant.cold = start::median(starts);
+            variant.peak_memory = Some(peak_memory);
             let expected = reference.unwrap_or(&outputs);
-            let found: Option<Vec<Tensor>> = model
-                .output_names()
-                .iter()
-                .map(|name| {
-                    by_name
-                        .iter()
-                        .find(|(n, _)| n == name)
-                        .map(|(_, t)| t.clone())
-                })
-                .collect();
-            variants.push(Variant {
-                threads,
-                times: Vec::new(),
-                per_turn: 1,
-                cold: median(starts),
-                peak_memory: Some(peer.peak_memory()?),
-                error: found.and_then(|found| greatest_error(expected, &found)),
-                runner: Runner::Peer(peer),
-            });
+            variant.error = found.and_then(|found| greatest_error(expected, &found));
+            variants.push(variant);
         }
-        Ok((inputs, variants))
+        for line in &self.against_command {
+            let whole = Whole::new(line, &subject.file, &feed, scene.threads)?;
+            let name = title(&whole.name(), &[&scene.label]);
+            let runner = Runner::Process(whole);
+            variants.push(Variant::new(name, runner, scene.threads, inputs.clone()));
+        }
+        Ok(())
     }
 
-    /// Takes turns; gives the peak at each thread count.
-    fn measure(
+    /// Profiled runs that fit into the time of a variant.
+    fn profiled_runs(&self, p50_ms: f64) -> usize {
+        (self.seconds * 1e3 / p50_ms.max(1e-3)).clamp(1.0, 1000.0) as usize
+    }
+
+    /// Where the time of own code goes; `None` for others.
+    fn layers(
         &self,
-        variants: &mut [Variant],
-        inputs: &[Tensor],
-    ) -> Result<BTreeMap<usize, f64>, Error> {
-        let mut peaks = BTreeMap::new();
-        let turn = Duration::from_secs_f64((self.seconds / ROUNDS as f64).clamp(0.001, 60.0));
-        let bar = progress(ROUNDS * variants.len());
-        for variant in variants.iter_mut() {
-            // Warm, and find out how many runs fit into a turn.
-            let begin = Instant::now();
-            let mut runs = 0u32;
-            while runs < 2 || (begin.elapsed() < turn / 2 && runs < 10_000) {
-                variant.run(inputs, 1)?;
-                runs += 1;
-            }
-            let each = (begin.elapsed() / runs).max(Duration::from_nanos(100));
-            variant.per_turn = ((turn.as_secs_f64() / each.as_secs_f64()) as usize).max(1);
-        }
-        for round in 0..ROUNDS {
-            if round % 4 == 0 {
-                for &threads in &self.threads {
-                    let found = peak::measure(threads);
-                    let entry = peaks.entry(threads).or_insert(0.0);
-                    *entry = f64::max(*entry, found);
-                }
-            }
-            for variant in variants.iter_mut() {
-                let times = variant.run(inputs, variant.per_turn)?;
-                variant.times.extend(times);
-                bar.inc(1);
-            }
-        }
-        bar.finish_and_clear();
-        Ok(peaks)
-    }
-
-    fn entry(&self, variant: &Variant, flops: Option<f64>, peak: Option<f64>) -> Entry {
-        let mut times: Vec<f64> = variant
-            .times
-            .iter()
-            .map(|t| t.as_secs_f64() * 1e3)
-            .collect();
-        times.sort_by(f64::total_cmp);
-        let at = |part: f64| {
-            let index = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
-            times.get(index).copied().unwrap_or(f64::NAN)
-        };
-        let p50_ms = at(0.5);
-        let gflops = flops.map(|flops| flops / p50_ms / 1e6);
-        Entry {
-            name: match &variant.runner {
-                Runner::Own(name, _) => name.clone(),
-                Runner::Peer(peer) => peer.name.clone(),
-            },
-            threads: variant.threads,
-            p50_ms,
-            p90_ms: at(0.9),
-            p99_ms: at(0.99),
-            cold_ms: variant.cold.map(|cold| cold.as_secs_f64() * 1e3),
-            peak_rss_mb: variant.peak_memory.map(|bytes| bytes as f64 / 1e6),
-            gflops,
-            percent_of_peak: gflops.zip(peak).map(|(g, peak)| 100.0 * g / peak),
-            max_abs_error: variant.error,
-        }
-    }
-
-    /// Load, compile and first run in a process of its own, and the greatest memory it held.
-    fn fresh_process(&self, threads: usize, cpu: CpuChoice) -> Result<(Duration, u64), Error> {
-        let failed = |text: String| Error::Other(format!("the process for the start: {text}"));
-        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let mut command = Command::new(program);
-        command.args(["bench", "--once", "--threads", &threads.to_string()]);
-        command.args(["--set", &self.set.to_string()]);
-        for dim in &self.compile.dims {
-            command.args(["--dim", dim]);
-        }
-        for state in &self.compile.states {
-            command.args(["--state", state]);
-        }
-        if self.compile.fix_defaults {
-            command.arg("--fix-defaults");
-        }
-        if let Some(cpu) = cpu.to_possible_value() {
-            command.args(["--cpu", cpu.get_name()]);
-        }
-        let output = command
-            .arg("--")
-            .arg(&self.path)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(cold)), Some(Ok(memory))) => Ok((Duration::from_nanos(cold), memory)),
-            _ => Err(failed(
-                String::from_utf8_lossy(&output.stderr).trim().to_string(),
-            )),
-        }
-    }
-
-    /// The other side of [`Bench::fresh_process`].
-    fn measure_once(&self) -> Result<(), Error> {
-        let threads = self.threads.first().copied().unwrap_or(1);
-        let options = self.compile.options(threads)?;
-        let begin = Instant::now();
-        let subject = Subject::open(self)?;
-        // Opening read the data set too, which is no part of a start; it is small.
-        let compiled = subject.compile(&options)?;
-        let mut context = compiled.context()?;
-        let ready = begin.elapsed();
-        let inputs = subject.inputs(self, &compiled)?;
-        let begin = Instant::now();
-        let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
-        context.run_in_place(&views)?;
-        let cold = ready + begin.elapsed();
-        print(&format!(
-            "{} {}\n",
-            cold.as_nanos(),
-            peak_memory(Path::new("/proc/self/status"))
-        ))
-    }
-}
-
-impl Variant {
-    fn run(&mut self, inputs: &[Tensor], times: usize) -> Result<Vec<Duration>, Error> {
-        match &mut self.runner {
-            Runner::Peer(peer) => peer.run(times),
-            Runner::Own(_, context) => {
-                // The context holds what is a state; each run begins with the value given, as a peer's does.
-                let states: Vec<(usize, String)> = context
-                    .states()
-                    .iter()
-                    .map(|s| (s.input, context.inputs()[s.input].name.clone()))
-                    .collect();
-                let mut views: Vec<Option<TensorView<'_>>> =
-                    inputs.iter().map(|input| Some(input.view())).collect();
-                for (at, _) in &states {
-                    views[*at] = None;
-                }
-                let mut all = Vec::with_capacity(times);
-                for _ in 0..times {
-                    for (at, name) in &states {
-                        context.set_state(name, &inputs[*at])?;
-                    }
-                    let begin = Instant::now();
-                    context.run_some_in_place(&views)?;
-                    all.push(begin.elapsed());
-                }
-                Ok(all)
-            }
-        }
-    }
-}
-
-/// The greatest difference of floats; `None` where shapes differ or nothing can be subtracted.
-fn greatest_error(expected: &[Tensor], found: &[Tensor]) -> Option<f64> {
-    if expected.len() != found.len() {
-        return None;
-    }
-    let mut greatest = 0f64;
-    for (a, b) in expected.iter().zip(found) {
-        if a.shape() != b.shape() {
+        variant: &Variant,
+        p50_ms: f64,
+        peak: Option<f64>,
+        bandwidth: Option<Bandwidth>,
+    ) -> Option<Result<Vec<Layer>, String>> {
+        let Runner::Own { code, work, .. } = &variant.runner else {
             return None;
-        }
-        for (a, b) in numbers(a).iter().zip(numbers(b)) {
-            let difference = (a - b).abs();
-            if difference.is_finite() {
-                greatest = greatest.max(difference);
-            }
-        }
+        };
+        let runs = self.profiled_runs(p50_ms);
+        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, runs);
+        let shapes: Vec<&[usize]> = variant.inputs.iter().map(Tensor::shape).collect();
+        let work = work.as_ref().map(|work| (work, shapes.as_slice()));
+        let calls = calls.map_err(|error| error.to_string());
+        Some(calls.map(|calls| layers::layers(&calls, runs, work, peak, bandwidth)))
     }
-    Some(greatest)
+
+    fn print_profile(&self, variant: &Variant, p50_ms: f64) -> Result<(), Error> {
+        let Runner::Own { code, work, .. } = &variant.runner else {
+            return Ok(());
+        };
+        let runs = self.profiled_runs(p50_ms);
+        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, runs)?;
+        let shapes: Vec<&[usize]> = variant.inputs.iter().map(Tensor::shape).collect();
+        let steps = work.as_ref().map(|work| work.step_flops(&shapes));
+        eprint!(
+            "{}",
+            report::profile(&calls, runs, variant.threads, steps.as_deref())
+        );
+        Ok(())
+    }
 }
 
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied()
+/// A name with its labels.
+fn title(name: &str, labels: &[&str]) -> String {
+    let labels = labels.iter().filter(|label| !label.is_empty());
+    labels.fold(name.to_string(), |name, label| format!("{name} {label}"))
 }
 
-/// `VmHWM` in bytes.
-fn peak_memory(status: &Path) -> u64 {
-    let text = std::fs::read_to_string(status).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
-}
-
-/// A bar on a terminal; nothing elsewhere.
-fn progress(steps: usize) -> ProgressBar {
-    use std::io::IsTerminal;
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// Whether a report is to be a page; otherwise it is data.
+fn is_page(path: &Path) -> Result<bool, Error> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("html") => Ok(true),
+        Some("json") => Ok(false),
+        _ => Err(Error::Usage(format!(
+            "--report '{}' is of no known kind (hint: .html or .json)",
+            path.display()
+        ))),
     }
-    let bar = ProgressBar::new(steps as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}") {
-        bar.set_style(style);
-    }
-    bar
 }

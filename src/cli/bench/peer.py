@@ -1,6 +1,6 @@
-"""The other side of `lapidary bench --against onnxruntime`: runs what it is told, one line a command.
+"""The other side of `lapidary bench --against PEER`: runs what it is told, one line a command.
 
-    argv: MODEL THREADS INPUTS.npz
+    argv: PEER MODEL THREADS INPUTS.npz
     out:  ready COLD_MS VERSION
     in:   run N        out: N times in ns
     in:   save FILE    out: saved        (outputs by name, .npz)
@@ -11,13 +11,62 @@ import os
 import sys
 import time
 
-# Fail before the long import if numpy is missing, with a text that the user can act on.
+# Fail before the model is read if a package is missing, with a text that the user can act on.
 try:
     import numpy
-    import onnxruntime
+
+    if sys.argv[1] == "openvino":
+        import openvino
+    else:
+        import onnxruntime
 except ImportError as error:
     print(f"failed {error}", flush=True)
     sys.exit(1)
+
+
+class OnnxRuntime:
+    """At its defaults on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model, threads, feed):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.feed = feed
+        self.version = onnxruntime.__version__
+
+    def run(self):
+        self.results = self.session.run(None, self.feed)
+
+    def outputs(self):
+        return dict(zip((value.name for value in self.session.get_outputs()), self.results))
+
+
+class OpenVino:
+    """For latency, in f32 where the model is: by default it may compute in bf16 where the processor can."""
+
+    name = "openvino"
+
+    def __init__(self, model, threads, feed):
+        core = openvino.Core()
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        self.compiled = core.compile_model(core.read_model(model), "CPU", options)
+        self.request = self.compiled.create_infer_request()
+        self.feed = feed
+        self.version = openvino.__version__.split("-")[0]
+
+    def run(self):
+        # Neither inputs nor outputs are copied, as ours are not.
+        self.results = self.request.infer(self.feed, share_inputs=True, share_outputs=True)
+
+    def outputs(self):
+        return {name: self.results[port] for port in self.compiled.outputs for name in port.get_names()}
 
 
 def peak_kb():
@@ -36,31 +85,27 @@ def main():
     def say(text):
         print(text, file=answers, flush=True)
 
-    model, threads, inputs = sys.argv[1:4]
+    package, model, threads, inputs = sys.argv[1:5]
     feed = dict(numpy.load(inputs))
     begin = time.perf_counter_ns()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        outputs = session.run(None, feed)
+        peer = (OpenVino if package == "openvino" else OnnxRuntime)(model, int(threads), feed)
+        peer.run()
     except Exception as error:
         say("failed " + " ".join(str(error).split()))
         return 1
-    say(f"ready {(time.perf_counter_ns() - begin) / 1e6} onnxruntime {onnxruntime.__version__}")
+    say(f"ready {(time.perf_counter_ns() - begin) / 1e6} {peer.name} {peer.version}")
     for line in sys.stdin:
         verb, _, rest = line.strip().partition(" ")
         if verb == "run":
             times = []
             for _ in range(int(rest)):
                 begin = time.perf_counter_ns()
-                outputs = session.run(None, feed)
+                peer.run()
                 times.append(time.perf_counter_ns() - begin)
             say(" ".join(map(str, times)))
         elif verb == "save":
-            names = [value.name for value in session.get_outputs()]
-            numpy.savez(rest, **dict(zip(names, outputs)))
+            numpy.savez(rest, **peer.outputs())
             say("saved")
         elif verb == "memory":
             say(str(peak_kb()))

@@ -16,8 +16,19 @@ const SCRIPT: &str = include_str!("peer.py");
 
 /// What a user may compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Against {
+pub enum Engine {
     Onnxruntime,
+    Openvino,
+}
+
+impl Engine {
+    /// The Python package.
+    fn package(self) -> &'static str {
+        match self {
+            Engine::Onnxruntime => "onnxruntime",
+            Engine::Openvino => "openvino",
+        }
+    }
 }
 
 /// A running peer.
@@ -35,6 +46,7 @@ pub struct Peer {
 impl Peer {
     /// Starts the peer on a model; the peer is stopped when this returns.
     pub fn start(
+        engine: Engine,
         python: &Path,
         model: &Path,
         inputs: &[(&str, &Tensor)],
@@ -46,6 +58,7 @@ impl Peer {
         let mut child = Command::new(python)
             .arg("-c")
             .arg(SCRIPT)
+            .arg(engine.package())
             .arg(model)
             .arg(threads.to_string())
             .arg(&feed)
@@ -80,9 +93,15 @@ impl Peer {
                 Ok(peer)
             }
             _ => Err(Error::Other(format!(
-                "the peer did not start: {rest} (hint: --python PATH of a Python with onnxruntime and numpy)"
+                "the peer did not start: {rest} (hint: --python PATH of a Python with {} and numpy)",
+                engine.package()
             ))),
         }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Runs it so many times.

@@ -4,11 +4,56 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::profile::Call;
+use super::bandwidth::Bandwidth;
+use super::layers::Layer;
+use super::machine::{Noise, System};
+use super::saved::Difference;
+use crate::cli::profile::Call;
+
+/// All that one call measured.
+pub struct Report {
+    pub model: String,
+    pub system: System,
+    pub noise: Option<Noise>,
+    /// GFLOP/s by threads.
+    pub peaks: BTreeMap<usize, f64>,
+    /// By threads; empty unless layers are asked for.
+    pub bandwidths: BTreeMap<usize, Bandwidth>,
+    pub entries: Vec<Entry>,
+    pub comparison: Option<Comparison>,
+}
+
+/// Against a saved report.
+pub struct Comparison {
+    pub with: String,
+    pub differences: Vec<Difference>,
+    pub warnings: Vec<String>,
+}
+
+/// Who runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Own,
+    /// A peer that is called as a library.
+    Peer,
+    /// A whole process each time.
+    Process,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Own => "lapidary",
+            Kind::Peer => "peer",
+            Kind::Process => "process",
+        }
+    }
+}
 
 /// A row.
 pub struct Entry {
     pub name: String,
+    pub kind: Kind,
     pub threads: usize,
     pub p50_ms: f64,
     pub p90_ms: f64,
@@ -20,81 +65,234 @@ pub struct Entry {
     pub percent_of_peak: Option<f64>,
     /// Against the expected outputs, or (of a peer, where there are none) against ours.
     pub max_abs_error: Option<f64>,
+    /// How many runs were timed.
+    pub runs: usize,
+    /// The median of each round.
+    pub rounds_ms: Vec<f64>,
+    /// How far rounds scatter; see [`super::statistics::spread`].
+    pub spread: Option<f64>,
+    /// The times at 0, 1, … 100 percent.
+    pub quantiles_ms: Vec<f64>,
+    /// Where time goes, if that was asked for, or why it cannot be told.
+    pub layers: Option<Result<Vec<Layer>, String>>,
 }
 
-/// One JSON object; keys in the order of a reader's interest.
-pub fn json(model: &str, entries: &[Entry]) -> String {
-    let object = |pairs: &[(&str, Value)]| {
-        let pairs: Vec<String> = pairs
-            .iter()
-            .map(|(key, value)| format!("{}: {value}", Value::from(*key)))
-            .collect();
-        format!("{{{}}}", pairs.join(", "))
-    };
-    let entries: Vec<String> = entries
+/// An object with its keys in this order; values are JSON already.
+fn object(pairs: &[(&str, String)]) -> String {
+    let pairs: Vec<String> = pairs
         .iter()
-        .map(|e| {
-            object(&[
-                ("name", e.name.as_str().into()),
-                ("threads", e.threads.into()),
-                ("p50_ms", e.p50_ms.into()),
-                ("p90_ms", e.p90_ms.into()),
-                ("p99_ms", e.p99_ms.into()),
-                ("cold_ms", e.cold_ms.into()),
-                ("peak_rss_mb", e.peak_rss_mb.into()),
-                ("gflops", e.gflops.into()),
-                ("percent_of_peak", e.percent_of_peak.into()),
-                ("max_abs_error", e.max_abs_error.into()),
-            ])
-        })
+        .map(|(key, value)| format!("{}: {value}", Value::from(*key)))
         .collect();
-    format!(
-        "{{\"model\": {}, \"machine\": {}, \"entries\": [{}]}}",
-        Value::from(model),
-        Value::from(machine()),
-        entries.join(", ")
-    )
+    format!("{{{}}}", pairs.join(", "))
 }
 
-/// A table for people.
-pub fn table(model: &str, entries: &[Entry], peaks: &BTreeMap<usize, f64>) -> String {
-    let head = [
-        "name",
-        "threads",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "cold ms",
-        "peak MB",
-        "GFLOP/s",
-        "of peak",
-        "max error",
+fn array(values: impl Iterator<Item = String>) -> String {
+    let values: Vec<String> = values.collect();
+    format!("[{}]", values.join(", "))
+}
+
+fn value(value: impl Into<Value>) -> String {
+    value.into().to_string()
+}
+
+impl Report {
+    /// One JSON object; keys in the order of a reader's interest.
+    pub fn json(&self) -> String {
+        let mut pairs = vec![
+            ("model", value(self.model.as_str())),
+            ("machine", value(self.system.short())),
+            ("entries", array(self.entries.iter().map(entry))),
+        ];
+        let facts: Vec<(&str, String)> = self
+            .system
+            .facts()
+            .into_iter()
+            .map(|(name, fact)| (name, value(fact)))
+            .collect();
+        pairs.push(("system", object(&facts)));
+        let noise = self.noise.map(|noise| {
+            object(&[
+                ("steal_percent", value(noise.steal_percent)),
+                ("other_percent", value(noise.other_percent)),
+                ("load_average", value(noise.load_average)),
+            ])
+        });
+        pairs.push(("noise", noise.unwrap_or_else(|| value(Value::Null))));
+        let peaks = self.peaks.iter().map(|(threads, peak)| {
+            let bandwidth = self.bandwidths.get(threads);
+            object(&[
+                ("threads", value(*threads)),
+                ("gflops", value(*peak)),
+                ("memory_gb_per_s", value(bandwidth.map(|b| b.memory))),
+                ("cache_gb_per_s", value(bandwidth.map(|b| b.cache))),
+            ])
+        });
+        pairs.push(("peaks", array(peaks)));
+        if let Some(comparison) = &self.comparison {
+            pairs.push(("comparison", comparison.json()));
+        }
+        object(&pairs)
+    }
+
+    /// A table for people.
+    pub fn table(&self) -> String {
+        let mut rows = vec![HEAD.map(str::to_string).to_vec()];
+        rows.extend(self.entries.iter().map(Entry::cells));
+        let mut text = format!("{}\n{}\n", self.model, self.system.short());
+        for (threads, peak) in &self.peaks {
+            text.push_str(&format!("peak with {threads} threads: {peak:.0} GFLOP/s\n"));
+        }
+        text.push_str(&aligned(&rows, 1));
+        if let Some(comparison) = &self.comparison {
+            text.push('\n');
+            text.push_str(&comparison.text());
+        }
+        text
+    }
+}
+
+fn entry(e: &Entry) -> String {
+    let mut pairs = vec![
+        ("name", value(e.name.as_str())),
+        ("threads", value(e.threads)),
+        ("p50_ms", value(e.p50_ms)),
+        ("p90_ms", value(e.p90_ms)),
+        ("p99_ms", value(e.p99_ms)),
+        ("cold_ms", value(e.cold_ms)),
+        ("peak_rss_mb", value(e.peak_rss_mb)),
+        ("gflops", value(e.gflops)),
+        ("percent_of_peak", value(e.percent_of_peak)),
+        ("max_abs_error", value(e.max_abs_error)),
+        ("kind", value(e.kind.name())),
+        ("runs", value(e.runs)),
+        ("spread_percent", value(e.spread.map(|s| 100.0 * s))),
+        ("rounds_ms", array(e.rounds_ms.iter().map(|v| value(*v)))),
+        (
+            "quantiles_ms",
+            array(e.quantiles_ms.iter().map(|v| value(*v))),
+        ),
     ];
-    let number = |value: Option<f64>| value.map_or("-".to_string(), significant);
-    let mut rows = vec![head.map(str::to_string).to_vec()];
-    for e in entries {
-        rows.push(vec![
-            e.name.clone(),
-            e.threads.to_string(),
-            significant(e.p50_ms),
-            significant(e.p90_ms),
-            significant(e.p99_ms),
-            number(e.cold_ms),
-            e.peak_rss_mb
-                .map_or("-".to_string(), |mb| format!("{mb:.1}")),
-            e.gflops.map_or("-".to_string(), |g| format!("{g:.1}")),
-            e.percent_of_peak
-                .map_or("-".to_string(), |p| format!("{p:.0} %")),
-            e.max_abs_error
-                .map_or("-".to_string(), |e| format!("{e:.1e}")),
-        ]);
+    match &e.layers {
+        None => {}
+        Some(Err(reason)) => pairs.push(("layers_missing", value(reason.as_str()))),
+        Some(Ok(layers)) => pairs.push(("layers", array(layers.iter().map(layer)))),
     }
-    let mut text = format!("{model}\n{}\n", machine());
-    for (threads, peak) in peaks {
-        text.push_str(&format!("peak with {threads} threads: {peak:.0} GFLOP/s\n"));
+    object(&pairs)
+}
+
+fn layer(layer: &Layer) -> String {
+    object(&[
+        ("node", value(layer.node.as_str())),
+        (
+            "kind",
+            value(if layer.library { "library" } else { "kernel" }),
+        ),
+        ("ms", value(layer.ms)),
+        ("operations", value(layer.operations)),
+        ("bytes", value(layer.bytes)),
+        ("bound", value(layer.bound.name())),
+        (
+            "percent_of_roof",
+            value(layer.of_roof.map(|part| 100.0 * part)),
+        ),
+    ])
+}
+
+impl Comparison {
+    fn json(&self) -> String {
+        let differences = self.differences.iter().map(|d| {
+            object(&[
+                ("name", value(d.name.as_str())),
+                ("threads", value(d.threads)),
+                ("old_p50_ms", value(d.old_ms)),
+                ("new_p50_ms", value(d.new_ms)),
+                ("ratio", value(d.ratio)),
+                ("verdict", value(d.verdict.name())),
+            ])
+        });
+        object(&[
+            ("with", value(self.with.as_str())),
+            (
+                "warnings",
+                array(self.warnings.iter().map(|w| value(w.as_str()))),
+            ),
+            ("differences", array(differences)),
+        ])
     }
-    text.push_str(&aligned(&rows, 1));
-    text
+
+    /// The cells of each difference.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let row = |d: &Difference| {
+            vec![
+                d.name.clone(),
+                d.threads.to_string(),
+                significant(d.old_ms),
+                significant(d.new_ms),
+                format!("{:.3}", d.ratio),
+                d.verdict.name().to_string(),
+            ]
+        };
+        self.differences.iter().map(row).collect()
+    }
+
+    fn text(&self) -> String {
+        let mut rows = vec![COMPARISON_HEAD.map(str::to_string).to_vec()];
+        rows.extend(self.rows());
+        let mut text = format!("compared with {}\n", self.with);
+        for warning in &self.warnings {
+            text.push_str(&format!("note: {warning}\n"));
+        }
+        if self.differences.is_empty() {
+            text.push_str("no variant has the name and threads of one there\n");
+            return text;
+        }
+        text.push_str(&aligned(&rows, 1));
+        text
+    }
+}
+
+pub const COMPARISON_HEAD: [&str; 6] = [
+    "name",
+    "threads",
+    "old p50 ms",
+    "new p50 ms",
+    "new / old",
+    "verdict",
+];
+
+pub const HEAD: [&str; 11] = [
+    "name",
+    "threads",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "cold ms",
+    "peak MB",
+    "GFLOP/s",
+    "of peak",
+    "max error",
+    "noise",
+];
+
+impl Entry {
+    /// The cells under [`HEAD`].
+    pub fn cells(&self) -> Vec<String> {
+        let shown =
+            |value: Option<f64>, text: fn(f64) -> String| value.map_or("-".to_string(), text);
+        vec![
+            self.name.clone(),
+            self.threads.to_string(),
+            significant(self.p50_ms),
+            significant(self.p90_ms),
+            significant(self.p99_ms),
+            shown(self.cold_ms, significant),
+            shown(self.peak_rss_mb, |mb| format!("{mb:.1}")),
+            shown(self.gflops, |g| format!("{g:.1}")),
+            shown(self.percent_of_peak, |p| format!("{p:.0} %")),
+            shown(self.max_abs_error, |e| format!("{e:.1e}")),
+            shown(self.spread, |s| format!("{:.1} %", 100.0 * s)),
+        ]
+    }
 }
 
 /// Calls of a run with their share of the time.
@@ -167,22 +365,10 @@ fn aligned(rows: &[Vec<String>], left: usize) -> String {
 }
 
 /// Four significant digits.
-fn significant(value: f64) -> String {
+pub fn significant(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_string();
     }
     let digits = (3 - value.abs().max(1e-9).log10().floor() as i32).clamp(0, 6);
     format!("{value:.*}", digits as usize)
-}
-
-/// The processor's name and how many there are.
-pub fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .and_then(|rest| rest.split_once(':'))
-        .map_or(std::env::consts::ARCH, |(_, name)| name.trim());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{name}, {processors} processors")
 }

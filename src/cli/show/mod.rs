@@ -1,5 +1,10 @@
 //! `lapidary show`: a model at each level of the compiler.
 
+mod layout;
+mod page;
+mod picture;
+
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -7,7 +12,7 @@ use clap::{Args, ValueEnum};
 use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::FunctionBuilderContext;
-use lapidary::{Error, Level, Model, Options, pipeline};
+use lapidary::{Compiled, Error, Level, Model, Options, pipeline};
 use lapidary_codegen::MachineKernel;
 use lapidary_codegen::expand::{Target, expand};
 use lapidary_codegen::kernel::Kernel;
@@ -17,7 +22,11 @@ use lapidary_link::plan::PlanOptions;
 use lapidary_lower::{KernelDef, Program, Step};
 use target_lexicon::{PointerWidth, Triple};
 
-use super::common::{CompileOptions, require_file};
+use super::common::{CompileOptions, random_inputs, require_cpu, require_file};
+use super::profile::{self, Call};
+
+/// Runs that `--times` takes the mean of.
+const TIMED_RUNS: usize = 5;
 
 /// Prints a model as a stage of the compiler leaves it
 #[derive(Args)]
@@ -35,8 +44,23 @@ pub struct Show {
     /// Leaves out a pass
     #[arg(long, value_name = "PASS")]
     skip: Vec<String>,
+    /// Text, or a page with a picture of the graph before and after the passes (stage graph)
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Runs the model on random inputs and shows the time of each group in the picture
+    #[arg(long)]
+    times: bool,
+    /// Draws each of repeated blocks
+    #[arg(long)]
+    unfold: bool,
     #[command(flatten)]
     compile: CompileOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +88,22 @@ impl Show {
         require_file(&self.model)?;
         let mut options = self.compile.options(0)?;
         options.skip_passes = self.skip.clone();
+        let page = self.format == Format::Html;
+        if page && (self.stage != Stage::Graph || self.filter.is_some()) {
+            return Err(Error::Usage(
+                "--format html draws the whole graph (hint: leave out --stage and --filter)"
+                    .to_string(),
+            ));
+        }
+        if !page && (self.times || self.unfold) {
+            return Err(Error::Usage(
+                "--times and --unfold are for the picture (hint: --format html)".to_string(),
+            ));
+        }
         let model = self.compile.load(&self.model)?;
+        if page {
+            return write(&mut std::io::stdout().lock(), &self.page(&model, &options)?);
+        }
         let mut out = std::io::stdout().lock();
         let text = match self.stage {
             Stage::Onnx => self.onnx(&model),
@@ -154,18 +193,108 @@ impl Show {
         text
     }
 
-    fn graph(&self, model: &Model, options: &Options) -> Result<String, Error> {
-        let mut graph = pipeline::import(model, options, lapidary::operator::Target::Memory)?;
+    /// Runs the passes, up to the one that is to be the last.
+    fn optimize(
+        &self,
+        graph: &mut lapidary_graph::Graph,
+        options: &Options,
+    ) -> Result<lapidary_passes::Report, Error> {
         let passes = lapidary_passes::Options {
             skip: self.skip.clone(),
             stop_after: self.stop_after.clone(),
             ..Default::default()
         };
-        let report = lapidary_passes::optimize(&mut graph, &passes)
+        let report = lapidary_passes::optimize(graph, &passes)
             .map_err(|error| Error::Usage(error.to_string()))?;
         if self.stop_after.is_none() {
-            pipeline::keep_states(&mut graph, options)?;
+            pipeline::keep_states(graph, options)?;
         }
+        Ok(report)
+    }
+
+    /// The graph before and after the passes as pictures.
+    fn page(&self, model: &Model, options: &Options) -> Result<String, Error> {
+        let before = pipeline::import(model, options, lapidary::operator::Target::Memory)?;
+        let mut after = before.clone();
+        let report = self.optimize(&mut after, options)?;
+        let (groups, more) = pipeline::groups(&after);
+        let (times, timed) = match self.times {
+            false => (None, String::new()),
+            true if self.stop_after.is_some() => {
+                return Err(Error::Usage(
+                    "--times needs all passes (hint: leave out --stop-after)".to_string(),
+                ));
+            }
+            true => {
+                let (times, timed) = self.measure(model, options)?;
+                (Some(times), timed)
+            }
+        };
+        let passes = report.runs.iter().filter(|run| run.changed);
+        let remarks = report.remarks.iter().chain(&more);
+        Ok(page::html(&page::Shown {
+            name: &self.model.display().to_string(),
+            before: &before,
+            after: &after,
+            groups: &groups,
+            passes: passes
+                .map(|run| (run.name.to_string(), run.nodes))
+                .collect(),
+            remarks: remarks.map(ToString::to_string).collect(),
+            times,
+            timed,
+            fold: !self.unfold,
+        }))
+    }
+
+    /// The time of each step on one thread, under its first node, in milliseconds; and the inputs.
+    fn measure(&self, model: &Model, options: &Options) -> Result<(page::Times, String), Error> {
+        require_cpu(options)?;
+        let options = Options {
+            threads: 1,
+            ..options.clone()
+        };
+        let program = pipeline::program(model, &options, lapidary::operator::Target::Memory)?;
+        let mut steps = Vec::new();
+        let mut by_name = HashMap::new();
+        for step in &program.steps {
+            let node = match step {
+                Step::Kernel { nodes, .. } => nodes.first().copied(),
+                Step::Library(step) => Some(step.node),
+            };
+            if let Some(data) = node.and_then(|n| program.graph.nodes.get(n)) {
+                by_name.entry(data.name().to_string()).or_insert(node);
+            }
+            steps.push(node);
+        }
+        let compiled = Compiled::from_code(pipeline::jit(program, &options)?, &options)?;
+        let inputs = random_inputs(Some(model), compiled.inputs(), &self.compile.dims)?;
+        let calls = profile::profile(compiled.code().clone(), &inputs, 1, TIMED_RUNS)?;
+        let node_of = |(at, call): (usize, &Call)| {
+            if calls.len() == steps.len() {
+                steps[at]
+            } else {
+                // Copies and the calls of bodies stand between the steps.
+                by_name.get(&call.node).copied().flatten()
+            }
+        };
+        let mut times = page::Times::new();
+        for (at, call) in calls.iter().enumerate() {
+            if let Some(node) = node_of((at, call)) {
+                let ms = call.time.as_secs_f64() * 1e3 / TIMED_RUNS as f64;
+                *times.entry(node).or_insert(0.0) += ms;
+            }
+        }
+        let shapes = compiled.inputs().iter().zip(&inputs);
+        let shapes: Vec<String> = shapes
+            .map(|(info, tensor)| format!("{} {:?}", info.name, tensor.shape()))
+            .collect();
+        Ok((times, shapes.join(", ")))
+    }
+
+    fn graph(&self, model: &Model, options: &Options) -> Result<String, Error> {
+        let mut graph = pipeline::import(model, options, lapidary::operator::Target::Memory)?;
+        let report = self.optimize(&mut graph, options)?;
         let (groups, more) = pipeline::groups(&graph);
         let mut text = self.lines(&graph.to_text());
         text.push_str("\ngroups\n");
