@@ -1,4 +1,4 @@
-//! The commands of the book (`docs/book/*.md`) do what it says.
+//! The commands of the book (`docs/book/*.md`) and of `docs/comparing-latency.md` do what they say.
 //!
 //! Blocks of kind `sh` are run line by line, all of a page in one folder that has `examples/` in it. A line that ends in
 //! `# exit N` must end with that code, any other with 0. A block of kind `text` behind them is what the last of them
@@ -122,6 +122,7 @@ fn every_command_of_the_book_does_what_the_book_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/book");
     let entries = std::fs::read_dir(folder).expect("the book is there");
     let mut pages: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+    pages.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/comparing-latency.md"));
     pages.sort();
     let count: usize = pages.iter().map(|p| page(p)).sum();
     println!("{count} commands of {} pages", pages.len());

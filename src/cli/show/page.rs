@@ -62,9 +62,10 @@ pub fn html(shown: &Shown<'_>) -> String {
         shown.before.order.len(),
         shown.after.order.len(),
         shown.groups.len(),
-        total.map_or(String::new(), |ms| format!(
-            " {ms:.3} ms a run in its steps."
-        )),
+        total.map_or(String::new(), |ms| {
+            let inputs = escape(&shown.timed);
+            format!(" {ms:.3} ms a run in its steps, on one thread, inputs: {inputs}.")
+        }),
     );
     body.push_str(
         "<p class=\"note\">Data flows from top to bottom. Hold the pointer over a box for its operators, names and \
