@@ -271,10 +271,10 @@ impl Show {
         let inputs = random_inputs(Some(model), compiled.inputs(), &self.compile.dims)?;
         let calls = profile::profile(compiled.code().clone(), &inputs, 1, TIMED_RUNS)?;
         let node_of = |(at, call): (usize, &Call)| {
-            if calls.len() == steps.len() {
+            if calls.len() == steps.len() && options.variants.is_empty() {
                 steps[at]
             } else {
-                // Copies and the calls of bodies stand between the steps.
+                // Copies and the calls of bodies stand between the steps, and variants have steps of their own.
                 by_name.get(&call.node).copied().flatten()
             }
         };
