@@ -41,6 +41,28 @@ fn a_shared_index_is_checked_against_each_axis() {
 }
 
 #[test]
+fn computed_indices_are_stored_before_they_are_used() {
+    let [table, _] = two_tables();
+    let i = tensor(DType::I64, &[2, 1], &[0, 5]);
+    agrees(
+        r#"
+graph "indices from sums and from places" [] {
+  input %i: i64[2, 1]
+  input %t: f32[7, 2]
+  %j: i64[2, 1] = pointwise (a = %i) => a + 1:i64   ; /next
+  %v: i64[2] = reshape {shape: [2]} %j   ; /flat
+  %x: f32[2, 2] = gather {axis: 0} %t, %v   ; /first
+  %k: i64[2] = pointwise {shape: [2]} () => index(0)   ; /place
+  %y: f32[2, 2] = gather {axis: 0} %t, %k   ; /second
+  %z: f32[2, 2] = pointwise (a = %x, b = %y) => a + b   ; /add
+  output "z" %z
+}
+"#,
+        &[i, table],
+    );
+}
+
+#[test]
 fn unsigned_numbers_keep_their_upper_half() {
     let x = [
         u64::MAX,

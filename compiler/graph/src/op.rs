@@ -94,14 +94,51 @@ pub enum NormKind {
 }
 
 /// Attention over `q [B, H, S, D]`, `k [B, H', T, D]`, `v [B, H', T, E]` to `[B, H, S, E]`
-/// (H a multiple of H'): `softmax(scale * q kᵀ + mask) v`.
+/// (H a multiple of H'): `softmax(cap(scale * q kᵀ) + mask) v`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttentionAttrs {
     pub scale: f32,
-    /// Query i attends to key j <= i + T - S only.
+    /// Query i attends to key j <= i + f only, where f is T - S or what the last input says.
     pub causal: bool,
     /// Input 3 is an additive f32 mask, broadcast to `[B, H, S, T]`.
     pub has_mask: bool,
+    /// `cap(x)` is `softcap * tanh(x / softcap)`; x itself where this is 0.
+    pub softcap: f32,
+    /// With `causal`: query i attends to key j > i + f - window only.
+    pub window: Option<i64>,
+    /// With `causal`: an input behind the mask, i32 `[B]`, is f: the position of query 0 among the keys.
+    pub has_first: bool,
+    /// The last input, f32 `[H]`, is the score of one more key for each head, whose value is zero.
+    pub has_sink: bool,
+}
+
+impl AttentionAttrs {
+    /// Neither mask nor cap: all keys, or with `causal` those up to the query's own place.
+    pub fn plain(scale: f32, causal: bool) -> Self {
+        AttentionAttrs {
+            scale,
+            causal,
+            has_mask: false,
+            softcap: 0.0,
+            window: None,
+            has_first: false,
+            has_sink: false,
+        }
+    }
+    /// The input that is the mask, the first position, the sink: in this order, those that there are.
+    pub fn mask(&self) -> Option<usize> {
+        self.has_mask.then_some(3)
+    }
+    pub fn first(&self) -> Option<usize> {
+        self.has_first.then_some(3 + self.has_mask as usize)
+    }
+    pub fn sink(&self) -> Option<usize> {
+        self.has_sink.then_some(self.inputs() - 1)
+    }
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        3 + self.has_mask as usize + self.has_first as usize + self.has_sink as usize
+    }
 }
 
 /// A call of a C kernel over run-time descriptors, for what loops do not express or where the

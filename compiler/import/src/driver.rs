@@ -13,6 +13,7 @@ use lapidary_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
     type_proto,
 };
+use lapidary_onnx::schema;
 
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
@@ -99,8 +100,8 @@ fn domain(d: &str) -> &str {
 }
 
 fn opsets(list: &[OperatorSetIdProto]) -> HashMap<&str, i64> {
-    list.iter()
-        .map(|o| (domain(&o.domain), o.version))
+    std::iter::once(schema::ONNXRUNTIME)
+        .chain(list.iter().map(|o| (domain(&o.domain), o.version)))
         .collect()
 }
 

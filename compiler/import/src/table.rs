@@ -22,7 +22,7 @@ struct Entry(&'static str, &'static str, i64, i64, Rule);
 const END: i64 = i64::MAX;
 const ML: &str = "ai.onnx.ml";
 /// The domain of onnxruntime's own operators.
-const MS: &str = "com.microsoft";
+const MS: &str = schema::ONNXRUNTIME.0;
 const PREVIEW: &str = "ai.onnx.preview";
 const TRAINING: &str = "ai.onnx.preview.training";
 /// The only version of the preview domains.
@@ -245,7 +245,48 @@ static TABLE: &[Entry] = &[
     Entry("", "StringNormalizer", 10, END, strings::normalize),
     Entry("", "StringSplit", 20, END, strings::split),
     Entry("", "TfIdfVectorizer", 9, END, strings::tfidf),
+    // Operators of onnxruntime.
+    Entry("", "SimplifiedLayerNormalization", 1, END, contrib::norm::simplified),
+    Entry("", "SkipSimplifiedLayerNormalization", 1, END, contrib::norm::skip),
+    Entry(MS, "Attention", 1, END, contrib::attention::attention),
+    Entry(MS, "BiasGelu", 1, END, contrib::activation::activation),
+    Entry(MS, "BiasSoftmax", 1, END, contrib::fused::bias_softmax),
+    Entry(MS, "DequantizeLinear", 1, END, quant::dequantize),
+    Entry(MS, "DynamicQuantizeMatMul", 1, END, contrib::quant::dynamic_matmul),
+    Entry(MS, "EmbedLayerNormalization", 1, END, contrib::embed::embed),
+    Entry(MS, "FastGelu", 1, END, contrib::activation::activation),
+    Entry(MS, "FusedConv", 1, END, contrib::fused::convolution),
+    Entry(MS, "FusedGemm", 1, END, contrib::fused::gemm),
+    Entry(MS, "FusedMatMul", 1, END, contrib::fused::matmul),
+    Entry(MS, "FusedMatMulActivation", 1, END, contrib::fused::matmul),
+    Entry(MS, "GatherND", 1, END, gather::gather_nd),
+    Entry(MS, "Gelu", 1, END, contrib::activation::activation),
+    Entry(MS, "GroupNorm", 1, END, contrib::norm::group),
+    Entry(MS, "GroupQueryAttention", 1, END, contrib::gqa::group_query),
+    Entry(MS, "MatMulIntegerToFloat", 1, END, contrib::quant::matmul_to_float),
+    Entry(MS, "MatMulNBits", 1, END, contrib::nbits::matmul),
+    Entry(MS, "MultiHeadAttention", 1, END, contrib::attention::multi_head),
+    Entry(MS, "QAttention", 1, END, contrib::attention::quantized),
+    Entry(MS, "QGemm", 1, END, contrib::quant::gemm),
+    Entry(MS, "QLinearAdd", 1, END, contrib::quant::binary),
+    Entry(MS, "QLinearAveragePool", 1, END, contrib::quant::average),
+    Entry(MS, "QLinearConcat", 1, END, contrib::quant::concat),
+    Entry(MS, "QLinearConv", 1, END, contrib::quant::convolution),
+    Entry(MS, "QLinearGlobalAveragePool", 1, END, contrib::quant::average),
+    Entry(MS, "QLinearLeakyRelu", 1, END, contrib::quant::unary),
+    Entry(MS, "QLinearMul", 1, END, contrib::quant::binary),
+    Entry(MS, "QLinearSigmoid", 1, END, contrib::quant::unary),
+    Entry(MS, "QLinearSoftmax", 1, END, contrib::quant::soft),
+    Entry(MS, "QuantizeLinear", 1, END, quant::quantize),
+    Entry(MS, "QuickGelu", 1, END, contrib::activation::activation),
+    Entry(MS, "RotaryEmbedding", 1, END, contrib::rotary::rotary),
+    Entry(MS, "SimplifiedLayerNormalization", 1, END, contrib::norm::simplified),
+    Entry(MS, "SkipGroupNorm", 1, END, contrib::norm::group),
+    Entry(MS, "SkipLayerNormalization", 1, END, contrib::norm::skip),
+    Entry(MS, "SkipSimplifiedLayerNormalization", 1, END, contrib::norm::skip),
     Entry(MS, "Tokenizer", 1, END, strings::tokenizer),
+    Entry(MS, "TransposeMatMul", 1, END, contrib::fused::matmul),
+    Entry(MS, "Trilu", 1, END, generate::trilu),
     // Classical models.
     Entry(TRAINING, "Adagrad", 1, END, training::adagrad),
     Entry(TRAINING, "Adam", 1, END, training::adam),
@@ -352,7 +393,7 @@ fn hint(op: &str) -> Option<&'static str> {
 pub(crate) fn find(domain: &str, op: &str, opset: i64) -> Result<Rule, Fail> {
     let Some(range) = range(domain) else {
         return Err(unsupported(format!("operators of the domain '{domain}'"))
-            .hint("only ai.onnx, ai.onnx.ml, functions inside the model, and operators of your own (--operators) are handled"));
+            .hint("only ai.onnx, ai.onnx.ml, com.microsoft, functions inside the model, and operators of your own (--operators) are handled"));
     };
     check_opset(range, opset)?;
     let rules = || TABLE.iter().filter(|e| e.0 == domain && e.1 == op);
@@ -414,7 +455,7 @@ fn range(domain: &str) -> Option<(i64, i64)> {
         "" => Some(OPSETS),
         ML => Some(ML_OPSETS),
         PREVIEW | TRAINING => Some(PREVIEW_OPSETS),
-        MS => Some((1, 1)),
+        MS => Some((1, schema::ONNXRUNTIME.1)),
         _ => None,
     }
 }

@@ -159,10 +159,25 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
             a: dot,
             b: scale,
         });
-        if attrs.has_mask {
-            let m = g.nodes[n]
-                .input(3)
-                .ok_or_else(|| LowerError::missing(g, n, 3))?;
+        if attrs.softcap != 0.0 {
+            let (cap, part) = (b.f32(attrs.softcap), b.f32(1.0 / attrs.softcap));
+            let y = b.expr(Expr::Bin {
+                op: BinOp::Mul,
+                a: e,
+                b: part,
+            });
+            let y = b.expr(Expr::Un {
+                op: UnOp::Tanh,
+                a: y,
+            });
+            e = b.expr(Expr::Bin {
+                op: BinOp::Mul,
+                a: y,
+                b: cap,
+            });
+        }
+        if let Some(m) = attrs.mask() {
+            let m = input(m)?;
             let dims = b.shape(m)?;
             let full = [batch.clone(), heads.clone(), queries.clone(), keys.clone()];
             let at =
@@ -175,26 +190,49 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
             });
         }
         if attrs.causal {
-            let last = i.add(&keys).sub(&queries);
-            let last = b.expr(Expr::Int {
-                value: last,
-                elem: Elem::I32,
-            });
-            let here = b.expr(Expr::Int {
-                value: j.clone(),
-                elem: Elem::I32,
-            });
-            let seen = b.expr(Expr::Cmp {
-                op: CmpOp::Le,
-                a: here,
-                b: last,
-            });
-            let never = b.f32(f32::NEG_INFINITY);
-            e = b.expr(Expr::Select {
-                cond: seen,
-                a: e,
-                b: never,
-            });
+            let int = |b: &mut Builder, value: Dim| {
+                b.expr(Expr::Int {
+                    value,
+                    elem: Elem::I32,
+                })
+            };
+            // The place of the query itself among the keys.
+            let own = if let Some(first) = attrs.first() {
+                let first = b.value_at(input(first)?, std::slice::from_ref(&bi))?;
+                let i = int(b, i.clone());
+                b.expr(Expr::Bin {
+                    op: BinOp::Add,
+                    a: i,
+                    b: first,
+                })
+            } else {
+                int(b, i.add(&keys).sub(&queries))
+            };
+            let here = int(b, j.clone());
+            let mut only = |b: &mut Builder, from: ExprId, to: ExprId| {
+                let seen = b.expr(Expr::Cmp {
+                    op: CmpOp::Le,
+                    a: from,
+                    b: to,
+                });
+                let never = b.f32(f32::NEG_INFINITY);
+                e = b.expr(Expr::Select {
+                    cond: seen,
+                    a: e,
+                    b: never,
+                });
+            };
+            only(b, here, own);
+            if let Some(window) = attrs.window {
+                // own - window < here, without overflow: a window is cut to the greatest i32.
+                let reach = int(b, Dim::Const((window - 1).min(i32::MAX as i64)));
+                let end = b.expr(Expr::Bin {
+                    op: BinOp::Sub,
+                    a: own,
+                    b: reach,
+                });
+                only(b, end, here);
+            }
         }
         Ok(e)
     };
@@ -302,7 +340,18 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
     });
     let j = b.variable(Some(&keys));
     let value = b.load(scores, at(j));
-    let most = b.expr(Expr::Local(m));
+    let mut most = b.expr(Expr::Local(m));
+    let sink = match attrs.sink() {
+        Some(i) => Some(b.value_at(input(i)?, std::slice::from_ref(&h))?),
+        None => None,
+    };
+    if let Some(sink) = sink {
+        most = b.expr(Expr::Bin {
+            op: BinOp::Max,
+            a: most,
+            b: sink,
+        });
+    }
     let moved = b.expr(Expr::Bin {
         op: BinOp::Sub,
         a: value,
@@ -336,7 +385,23 @@ pub(crate) fn attention(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()
             value: kept_e,
         }],
     });
-    let (one, total) = (b.f32(1.0), b.expr(Expr::Local(s)));
+    let (one, mut total) = (b.f32(1.0), b.expr(Expr::Local(s)));
+    if let Some(sink) = sink {
+        let moved = b.expr(Expr::Bin {
+            op: BinOp::Sub,
+            a: sink,
+            b: most,
+        });
+        let e = b.expr(Expr::Un {
+            op: UnOp::Exp,
+            a: moved,
+        });
+        total = b.expr(Expr::Bin {
+            op: BinOp::Add,
+            a: total,
+            b: e,
+        });
+    }
     let inverse = b.expr(Expr::Bin {
         op: BinOp::Div,
         a: one,

@@ -188,9 +188,8 @@ fn raise(rw: &mut Rewriter, n: NodeId) -> Option<()> {
         inputs.push(m);
     }
     let attrs = AttentionAttrs {
-        scale: (scale * factor) as f32,
-        causal,
         has_mask: mask.is_some(),
+        ..AttentionAttrs::plain((scale * factor) as f32, causal)
     };
     let Some(mut r) = rw.add(Op::Attention(attrs), &inputs, n) else {
         return miss(rw, "the operands do not fit");

@@ -277,8 +277,7 @@ pub(super) fn attention(
     cx: &mut Context,
     attrs: &AttentionAttrs,
 ) -> Result<TensorType, InferError> {
-    let n = 3 + attrs.has_mask as usize;
-    cx.count(n, n)?;
+    cx.count(attrs.inputs(), attrs.inputs())?;
     let (q, k, v) = (cx.input(0, "q")?, cx.input(1, "k")?, cx.input(2, "v")?);
     cx.class("q", q, Class::Float)?;
     cx.dtype("k", k, q.dtype)?;
@@ -309,11 +308,32 @@ pub(super) fn attention(
     if !rest.is_const(0) {
         cx.equal("q (heads modulo key heads)", 1, &Dim::Const(0), &rest)?;
     }
-    if attrs.has_mask {
-        let mask = cx.input(3, "mask")?;
+    if let Some(i) = attrs.mask() {
+        let mask = cx.input(i, "mask")?;
         cx.dtype("mask", mask, DType::F32)?;
         let scores = [b.clone(), h.clone(), s.clone(), t.clone()];
         cx.shape_broadcasts_to("mask", mask.dims(), &scores)?;
+    }
+    if !attrs.causal && (attrs.has_first || attrs.window.is_some()) {
+        return Err(cx.attribute("causal", "true with window or first", attrs.causal));
+    }
+    if let Some(w) = attrs.window.filter(|w| *w < 1) {
+        return Err(cx.attribute("window", "1 or more", w));
+    }
+    for (what, i, dtype, size) in [
+        ("first", attrs.first(), DType::I32, b),
+        ("sink", attrs.sink(), DType::F32, h),
+    ] {
+        let Some(i) = i else { continue };
+        let t = cx.input(i, what)?;
+        cx.dtype(what, t, dtype)?;
+        match (t.dims(), t.rank()) {
+            ([n], _) => {
+                cx.equal(what, 0, size, n)?;
+            }
+            (_, Some(rank)) => return Err(cx.rank_error(what, 1, rank)),
+            _ => {}
+        }
     }
     let out = [b.clone(), h.clone(), s.clone(), e.clone()];
     Ok(TensorType::new(q.dtype, out))

@@ -292,9 +292,11 @@ pub(super) fn pool(kind: PoolKind, w: &Window, x: &TensorData, dims: Vec<i64>) -
 pub(super) fn attention(
     attrs: &AttentionAttrs,
     [q, k, v]: [&TensorData; 3],
-    mask: Option<&TensorData>,
+    [mask, first, sink]: [Option<&TensorData>; 3],
     dims: Vec<i64>,
 ) -> TensorData {
+    let sink = sink.map(floats);
+    let first = first.and_then(TensorData::to_i64s).unwrap_or_default();
     let (dtype, sq, sk, sv) = (
         q.dtype,
         strides(&q.dims),
@@ -312,23 +314,32 @@ pub(super) fn attention(
         let kh = (h * key_heads / heads.max(1)) as usize;
         let q0 = offset(at, &sq[..3]);
         let mut scores = Vec::new();
+        let own = i + first.get(b).copied().unwrap_or(keys - queries);
         for j in 0..keys {
-            if attrs.causal && j > i + keys - queries {
-                break;
+            let near = attrs.window.is_none_or(|w| j > own.saturating_sub(w));
+            if attrs.causal && !(j <= own && near) {
+                scores.push(f64::NEG_INFINITY);
+                continue;
             }
             let k0 = b * sk[0] + kh * sk[1] + j as usize * sk[2];
             let dot: f64 = (0..features).map(|d| q[q0 + d] * k[k0 + d]).sum();
             let mut s = dot * attrs.scale as f64;
+            if attrs.softcap != 0.0 {
+                let cap = attrs.softcap as f64;
+                s = cap * (s / cap).tanh();
+            }
             if let Some((m, sm)) = &mask {
                 s += m[offset(&[at[0], h, i, j], sm)];
             }
             scores.push(s);
         }
+        let sink = sink.as_ref().and_then(|s| s.get(h as usize)).copied();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let max = max.max(sink.unwrap_or(max));
         for s in &mut scores {
             *s = (*s - max).exp();
         }
-        let total: f64 = scores.iter().sum();
+        let total = scores.iter().sum::<f64>() + sink.map_or(0.0, |s| (s - max).exp());
         for e in 0..dims[3] as usize {
             let v0 = b * sv[0] + kh * sv[1] + e;
             let sum: f64 = scores

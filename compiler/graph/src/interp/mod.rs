@@ -485,7 +485,7 @@ fn dispatch(
         Op::Attention(attrs) => one(contract::attention(
             attrs,
             [input(0)?, input(1)?, input(2)?],
-            optional(3),
+            [attrs.mask(), attrs.first(), attrs.sink()].map(|i| i.and_then(optional)),
             dims,
         )),
         Op::Reduce { kind, axes, .. } => one(rows::reduce(*kind, axes, input(0)?, dims)),

@@ -395,6 +395,41 @@ fn attention_mixes_values_by_softmax() {
 }
 
 #[test]
+fn attention_has_a_window_a_cap_and_a_sink() {
+    let (q, k) = (
+        "f32[1, 1, 1, 1] = [0.0]",
+        "f32[1, 1, 4, 1] = [0.0, 0.0, 0.0, 0.0]",
+    );
+    let v = "f32[1, 1, 4, 1] = [10.0, 20.0, 30.0, 40.0]";
+    check(&[
+        (
+            &[q, k, v, "i32[1] = [2]"],
+            "%y: f32[*] = attention {scale: 1.0, causal: true, first: true} @a, @b, @c, @d",
+            "f32[1, 1, 1, 1] [20.0]",
+        ),
+        (
+            &[q, k, v, "i32[1] = [2]"],
+            "%y: f32[*] = attention {scale: 1.0, causal: true, window: 2, first: true} @a, @b, @c, @d",
+            "f32[1, 1, 1, 1] [25.0]",
+        ),
+        (
+            &[q, k, v, "f32[1] = [0.0]"],
+            "%y: f32[*] = attention {scale: 1.0, sink: true} @a, @b, @c, @d",
+            "f32[1, 1, 1, 1] [20.0]",
+        ),
+        (
+            &[
+                "f32[1, 1, 1, 1] = [1000.0]",
+                "f32[1, 1, 2, 1] = [1.0, 2.0]",
+                "f32[1, 1, 2, 1] = [10.0, 30.0]",
+            ],
+            "%y: f32[*] = attention {scale: 1.0, softcap: 1.0} @a, @b, @c",
+            "f32[1, 1, 1, 1] [20.0]",
+        ),
+    ]);
+}
+
+#[test]
 fn reductions_and_rows() {
     let x = "f32[2, 2] = [1.0, 2.0, 3.0, 4.0]";
     let reduce = |kind: &str| format!("%y: f32[*] = reduce {{kind: {kind}, axes: [1]}} @a");

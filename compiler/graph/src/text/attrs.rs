@@ -218,6 +218,14 @@ pub(super) fn print(graph: &Graph, op: &Op) -> String {
             r.put("scale", float(a.scale));
             r.flag("causal", a.causal);
             r.flag("mask", a.has_mask);
+            if a.softcap != 0.0 {
+                r.put("softcap", float(a.softcap));
+            }
+            if let Some(w) = a.window {
+                r.put("window", w);
+            }
+            r.flag("first", a.has_first);
+            r.flag("sink", a.has_sink);
         }
         Op::Reshape { shape } | Op::Broadcast { shape } => r.put("shape", dims(shape)),
         Op::Transpose { perm } => r.put("perm", numbers(perm)),
@@ -407,6 +415,10 @@ pub(super) fn parse(p: &mut Parser, name: &str) -> Result<Op, ParseError> {
             scale: p.attr("scale", real)?,
             causal: flag(p, "causal")?,
             has_mask: flag(p, "mask")?,
+            softcap: p.attr_or("softcap", real, 0.0)?,
+            window: p.attr_or("window", |p| p.int().map(Some), None)?,
+            has_first: flag(p, "first")?,
+            has_sink: flag(p, "sink")?,
         }),
         "reshape" => Op::Reshape {
             shape: p.attr("shape", Parser::dims)?,

@@ -17,6 +17,7 @@ fn every_operator_is_printed_as_it_was_written() {
   const @rw: f32[8] = [0.0, -0.0, inf, -inf, nan, 0x7fc00001, 1e-45, 16777216.0]
   const @xs: f32[2, 2] = [0.0, 1.0, 2.0, 3.0]
   const @h: f16[2] = [0.5, nan]
+  const @sk: f32[2] = [0.5, 1.0]
   const @s: string[2] = ["a", "b\x00\"\\"]
   const @f: bool[2] = [true, false]
   %c: f32[batch, seq, 4] = contract "abc,cd->abd" %x, @w   ; /matmul | /other
@@ -32,6 +33,7 @@ fn every_operator_is_printed_as_it_was_written() {
   %n: f32[batch, seq, 8] = normalize {kind: layer, axis: 2, epsilon: 1e-5} %x
   %q: f32[batch, 2, seq, 4] = reshape {shape: [batch, 2, seq, 4]} %x
   %at: f32[batch, 2, seq, 4] = attention {scale: 0.5, causal: true} %q, %q, %q
+  %aw: f32[batch, 2, seq, 4] = attention {scale: 0.5, causal: true, softcap: 2.0, window: 3, sink: true} %q, %q, %q, @sk
   %t: f32[batch, seq, 2, 4] = transpose {perm: [0, 2, 1, 3]} %at
   %sl: f32[batch, min(5, seq), 2, 4] = slice {start: [0, 0, 0, 3], step: [1, 1, 1, -1], size: [batch, min(5, seq), 2, 4]} %t
   %cc: f32[batch, seq + min(5, seq), 2, 4] = concat {axis: 1} %t, %sl

@@ -8,10 +8,10 @@ use crate::context::{Ctx, Outs, broadcasts_to, one};
 use crate::error::{Fail, unsupported};
 
 /// Parameters of the function, as ONNX defaults them.
-struct Params {
-    alpha: f64,
-    beta: f64,
-    tanh: bool,
+pub(crate) struct Params {
+    pub alpha: f64,
+    pub beta: f64,
+    pub tanh: bool,
 }
 
 fn params(cx: &Ctx) -> Result<Params, Fail> {
@@ -68,7 +68,8 @@ pub(crate) fn activation(cx: &mut Ctx) -> Outs {
     one(y)
 }
 
-fn formula(op: &str, k: &Params, p: &mut PwBuilder, x: PwRef) -> Option<PwRef> {
+/// The function of a name, if it is one of this file.
+pub(crate) fn formula(op: &str, k: &Params, p: &mut PwBuilder, x: PwRef) -> Option<PwRef> {
     let t = p.dtype(x);
     let n = |p: &mut PwBuilder, v: f64| p.number(v, t);
     let (zero, unit) = (n(p, 0.0), n(p, 1.0));
@@ -140,30 +141,7 @@ fn formula(op: &str, k: &Params, p: &mut PwBuilder, x: PwRef) -> Option<PwRef> {
             let y = p.select(is_high, over, zero);
             p.select(is_low, under, y)
         }
-        "Gelu" if k.tanh => {
-            let (c, r, half) = (
-                n(p, 0.044715),
-                n(p, (2.0 / std::f64::consts::PI).sqrt()),
-                n(p, 0.5),
-            );
-            let x2 = p.bin(PwOp::Mul, x, x);
-            let x3 = p.bin(PwOp::Mul, x2, x);
-            let y = p.bin(PwOp::Mul, c, x3);
-            let y = p.bin(PwOp::Add, x, y);
-            let y = p.bin(PwOp::Mul, r, y);
-            let y = p.un(PwOp::Tanh, y);
-            let y = p.bin(PwOp::Add, unit, y);
-            let h = p.bin(PwOp::Mul, half, x);
-            p.bin(PwOp::Mul, h, y)
-        }
-        "Gelu" => {
-            let (r, half) = (n(p, std::f64::consts::FRAC_1_SQRT_2), n(p, 0.5));
-            let y = p.bin(PwOp::Mul, x, r);
-            let y = p.un(PwOp::Erf, y);
-            let y = p.bin(PwOp::Add, unit, y);
-            let h = p.bin(PwOp::Mul, half, x);
-            p.bin(PwOp::Mul, h, y)
-        }
+        "Gelu" => gelu(p, x, k.tanh),
         "Swish" => swish(p, x, k.alpha),
         _ => return None,
     })
@@ -180,6 +158,29 @@ fn softplus(p: &mut PwBuilder, x: PwRef) -> PwRef {
     let l = p.un(PwOp::Log, e);
     let m = p.bin(PwOp::Max, x, zero);
     p.bin(PwOp::Add, m, l)
+}
+
+/// `x * Φ(x)`: by the error function, or approximated by a hyperbolic tangent.
+pub(crate) fn gelu(p: &mut PwBuilder, x: PwRef, tanh: bool) -> PwRef {
+    let t = p.dtype(x);
+    let (unit, half) = (p.number(1.0, t), p.number(0.5, t));
+    let y = if tanh {
+        let c = p.number(0.044715, t);
+        let r = p.number((2.0 / std::f64::consts::PI).sqrt(), t);
+        let x2 = p.bin(PwOp::Mul, x, x);
+        let x3 = p.bin(PwOp::Mul, x2, x);
+        let y = p.bin(PwOp::Mul, c, x3);
+        let y = p.bin(PwOp::Add, x, y);
+        let y = p.bin(PwOp::Mul, r, y);
+        p.un(PwOp::Tanh, y)
+    } else {
+        let r = p.number(std::f64::consts::FRAC_1_SQRT_2, t);
+        let y = p.bin(PwOp::Mul, x, r);
+        p.un(PwOp::Erf, y)
+    };
+    let y = p.bin(PwOp::Add, unit, y);
+    let h = p.bin(PwOp::Mul, half, x);
+    p.bin(PwOp::Mul, h, y)
 }
 
 /// `x * sigmoid(alpha * x)`.

@@ -84,11 +84,7 @@ pub(crate) fn attention(cx: &mut Ctx) -> Outs {
     let mut outs = vec![None, Some(k), Some(v), None];
     let y = match scale {
         Some(scale) if free && aligned && softcap == 0.0 && !cx.wants(3) => {
-            let attrs = AttentionAttrs {
-                scale: scale as f32,
-                causal: bias.causal,
-                has_mask: false,
-            };
+            let attrs = AttentionAttrs::plain(scale as f32, bias.causal);
             cx.emit1(Op::Attention(attrs), &[wq, wk, wv])?
         }
         _ => {
@@ -316,22 +312,42 @@ pub(crate) fn rotary(cx: &mut Ctx) -> Outs {
         }
         d => return Err(invalid(format!("an input of rank {}", d.len()))),
     };
-    let dims = cx.dims(v)?;
-    let size = dims[3].clone();
     let rotated = match cx.int("rotary_embedding_dim", 0)? {
-        0 => size.clone(),
+        0 => cx.dims(v)?[3].clone(),
         n => Dim::Const(n),
     };
-    let half = rotated.floor_div(&Dim::Const(2));
-    let zero = Dim::Const(0);
     let mut tables = Vec::new();
     for c in [cos, sin] {
         let c = match cx.opt(3) {
             Some(ids) => cx.emit1(Op::Gather { axis: 0 }, &[c, ids])?,
             None => c,
         };
-        tables.push(cx.unsqueeze(c, &[2])?);
+        tables.push(c);
     }
+    let y = rotate(cx, v, (tables[0], tables[1]), &rotated, interleaved)?;
+    one(match original.len() {
+        3 => cx.reshape(y, original)?,
+        _ => cx.transpose(y, vec![0, 2, 1, 3])?,
+    })
+}
+
+/// `[B, S, H, D]` with the first `rotated` features of each head turned by the angles of cosine and sine tables
+/// `[B or 1, S, rotated / 2]`. A pair is two neighbours, or one feature of each half.
+pub(crate) fn rotate(
+    cx: &mut Ctx,
+    v: ValueId,
+    (cos, sin): (ValueId, ValueId),
+    rotated: &Dim,
+    interleaved: bool,
+) -> Result<ValueId, Fail> {
+    let dims = cx.dims(v)?;
+    let [_, _, _, size] = dims.as_slice() else {
+        return Err(invalid(format!("an input of rank {}", dims.len())));
+    };
+    let (size, rotated) = (size.clone(), rotated.clone());
+    let half = rotated.floor_div(&Dim::Const(2));
+    let zero = Dim::Const(0);
+    let (cos, sin) = (cx.unsqueeze(cos, &[2])?, cx.unsqueeze(sin, &[2])?);
     let head = cx.slice_axis(v, 3, zero.clone(), 1, rotated.clone())?;
     let (a, b) = if interleaved {
         (
@@ -355,7 +371,6 @@ pub(crate) fn rotary(cx: &mut Ctx) -> Outs {
             p.cast(z, t)
         })
     };
-    let (cos, sin) = (tables[0], tables[1]);
     let real = mix(cx, cos, sin, PwOp::Sub)?;
     let imaginary = mix(cx, sin, cos, PwOp::Add)?;
     let mut y = if interleaved {
@@ -372,8 +387,5 @@ pub(crate) fn rotary(cx: &mut Ctx) -> Outs {
         let tail = cx.slice_axis(v, 3, rotated, 1, rest)?;
         y = cx.concat(&[y, tail], 3)?;
     }
-    one(match original.len() {
-        3 => cx.reshape(y, original)?,
-        _ => cx.transpose(y, vec![0, 2, 1, 3])?,
-    })
+    Ok(y)
 }

@@ -6,6 +6,9 @@ use lapidary_graph::{DType, PwOp, ValueId};
 use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::error::{Fail, invalid, unsupported};
 
+/// Labels of the axes of two operands and of their contraction.
+type Labels = (Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// numpy's `matmul`: a vector on either side loses its axis.
 pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
@@ -36,6 +39,25 @@ pub(crate) fn product(cx: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId, F
     cx.contract(a, b, labels)
 }
 
+/// Labels of the product of two matrices, either transposed.
+pub(crate) fn gemm_labels(
+    cx: &Ctx,
+    a: ValueId,
+    b: ValueId,
+    (ta, tb): (bool, bool),
+) -> Result<Labels, Fail> {
+    let pair = |t: bool, x: u8, y: u8| if t { vec![y, x] } else { vec![x, y] };
+    if cx.rank(a)? != 2 || cx.rank(b)? != 2 {
+        return Err(invalid("an operand is no matrix"));
+    }
+    let depths = (
+        cx.dims(a)?.swap_remove(!ta as usize),
+        cx.dims(b)?.swap_remove(tb as usize),
+    );
+    same("the inner dimensions", &depths.0, &depths.1)?;
+    Ok((pair(ta, b'm', b'k'), pair(tb, b'k', b'n'), vec![b'm', b'n']))
+}
+
 /// `alpha * a' b' + beta * c`.
 pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
@@ -46,16 +68,7 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
         cx.float("alpha", 1.0)? as f64,
         cx.float("beta", 1.0)? as f64,
     );
-    let pair = |t: bool, x: u8, y: u8| if t { vec![y, x] } else { vec![x, y] };
-    let labels = (pair(ta, b'm', b'k'), pair(tb, b'k', b'n'), vec![b'm', b'n']);
-    if cx.rank(a)? != 2 || cx.rank(b)? != 2 {
-        return Err(invalid("an operand is no matrix"));
-    }
-    let depths = (
-        cx.dims(a)?.swap_remove(!ta as usize),
-        cx.dims(b)?.swap_remove(tb as usize),
-    );
-    same("the inner dimensions", &depths.0, &depths.1)?;
+    let labels = gemm_labels(cx, a, b, (ta, tb))?;
     let (wa, wb) = (cx.widen(a)?, cx.widen(b)?);
     let y = cx.contract(wa, wb, labels)?;
     if let Some(c) = cx.opt(2) {

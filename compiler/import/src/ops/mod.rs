@@ -4,6 +4,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod cast;
+pub(crate) mod contrib;
 pub(crate) mod conv;
 pub(crate) mod gather;
 pub(crate) mod generate;

@@ -165,21 +165,42 @@ pub(crate) fn group(cx: &mut Ctx) -> Outs {
             "an input of rank {rank}, expected 3 or more"
         )));
     }
-    let w = cx.widen(x)?;
-    let each = dims[1].floor_div(&groups);
-    let rest = each.mul(&Dim::product(&dims[2..]));
-    let v = cx.reshape(w, vec![dims[0].clone(), groups.clone(), rest])?;
-    let v = plain(cx, v, 2, epsilon)?;
-    let v = cx.reshape(v, dims.clone())?;
     if cx.opset < 21 {
+        let each = dims[1].floor_div(&groups);
         for p in [&mut scale, &mut bias] {
             let q = cx.reshape(*p, vec![groups.clone(), Dim::Const(1)])?;
             let q = cx.broadcast(q, vec![groups.clone(), each.clone()])?;
             *p = cx.reshape(q, vec![dims[1].clone()])?;
         }
     }
+    one(group_of(cx, x, scale, bias, groups, epsilon, t)?)
+}
+
+/// Groups of the channels of axis 1, with a scale and a bias a channel.
+pub(crate) fn group_of(
+    cx: &mut Ctx,
+    x: ValueId,
+    scale: ValueId,
+    bias: ValueId,
+    groups: Dim,
+    epsilon: f32,
+    to: DType,
+) -> Result<ValueId, Fail> {
+    let dims = cx.dims(x)?;
+    let rank = dims.len();
+    if dims[1].modulo(&groups).equals(&Dim::Const(0)) == Some(false) {
+        return Err(invalid(format!(
+            "{} channels, which {groups} groups do not divide",
+            dims[1]
+        )));
+    }
+    let w = cx.widen(x)?;
+    let rest = dims[1].floor_div(&groups).mul(&Dim::product(&dims[2..]));
+    let v = cx.reshape(w, vec![dims[0].clone(), groups, rest])?;
+    let v = plain(cx, v, 2, epsilon)?;
+    let v = cx.reshape(v, dims)?;
     let (scale, bias) = (per_channel(cx, scale, rank)?, per_channel(cx, bias, rank)?);
-    one(affine(cx, v, scale, bias, t)?)
+    affine(cx, v, scale, bias, to)
 }
 
 /// Over the trailing axes; the mean and the inverse deviation are optional outputs.
@@ -212,7 +233,8 @@ pub(crate) fn rms(cx: &mut Ctx) -> Outs {
     one(normalize(cx, NormKind::Rms, x, scale, None, axis, epsilon)?)
 }
 
-fn normalize(
+/// `Normalize` over axes `axis..` with optional parameters; 16-bit floats in f32.
+pub(crate) fn normalize(
     cx: &mut Ctx,
     kind: NormKind,
     x: ValueId,

@@ -17,6 +17,11 @@ use crate::error::{Fail, invalid};
 /// (i64, into the flattened input); dimensions as stated.
 pub(crate) fn pool(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
+    pool_of(cx, x)
+}
+
+/// The same over another image.
+pub(crate) fn pool_of(cx: &mut Ctx, x: ValueId) -> Outs {
     let kernel = cx
         .ints("kernel_shape")?
         .ok_or_else(|| invalid("attribute 'kernel_shape' is missing"))?;
@@ -35,7 +40,7 @@ pub(crate) fn pool(cx: &mut Ctx) -> Outs {
     let out = out_sizes(&shape, &window, space, cx.zero_or_one("ceil_mode", false)?);
     let kind = match cx.op {
         "MaxPool" => PoolKind::Max,
-        "AveragePool" => PoolKind::Average {
+        "AveragePool" | "QLinearAveragePool" => PoolKind::Average {
             count_padding: cx.flag("count_include_pad", false)?,
         },
         _ => PoolKind::Lp { p: cx.int("p", 2)? },

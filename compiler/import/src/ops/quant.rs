@@ -81,7 +81,7 @@ fn saturate(
 
 /// What a number becomes when it is quantized.
 #[derive(Clone, Copy)]
-enum Target {
+pub(crate) enum Target {
     /// An integer, and the least and greatest one.
     Int(DType, (f64, f64)),
     /// A float of a byte or less; whether it saturates.
@@ -89,7 +89,7 @@ enum Target {
 }
 
 impl Target {
-    fn of(t: DType, saturate: bool) -> Result<Target, Fail> {
+    pub fn of(t: DType, saturate: bool) -> Result<Target, Fail> {
         if t.is_minifloat() && t != DType::F8E8M0 {
             return Ok(Target::Float(t, saturate));
         }
@@ -97,7 +97,7 @@ impl Target {
     }
 
     /// `y + zero`, rounded to the type.
-    fn store(self, p: &mut PwBuilder, y: PwRef, zero: Option<PwRef>) -> PwRef {
+    pub fn store(self, p: &mut PwBuilder, y: PwRef, zero: Option<PwRef>) -> PwRef {
         // Rounded numbers and zero points are exact there.
         let wide = match p.dtype(y) {
             DType::F64 => DType::F64,
@@ -246,7 +246,7 @@ pub(crate) fn dynamic_quantize(cx: &mut Ctx) -> Outs {
 }
 
 /// A parameter of the left operand of a product (one number, or one a row) as it broadcasts.
-fn rows(cx: &mut Ctx, v: ValueId) -> Result<ValueId, Fail> {
+pub(crate) fn rows(cx: &mut Ctx, v: ValueId) -> Result<ValueId, Fail> {
     let dims = cx.dims(v)?;
     match dims.as_slice() {
         [d] if !d.is_const(1) => cx.reshape(v, vec![d.clone(), Dim::Const(1)]),
@@ -334,11 +334,18 @@ pub(crate) fn qlinear_matmul(cx: &mut Ctx) -> Outs {
 }
 
 pub(crate) fn qlinear_conv(cx: &mut Ctx) -> Outs {
+    let x = cx.input(0)?;
+    one(qlinear_conv_of(cx, x)?)
+}
+
+/// The same with another image.
+pub(crate) fn qlinear_conv_of(cx: &mut Ctx, x: ValueId) -> Result<ValueId, Fail> {
     let mut v = Vec::new();
     for i in 0..8 {
         v.push(cx.input(i)?);
     }
-    let (bias, rank) = (cx.opt(8), cx.rank(v[0])?);
+    v[0] = x;
+    let (bias, rank) = (cx.opt(8), cx.rank(x)?);
     let zx = channel(cx, Some(v[2]), 1, 0)?;
     let zw = channel(cx, Some(v[5]), rank, 0)?;
     let (x, w) = (centred(cx, v[0], zx)?, centred(cx, v[3], zw)?);
@@ -354,5 +361,5 @@ pub(crate) fn qlinear_conv(cx: &mut Ctx) -> Outs {
     ) else {
         return Err(invalid("a parameter is missing"));
     };
-    one(requantize(cx, acc, sx, sw, sy, zy)?)
+    requantize(cx, acc, sx, sw, sy, zy)
 }

@@ -28,14 +28,20 @@ pub(crate) fn softmax(cx: &mut Ctx) -> Outs {
     } else {
         axis(a, rank)?
     };
+    one(from_axis(cx, x, axis, log)?)
+}
+
+/// Over all axes from `axis` (at most the rank) on, as one.
+pub(crate) fn from_axis(cx: &mut Ctx, x: ValueId, axis: usize, log: bool) -> Result<ValueId, Fail> {
+    let dims = cx.dims(x)?;
     let (rows, columns) = dims.split_at(axis);
     if columns.iter().skip(1).all(|d| d.is_const(1)) && !columns.is_empty() {
-        return one(along(cx, x, axis, log)?);
+        return along(cx, x, axis, log);
     }
     let flat = vec![Dim::product(rows), Dim::product(columns)];
     let v = cx.reshape(x, flat)?;
     let v = along(cx, v, 1, log)?;
-    one(cx.reshape(v, dims)?)
+    cx.reshape(v, dims)
 }
 
 /// Along one axis; 16-bit floats in f32.

@@ -285,6 +285,10 @@ impl<'a> Checker<'a> {
                 );
             }
         }
+        if !imports.is_empty() {
+            let (name, version) = schema::ONNXRUNTIME;
+            self.opsets.entry(name).or_insert(version);
+        }
     }
 
     fn metadata(&mut self, place: &Place<'_>) {

@@ -1,8 +1,8 @@
 //! What ONNX says of its operators: versions, inputs, outputs, types, attributes.
 //!
 //! The facts are a table of text, one line an operator and version, carried in the binary: `operators.txt`, written by
-//! `python/operator_table.py` from the schemas of the `onnx` package, and `contrib.txt`, written by hand, for
-//! operators of onnxruntime. The script tells the form. A table is indexed once; a line is read when it is asked for.
+//! `python/operator_table.py` from the schemas of the `onnx` package, and `contrib.txt`, written by
+//! `python/contrib_table.py` from those of onnxruntime. The first script tells the form. A table is indexed once; a line is read when it is asked for.
 //!
 //! Everything else that has to know an operator's signature (the checker, the importer's errors, the documentation)
 //! asks here. What an operator computes is not known here.
@@ -17,6 +17,10 @@ use crate::proto::attribute_proto::AttributeType;
 pub use value_type::{TypeSet, ValueType};
 
 static TABLES: [&str; 2] = [include_str!("operators.txt"), include_str!("contrib.txt")];
+
+/// The domain of onnxruntime's own operators and its only version. Models use it without importing it, since
+/// onnxruntime imports it for them.
+pub const ONNXRUNTIME: (&str, i64) = ("com.microsoft", 1);
 
 /// An operator at one of its versions.
 #[derive(Clone, Debug)]
@@ -264,7 +268,8 @@ fn index_text(table: &mut Table, text: &'static str, complete: bool) {
                     newest,
                     complete,
                 };
-                table.domains.insert(domain, entry);
+                // The table of ONNX comes first, and knows what its domains are.
+                table.domains.entry(domain).or_insert(entry);
             }
             Some(name) => {
                 let since = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);

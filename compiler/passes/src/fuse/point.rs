@@ -9,7 +9,7 @@
 //! memory.
 
 use super::Former;
-use lapidary_graph::{GroupKind, NodeId, Op, PwOp};
+use lapidary_graph::{GroupKind, NodeId, Op, PwOp, ValueId};
 
 /// How a member's elements are visited.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -125,6 +125,9 @@ fn takes(
     if f.readers(v).iter().any(gathered) {
         return None;
     }
+    if matches!(f.op(p), Op::Pointwise { .. } | Op::Gather { .. }) && is_index(f, v, members) {
+        return None;
+    }
     let indexed = matches!(f.op(p), Op::Gather { .. });
     let cheap = is_cheap(f, p);
     if outside && (how != Visit::Same || !matches!(f.op(p), Op::Pointwise { .. })) {
@@ -134,6 +137,18 @@ fn takes(
         return None;
     }
     Some(how)
+}
+
+/// Whether a value is the index of a Gather in the group, seen through views: an index is loaded from memory.
+fn is_index(f: &Former, v: ValueId, members: &[(NodeId, Visit)]) -> bool {
+    f.readers(v).iter().any(|r| {
+        members.iter().any(|m| m.0 == *r)
+            && match f.op(*r) {
+                Op::Gather { .. } => f.graph.nodes[*r].input(1) == Some(v),
+                Op::Pointwise { .. } | Op::Concat { .. } | Op::Pad { .. } => false,
+                _ => is_index(f, f.out(*r), members),
+            }
+    })
 }
 
 /// Whether computing an element again costs about as little as loading it.

@@ -1,0 +1,102 @@
+//! Activations, alone, behind a bias, and behind a fused product.
+
+use lapidary_graph::{PwBuilder, PwOp, PwRef, ValueId};
+
+use crate::context::{Ctx, Outs, broadcasts_to, one};
+use crate::error::{Fail, unsupported};
+use crate::ops::activation::{Params, formula, gelu, swish};
+use crate::ops::pointwise::in_f32;
+
+/// Gelu, FastGelu, BiasGelu and QuickGelu: of input 0, with an optional bias as input 1.
+pub(crate) fn activation(cx: &mut Ctx) -> Outs {
+    let (x, bias) = (cx.input(0)?, cx.opt(1));
+    let alpha = cx.float("alpha", 1.702)? as f64;
+    let op = cx.op;
+    let mut inputs = vec![x];
+    if let Some(b) = bias {
+        broadcasts_to("the bias", &cx.dims(b)?, &cx.dims(x)?)?;
+        inputs.push(b);
+    }
+    one(cx.pw(&inputs, |p, r| {
+        let bias = r.get(1).copied();
+        in_f32(p, r[0], |p, x| {
+            let x = match bias {
+                Some(b) => {
+                    let b = p.cast(b, p.dtype(x));
+                    p.bin(PwOp::Add, x, b)
+                }
+                None => x,
+            };
+            match op {
+                "QuickGelu" => swish(p, x, alpha),
+                _ => gelu(p, x, op == "FastGelu"),
+            }
+        })
+    })?)
+}
+
+/// What a fused operator applies to its result.
+pub(crate) struct Fused {
+    name: String,
+    params: Params,
+}
+
+impl Fused {
+    /// The attribute `activation`, with parameters from a list or from attributes of their own.
+    pub fn read(cx: &Ctx) -> Result<Option<Fused>, Fail> {
+        let name = cx.string("activation", "")?;
+        let list = cx.floats("activation_params")?.unwrap_or(&[]);
+        let param = |i: usize, attribute: &str, default: f32| -> Result<f64, Fail> {
+            Ok(match list.get(i) {
+                Some(v) => *v as f64,
+                None => cx.float(attribute, default)? as f64,
+            })
+        };
+        let (alpha, beta) = match name {
+            "" | "Identity" => return Ok(None),
+            "LeakyRelu" => (0.01, 0.0),
+            "HardSigmoid" => (0.2, 0.5),
+            "Clip" => (f32::MIN, f32::MAX),
+            "Elu" | "ThresholdedRelu" => (1.0, 0.0),
+            "Relu" | "Tanh" | "Sigmoid" | "Softplus" | "Softsign" => (0.0, 0.0),
+            _ => {
+                return Err(unsupported(format!("attribute 'activation' is '{name}'"))
+                    .hint("Relu, LeakyRelu, Tanh, Sigmoid, HardSigmoid, Clip, Elu, Softplus, Softsign and ThresholdedRelu are handled"));
+            }
+        };
+        Ok(Some(Fused {
+            name: name.to_string(),
+            params: Params {
+                alpha: param(0, "activation_alpha", alpha)?,
+                beta: param(1, "activation_beta", beta)?,
+                tanh: false,
+            },
+        }))
+    }
+
+    fn formula(&self, p: &mut PwBuilder, x: PwRef) -> PwRef {
+        let t = p.dtype(x);
+        match self.name.as_str() {
+            "Relu" => {
+                let zero = p.number(0.0, t);
+                p.bin(PwOp::Max, x, zero)
+            }
+            "Tanh" => p.un(PwOp::Tanh, x),
+            "Sigmoid" => p.un(PwOp::Sigmoid, x),
+            "Clip" => {
+                let (low, high) = (
+                    p.number(self.params.alpha, t),
+                    p.number(self.params.beta, t),
+                );
+                let x = p.bin(PwOp::Max, x, low);
+                p.bin(PwOp::Min, x, high)
+            }
+            name => formula(name, &self.params, p, x).unwrap_or(x),
+        }
+    }
+
+    /// Applied to a value.
+    pub fn apply(&self, cx: &mut Ctx, x: ValueId) -> Result<ValueId, Fail> {
+        cx.pw(&[x], |p, r| in_f32(p, r[0], |p, x| self.formula(p, x)))
+    }
+}
