@@ -17,11 +17,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from operator_table import KINDS, default_text, type_text
 
 CONTRIB = """
-Attention BiasGelu BiasSoftmax DequantizeLinear DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv FusedGemm
-FusedMatMul FusedMatMulActivation GatherND Gelu GroupNorm GroupQueryAttention MatMulIntegerToFloat MatMulNBits
-MultiHeadAttention QAttention QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool
-QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearSoftmax QuantizeLinear QuickGelu RotaryEmbedding SkipGroupNorm
-SkipLayerNormalization SkipSimplifiedLayerNormalization Tokenizer TransposeMatMul Trilu
+Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu DequantizeLinear DynamicQuantizeMatMul
+EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GatherBlockQuantized GatherND
+Gelu GroupNorm GroupQueryAttention MatMulIntegerToFloat MatMulNBits MultiHeadAttention Pad QAttention QGemm QLinearAdd
+QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean
+QLinearSigmoid QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu Range RotaryEmbedding SkipGroupNorm SkipLayerNormalization
+SkipSimplifiedLayerNormalization Tokenizer TransposeMatMul Trilu Unique
 """.split()
 
 # What onnxruntime defines in the default domain though ONNX does not, and where else models have these operators.

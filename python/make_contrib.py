@@ -8,6 +8,7 @@ onnxruntime's CPU provider gives.
 Operators that onnxruntime has no CPU kernel for have their outputs computed here, by the operator's text.
 """
 
+import math
 import sys
 
 import numpy as np
@@ -131,11 +132,18 @@ def norms():
     case("simplified_axis", node("SimplifiedLayerNormalization", "x g", domain="", axis=1), x(3), {"g": r.f(3, 10)})
     case("skip_simplified", node("SkipSimplifiedLayerNormalization", "x s g"), [skip(3), skip(1)], {"g": w["g"]}, free)
     case("skip_simplified_sum", node("SkipSimplifiedLayerNormalization", "x s g c", names("y - - t"), epsilon=1e-6), skip(3), {"g": w["g"], "c": w["c"]}, free)
+    half = {key: v.astype(H) for key, v in (skip(3) | {"g": w["g"], "c": w["c"]}).items()}
+    case("skip_simplified_half", node("SkipSimplifiedLayerNormalization", "x s g c", names("y - - t")), {key: half[key] for key in "xs"}, {key: half[key] for key in "gc"}, free, rtol=1e-2, atol=1e-2)
     case("skip_layer", node("SkipLayerNormalization", "x s g b"), [skip(3), skip(5)], {"g": w["g"], "b": w["b"]}, free)
     case("skip_layer_no_beta", node("SkipLayerNormalization", "x s g"), skip(3), {"g": w["g"]}, free)
     case("skip_layer_all", node("SkipLayerNormalization", "x s g b c", names("y - - t"), epsilon=1e-5), skip(3), w, free)
     case("skip_layer_broadcast", node("SkipLayerNormalization", "x s g b"), {"x": r.f(2, 3, 10), "s": r.f(3, 10)}, {"g": w["g"], "b": w["b"]})
     case("skip_layer_two_axes", node("SkipSimplifiedLayerNormalization", "x s g"), {"x": r.f(4, 10), "s": r.f(4, 10)}, {"g": w["g"]})
+
+    # Models have these in the other domain too, where onnxruntime has them not.
+    rms = lambda x, g, e: (x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + e) * g).astype(F)
+    case("simplified_contrib", node("SimplifiedLayerNormalization", "x g"), x(3), {"g": w["g"]}, free, reference=lambda i: [rms(i["x"], w["g"], 1e-5)])
+    case("skip_simplified_default", node("SkipSimplifiedLayerNormalization", "x s g", domain=""), skip(3), {"g": w["g"]}, free, reference=lambda i: [rms(i["x"] + i["s"], w["g"], 1e-12)])
 
     def group(last, silu, groups, skip=None, bias=None, g=None, b=None):
         def run(inputs):
@@ -190,6 +198,9 @@ def fused():
     case("fused_matmul_batch_turned", matmul(transBatchA=1, transA=1, transB=1), {"a": r.f(4, 2, 3), "b": r.f(2, 5, 4)})
     case("fused_matmul_vector", matmul(alpha=0.25), {"a": r.f(4), "b": r.f(4, 5)})
     case("transpose_matmul", node("TransposeMatMul", "a b", transA=1, alpha=2.0), {"a": r.f(4, 3), "b": r.f(4, 5)})
+    leaky = lambda v: np.where(v < 0, 0.2 * v, v).astype(F)
+    activated = node("FusedMatMulActivation", "a b", alpha=0.5, transB=1, activation="LeakyRelu", activation_alpha=0.2)
+    case("fused_matmul_activation", activated, {"a": r.f(2, 3, 4), "b": r.f(5, 4)}, free={"a": ["", "n"]}, reference=lambda i: [leaky(0.5 * (i["a"] @ i["b"].T))])
     for kind, extra in [
         ("Relu", {}),
         ("LeakyRelu", {"activation_alpha": 0.2}),
@@ -398,7 +409,7 @@ def attention():
 def group_query():
     r = Random("gqa")
 
-    def gqa(name, sets, heads=4, kv=2, packed=False, rotary=False, known=False, extra=(), weights=None, **attributes):
+    def gqa(name, sets, heads=4, kv=2, packed=False, rotary=False, known=False, extra=(), weights=None, rtol=1e-3, atol=1e-4, **attributes):
         inputs = ["q", "", ""] if packed else ["q", "k", "v"]
         inputs += ["pk", "pv", "lengths", "total"]
         w = dict(weights or {})
@@ -425,7 +436,7 @@ def group_query():
                 node("Cast", "wide", ["total"], domain="", to=TensorProto.INT32),
                 body,
             ]
-        case(name, nodes, given, w, free, outputs=["y", "nk", "nv"])
+        case(name, nodes, given, w, free, outputs=["y", "nk", "nv"], rtol=rtol, atol=atol)
 
     def step(s, p, b=1, heads=4, kv=2, packed=False, cache=None, lengths=None, known=False, size=8):
         """`s` new positions behind `p`, in a cache of `cache`."""
@@ -461,6 +472,8 @@ def group_query():
     gqa("gqa_continued", [step(3, 4, size=16), step(2, 6, size=16)], rotary=True)
     gqa("gqa_buffer", [step(4, 0, cache=12, size=16), step(1, 4, cache=12, size=16), step(1, 9, cache=12, size=16)], rotary=True)
     gqa("gqa_ragged", [step(1, 6, b=2, lengths=[4, 7], size=16)], rotary=True)
+    halves = [{key: v.astype(H) if v.dtype == F else v for key, v in s.items()} for s in plain()]
+    gqa("gqa_half", halves, rtol=1e-2, atol=1e-2)
     gqa("gqa_bidirectional", [step(5, 0)], causal=0)
     added = [s | {"a": r.f(1, 1, s["q"].shape[1], int(s["total"][0]))} for s in plain()]
     gqa("gqa_added", added, extra=[(10, "a")])
@@ -575,6 +588,11 @@ def integers():
         case(f"to_float_{kind}", node("MatMulIntegerToFloat", names("a b sa sb za zb c")), {"a": r.u(0, 256, 2, 3, 6)}, w, {"a": ["", "n"]})
         case(f"to_float_plain_{kind}", node("MatMulIntegerToFloat", "a b sa s1"), {"a": r.u(0, 256, 3, 6)}, {"b": b, "sa": s(0.03), "s1": s(0.02)}, {"a": ["n"]})
     gemm = {"sa": s(0.03), "za": u(117), "b": r.u(0, 256, 6, 5), "sb": s(0.02), "zb": u(130), "c": r.u(-900, 900, 5, dtype=np.int32), "sy": s(0.2), "zy": u(128)}
+    case("qwhere", node("QLinearWhere", "k a sa za b sb zb sc zc"), {"k": r.u(0, 2, 2, 5, dtype=np.bool_), "a": r.u(0, 256, 2, 5), "b": r.u(0, 256, 5)}, {"sa": s(0.05), "za": u(110), "sb": s(0.03), "zb": u(140), "sc": s(0.06), "zc": u(100)}, {"k": ["n"], "a": ["n"]}, **exact)
+    # That one has no kernel there.
+    mean = lambda keep: lambda i: [np.clip(np.rint(((i["x"].astype(F) - 120) * F(0.05)).mean((1, 3), keepdims=bool(keep)) / F(0.02)) + 110, 0, 255).astype(np.uint8)]
+    for keep in (0, 1):
+        case(f"qmean_{keep}", node("QLinearReduceMean", "x sx zx sy zy", axes=[1, -1], keepdims=keep), {"x": r.u(0, 256, 2, 3, 4, 5)}, {"sx": s(0.05), "zx": u(120), "sy": s(0.02), "zy": u(110)}, {"x": ["n"]}, reference=mean(keep), **exact)
     case("qgemm", node("QGemm", "a sa za b sb zb c sy zy"), {"a": r.u(0, 256, 3, 6)}, gemm, {"a": ["n"]}, **exact)
     floats = {k: v for k, v in gemm.items() if k not in ("sy", "zy")}
     case("qgemm_float", node("QGemm", "a sa za b sb zb c", alpha=0.5), {"a": r.u(0, 256, 3, 6)}, floats, {"a": ["n"]})
@@ -586,6 +604,35 @@ def integers():
     case("dequantize_i8_axis", node("DequantizeLinear", "x s z", axis=1), {"x": r.u(-128, 128, 2, 3, dtype=np.int8)}, {"s": np.array([0.001, 0.01, 0.1], F), "z": np.array([0, 5, -7], np.int8)}, {"x": ["n"]})
     case("trilu", node("Trilu", "x k", upper=0), {"x": r.f(2, 4, 4)}, {"k": np.array(1, np.int64)}, {"x": ["n"]})
     case("gather_nd", node("GatherND", "x i"), {"x": r.f(3, 4, 2)}, {"i": np.array([[0, 1], [2, 3]], np.int64)})
+
+
+# ---- tables and views ----------------------------------------------------------------------------
+
+
+def tables():
+    r = Random("tables")
+    for bits, block, zeros in [(4, 16, True), (4, 32, False), (8, 16, True), (2, 16, True)]:
+        rows, width = 9, 48
+        w = {"t": r.u(0, 256, rows, width * bits // 8), "s": (0.02 + 0.1 * r.rng.random((rows, -(-width // block)))).astype(F)}
+        if zeros:
+            w["z"] = r.u(0, 256, rows, -(-w["s"].shape[1] * bits // 8))
+        case(
+            f"gather_blocks_{bits}_{block}_{zeros}".lower(),
+            node("GatherBlockQuantized", names("t i s z" if zeros else "t i s"), bits=bits, block_size=block, gather_axis=0, quantize_axis=1),
+            [{"i": r.u(0, rows, 2, n, dtype=np.int64)} for n in (3, 1)],
+            w,
+            {"i": ["b", "n"]},
+        )
+    case("expand_dims", node("ExpandDims", "x a"), {"x": r.f(2, 3)}, {"a": np.array(-1, np.int32)}, {"x": ["n"]})
+    case("pad", node("Pad", "x p v"), {"x": r.f(2, 3)}, {"p": np.array([0, 2, 1, 0], np.int64), "v": np.array([1.5], F)}, {"x": ["n"]})
+    case("range", node("Range", "a b"), [{"a": np.array(2, np.int64), "b": np.array(n, np.int64)} for n in (7, 2)])
+    case("range_step", node("Range", "a b c"), {"a": np.array([2.0], F), "b": np.array([7.0], F), "c": np.array([1.5], F)})
+    case("unique", node("Unique", "x", ["y", "i", "n"]), {"x": np.array([2, 1, 1, 3, 4, 3], F)}, free={"x": ["n"]})
+    gelu = lambda v: v * 0.5 * (1 + np.vectorize(math.erf)(v / np.sqrt(2)))
+    b = r.f(8)
+    half = lambda i: np.split((i["x"] + b).astype(np.float64), 2, -1)
+    case("bias_split_gelu", node("BiasSplitGelu", "x b"), {"x": r.f(2, 3, 8)}, {"b": b}, {"x": ["n"]}, reference=lambda i: [(half(i)[0] * gelu(half(i)[1])).astype(F)])
+    case("bias_add", node("BiasAdd", "x b s"), {"x": r.f(2, 3, 8), "s": r.f(2, 3, 8)}, {"b": b}, {"x": ["n"], "s": ["n"]}, reference=lambda i: [i["x"] + b + i["s"]])
 
 
 # ---- a decoder -----------------------------------------------------------------------------------
@@ -677,7 +724,7 @@ def decoder():
 
 
 def main(path):
-    for make in (activations, norms, fused, embeddings, rotary, multi_head, attention, group_query, few_bits, integers, decoder):
+    for make in (activations, norms, fused, embeddings, rotary, multi_head, attention, group_query, few_bits, integers, tables, decoder):
         make()
     write(path, f"onnxruntime {ort.__version__}", CASES)
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use lapidary::case::DataSet;
 use lapidary::compare::Tolerance;
 use lapidary::operator::Target;
 use lapidary::pipeline;
@@ -13,6 +14,7 @@ use prost::Message;
 use suite::{Case, Suite};
 
 #[path = "conformance/suite.rs"]
+#[allow(dead_code)] // other programs read all of a case
 mod suite;
 
 /// Of so many cases one is compiled to a library.
@@ -430,5 +432,36 @@ fn positions_outside_of_the_cache_end_the_run() {
     ] {
         let error = run(length, total).expect_err("it does not fit");
         assert!(error.contains("the_node"), "{length}, {total}: {error}");
+    }
+}
+
+/// A decoder whose caches stay in the context gives what it gives when they are handed over.
+#[test]
+fn caches_are_states() {
+    let suite = suite();
+    let case = suite.cases.iter().find(|c| c.name == "model/decoder");
+    let case = case.expect("the decoder is there");
+    let model = suite.model(case).expect("the model decodes");
+    let mut options = Options {
+        threads: 1,
+        ..Options::default()
+    };
+    options.set_state("past*=present*").expect("states");
+    let compiled = model.compile(&options).expect("it compiles");
+    let mut context = compiled.context().expect("a context");
+    let names = model.output_names();
+    for set in suite.sets(case, &model).expect("data sets") {
+        let tensor = |i: usize| set.inputs[i].tensor().expect("a tensor");
+        let found = context
+            .run([("ids", tensor(0)), ("mask", tensor(1))])
+            .expect("a step");
+        let logits = DataSet {
+            inputs: Vec::new(),
+            outputs: vec![set.outputs[0].clone()],
+            ..set.clone()
+        };
+        let found = vec![OwnedValue::Tensor(found[0].tensor.clone())];
+        let judged = logits.judge(&found, &names[..1], case.tolerance);
+        assert!(judged.is_ok(), "set {}: {judged:?}", set.name);
     }
 }

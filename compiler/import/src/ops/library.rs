@@ -64,24 +64,39 @@ pub(crate) fn top_k(cx: &mut Ctx) -> Outs {
 /// first positions, inverse positions, counts (all i64 vectors).
 pub(crate) fn unique(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let dims = cx.dims(x)?;
-    let (a, y, inverse) = if cx.has("axis") {
-        let a = cx.axis_attr("axis", 0, dims.len())?;
-        let n = dims[a].clone();
-        let mut y: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
-        y[a] = None;
-        (a as i64, y, n)
-    } else {
-        (-1, vec![None], Dim::product(&dims))
+    let axis = match cx.has("axis") {
+        true => Some(cx.axis_attr("axis", 0, cx.rank(x)?)?),
+        false => None,
     };
-    let ints = vec![cx.flag("sorted", true)? as i64, a];
+    let sorted = cx.flag("sorted", true)?;
+    all(unique_of(cx, x, sorted, axis)?)
+}
+
+/// The call, for a value.
+pub(crate) fn unique_of(
+    cx: &mut Ctx,
+    x: ValueId,
+    sorted: bool,
+    axis: Option<usize>,
+) -> Result<Vec<ValueId>, Fail> {
+    let dims = cx.dims(x)?;
+    let (a, y, inverse) = match axis {
+        Some(a) => {
+            let n = dims[a].clone();
+            let mut y: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
+            y[a] = None;
+            (a as i64, y, n)
+        }
+        None => (-1, vec![None], Dim::product(&dims)),
+    };
+    let ints = vec![sorted as i64, a];
     let outs = vec![
         LibOut::new(cx.dtype(x), y),
         LibOut::new(DType::I64, [None]),
         LibOut::fixed(DType::I64, [inverse]),
         LibOut::new(DType::I64, [None]),
     ];
-    all(cx.library("unique", ints, vec![], vec![Some(x)], outs))
+    Ok(cx.library("unique", ints, vec![], vec![Some(x)], outs))
 }
 
 /// Library `non_max_suppression`. Inputs: boxes, scores, max boxes per class or none, IoU threshold

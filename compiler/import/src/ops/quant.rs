@@ -48,15 +48,27 @@ fn spread(cx: &mut Ctx, x: ValueId, p: ValueId) -> Result<ValueId, Fail> {
     if own.len() != dims.len() {
         return Err(invalid(format!("a scale of rank {} for blocks", own.len())));
     }
-    let size = Dim::Const(block);
-    let v = cx.unsqueeze(p, &[a + 1])?;
+    repeat_blocks(cx, p, a, block, &dims[a])
+}
+
+/// Numbers of blocks along an axis, each `block` times, cut to `size`.
+pub(crate) fn repeat_blocks(
+    cx: &mut Ctx,
+    p: ValueId,
+    axis: usize,
+    block: i64,
+    size: &Dim,
+) -> Result<ValueId, Fail> {
+    let own = cx.dims(p)?;
+    let each = Dim::Const(block);
+    let v = cx.unsqueeze(p, &[axis + 1])?;
     let mut wide = cx.dims(v)?;
-    wide[a + 1] = size.clone();
+    wide[axis + 1] = each.clone();
     let v = cx.broadcast(v, wide)?;
     let mut flat = own.clone();
-    flat[a] = own[a].mul(&size);
+    flat[axis] = own[axis].mul(&each);
     let v = cx.reshape(v, flat)?;
-    cx.slice_axis(v, a, Dim::Const(0), 1, dims[a].clone())
+    cx.slice_axis(v, axis, Dim::Const(0), 1, size.clone())
 }
 
 /// `saturate(round(y) + zero)`, as type `t`.

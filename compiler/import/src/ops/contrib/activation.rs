@@ -1,9 +1,9 @@
 //! Activations, alone, behind a bias, and behind a fused product.
 
-use lapidary_graph::{PwBuilder, PwOp, PwRef, ValueId};
+use lapidary_graph::{Dim, PwBuilder, PwOp, PwRef, ValueId};
 
 use crate::context::{Ctx, Outs, broadcasts_to, one};
-use crate::error::{Fail, unsupported};
+use crate::error::{Fail, invalid, unsupported};
 use crate::ops::activation::{Params, formula, gelu, swish};
 use crate::ops::pointwise::in_f32;
 
@@ -31,6 +31,48 @@ pub(crate) fn activation(cx: &mut Ctx) -> Outs {
                 "QuickGelu" => swish(p, x, alpha),
                 _ => gelu(p, x, op == "FastGelu"),
             }
+        })
+    })?)
+}
+
+/// BiasSplitGelu: with the bias, the left half of the features times Gelu of the right half.
+pub(crate) fn split(cx: &mut Ctx) -> Outs {
+    let (x, bias) = (cx.input(0)?, cx.input(1)?);
+    let dims = cx.dims(x)?;
+    let Some(width) = dims.last() else {
+        return Err(invalid("an input of rank 0, expected 3"));
+    };
+    broadcasts_to("the bias", &cx.dims(bias)?, &dims)?;
+    let half = width.floor_div(&Dim::Const(2));
+    let mut halves = Vec::new();
+    for start in [Dim::Const(0), half.clone()] {
+        halves.push(cx.slice_axis(x, dims.len() - 1, start.clone(), 1, half.clone())?);
+        halves.push(cx.slice_axis(bias, 0, start, 1, half.clone())?);
+    }
+    one(cx.pw(&halves, |p, r| {
+        let right = [r[2], r[3], r[1]];
+        in_f32(p, r[0], |p, left| {
+            let [x, b, c] = right.map(|v| p.cast(v, p.dtype(left)));
+            let left = p.bin(PwOp::Add, left, c);
+            let right = p.bin(PwOp::Add, x, b);
+            let y = gelu(p, right, false);
+            p.bin(PwOp::Mul, left, y)
+        })
+    })?)
+}
+
+/// BiasAdd: input, bias and residual.
+pub(crate) fn bias_add(cx: &mut Ctx) -> Outs {
+    let (x, bias, skip) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let dims = cx.dims(x)?;
+    broadcasts_to("the bias", &cx.dims(bias)?, &dims)?;
+    broadcasts_to("the skip", &cx.dims(skip)?, &dims)?;
+    one(cx.pw(&[x, bias, skip], |p, r| {
+        let more = [r[1], r[2]];
+        in_f32(p, r[0], |p, x| {
+            let [b, s] = more.map(|v| p.cast(v, p.dtype(x)));
+            let y = p.bin(PwOp::Add, x, b);
+            p.bin(PwOp::Add, y, s)
         })
     })?)
 }

@@ -5,12 +5,14 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod embed;
 pub(crate) mod fused;
+pub(crate) mod gather;
 pub(crate) mod gqa;
 pub(crate) mod heads;
 pub(crate) mod nbits;
 pub(crate) mod norm;
 pub(crate) mod quant;
 pub(crate) mod rotary;
+pub(crate) mod views;
 
 use crate::context::Ctx;
 use crate::error::{Fail, unsupported};

@@ -4,7 +4,7 @@ use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Op, PwBuilder, PwOp, PwRef, ValueId};
 
 use crate::builder::first;
-use crate::context::{Ctx, Outs, axis, broadcasts_to, one};
+use crate::context::{Ctx, Outs, axes, axis, broadcasts_to, one};
 use crate::error::{Fail, invalid};
 use crate::ops::conv::centred;
 use crate::ops::matmul::{gemm_labels, product};
@@ -301,4 +301,31 @@ pub(crate) fn convolution(cx: &mut Ctx) -> Outs {
     let x = cx.transpose(x, forth)?;
     let y = qlinear_conv_of(cx, x)?;
     one(cx.emit1(Op::Transpose { perm: back }, &[y])?)
+}
+
+/// QLinearWhere: of two tensors with scales of their own, in one scale.
+pub(crate) fn where_(cx: &mut Ctx) -> Outs {
+    let condition = cx.input(0)?;
+    let (a, b) = (Quantized::inputs(cx, 1)?, Quantized::inputs(cx, 4)?);
+    let to = cx.dtype(a.x);
+    let (scale, zero) = (cx.input(7)?, cx.opt(8));
+    let a = a.values(cx)?;
+    let a = quantized(cx, a, scale, zero, to)?;
+    let b = b.values(cx)?;
+    let b = quantized(cx, b, scale, zero, to)?;
+    one(cx.pw(&[condition, a, b], |p, r| p.select(r[0], r[1], r[2]))?)
+}
+
+/// QLinearReduceMean.
+pub(crate) fn reduce_mean(cx: &mut Ctx) -> Outs {
+    let x = Quantized::inputs(cx, 0)?;
+    let (to, rank) = (cx.dtype(x.x), cx.rank(x.x)?);
+    let over = match cx.ints("axes")? {
+        Some([]) | None => (0..rank).collect(),
+        Some(list) => axes(list, rank)?,
+    };
+    let keep = cx.flag("keepdims", true)?;
+    let v = x.values(cx)?;
+    let v = cx.reduce(ReduceKind::Mean, v, over, keep)?;
+    one(quantized(cx, v, cx.input(3)?, cx.opt(4), to)?)
 }
