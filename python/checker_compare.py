@@ -5,7 +5,8 @@
     python python/checker_compare.py --lapidary target/debug/lapidary --number 5000 [--suite FOLDER] [--seed 1]
 
 The models are those of the backend tests (of the installed `onnx`, or from a folder with model.onnx files below it).
-Each mutant has one structural change. The table says, for each kind of change, how often both accept, both refuse, only
+Each mutant has one structural change. With --models the mutants are files instead, as `fuzz_models --write` makes them
+(docs/fuzzing.md): NUMBER@SEED@CHANGE+CHANGE.onnx, counted by the first change. The table says, for each kind of change, how often both accept, both refuse, only
 one refuses, and how often we call the model unsupported. What onnx refuses, and we take or call unsupported, is listed
 by kind, operator and message; so is what we refuse alone. The exit code is 1 if we take anything that onnx refuses.
 """
@@ -588,8 +589,9 @@ def metadata_twice(model, rng):
 # ---- verdicts ----
 
 
-def onnx_verdict(model):
+def onnx_verdict(data):
     try:
+        model = onnx.ModelProto.FromString(data)
         onnx.checker.check_model(model, full_check=True)
         return True, ""
     except Exception as error:  # noqa: BLE001 the checker throws many types
@@ -603,14 +605,14 @@ class OnnxWorker:
     def __init__(self):
         self.process = None
 
-    def verdict(self, model):
+    def verdict(self, data):
         if self.process is None:
             ours, theirs = multiprocessing.Pipe()
             self.process = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
             self.process.start()
             theirs.close()
             self.pipe = ours
-        self.pipe.send_bytes(model.SerializeToString())
+        self.pipe.send_bytes(data)
         try:
             if self.pipe.poll(60):
                 return self.pipe.recv()
@@ -624,12 +626,19 @@ class OnnxWorker:
 def serve(pipe):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
-        pipe.send(onnx_verdict(onnx.ModelProto.FromString(pipe.recv_bytes())))
+        pipe.send(onnx_verdict(pipe.recv_bytes()))
 
 
 def our_verdict(command, path):
     done = subprocess.run([command, "check", path], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr.strip().replace("\n", " ")[:300]
+
+
+def operator(data):
+    try:
+        return onnx.ModelProto.FromString(data).graph.node[0].op_type
+    except Exception:  # noqa: BLE001 damaged, or without nodes
+        return "-"
 
 
 def suite_models(folder):
@@ -645,6 +654,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lapidary", required=True, help="the command")
     parser.add_argument("--suite", help="a folder with model.onnx files in it")
+    parser.add_argument("--models", help="a folder with mutants to judge")
     parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="a regular expression for kinds of change")
@@ -653,7 +663,9 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
 
-    models = [(name, m) for name, m in suite_models(options.suite) if m.ByteSize() < 1_000_000]
+    models = [] if options.models else suite_models(options.suite)
+    models = [(name, m) for name, m in models if m.ByteSize() < 1_000_000]
+    files = sorted(glob.glob(os.path.join(options.models, "*.onnx"))) if options.models else []
     kinds = [k for k in MUTATIONS if not options.only or re.search(options.only, k)]
     rng = random.Random(options.seed)
     counts = collections.defaultdict(collections.Counter)
@@ -670,28 +682,34 @@ def main():
                 if not MUTATIONS[kind](mutant, rng):
                     continue
                 made += 1
-                yield made, kind, name, mutant
+                yield made, kind, name, mutant.SerializeToString()
+
+        def given():
+            for path in files:
+                number, seed, changes = os.path.basename(path).removesuffix(".onnx").split("@")
+                with open(path, "rb") as file:
+                    yield number, changes.split("+")[0], f"{number} {seed} {changes}", file.read()
 
         def judge(item):
             number, kind, name, mutant = item
             path = os.path.join(folder, f"{number}.onnx")
             with open(path, "wb") as file:
-                file.write(mutant.SerializeToString())
+                file.write(mutant)
             if not hasattr(local, "worker"):
                 local.worker = OnnxWorker()
             ok, said = local.worker.verdict(mutant)
             code, ours = our_verdict(options.lapidary, path)
             if ok is False and code in (0, 3) and options.keep:
                 os.makedirs(options.keep, exist_ok=True)
-                shutil.move(path, os.path.join(options.keep, f"{number}-{kind}-{name}.onnx"))
+                shutil.move(path, os.path.join(options.keep, f"{number}-{kind}-{name.replace(' ', '-')}.onnx"))
             else:
                 os.remove(path)
             return kind, name, mutant, ok, said, code, ours
 
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            for kind, name, mutant, ok, said, code, ours in pool.map(judge, mutants()):
+            for kind, name, mutant, ok, said, code, ours in pool.map(judge, given() if files else mutants()):
                 counts[kind][(ok, code)] += 1
-                op = mutant.graph.node[0].op_type if mutant.graph.node else "-"
+                op = operator(mutant)
                 if ok is False and code in (0, 3):
                     missed[(kind, code)].append(f"{name} ({op}): {said}" + (f" || {ours}" if code else ""))
                 if ok and code not in (0, 3):
@@ -709,7 +727,7 @@ def main():
     print("| change | " + " | ".join(c for c, _ in columns) + " |")
     print("|---|" + "--:|" * len(columns))
     total = collections.Counter()
-    for kind in kinds + ["all"]:
+    for kind in sorted(counts) + ["all"]:
         row = total if kind == "all" else collections.Counter()
         if kind != "all":
             for (ok, code), n in counts[kind].items():

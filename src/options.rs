@@ -75,6 +75,9 @@ pub struct Options {
     pub weights: Option<PathBuf>,
     /// The weights of a compiled library that wants a weights file, instead of that file: in memory, or by a reader.
     pub weights_source: Option<Weights>,
+    /// For tests: contexts put every buffer in front of a page that cannot be touched, and fail where one was written
+    /// behind its end.
+    pub guard_memory: bool,
     /// Passes of the optimiser to leave out, to find the one that is wrong.
     pub skip_passes: Vec<String>,
     /// Operators of the application.
@@ -141,6 +144,7 @@ impl Options {
             timeout: self.timeout,
             weights_path: self.weights.clone(),
             weights: self.weights_source.clone(),
+            guard_memory: self.guard_memory,
             ..lapidary_runtime::Options::default()
         }
     }

@@ -13,7 +13,7 @@ pub enum Reference {
     Values(Vec<OwnedValue>),
     /// With an error of the model or its data.
     Refused(String),
-    /// It does not know an operator or a kind of value, or would need too much memory.
+    /// It does not know an operator or a kind of value, or a loop has too many iterations for it.
     Unknown,
 }
 
@@ -21,6 +21,7 @@ pub enum Reference {
 pub fn run(graph: &Graph, inputs: &[OwnedValue], most_elements: usize) -> Reference {
     let options = interp::Options {
         most_elements,
+        most_iterations: 10_000,
         ..Default::default()
     };
     let values: Option<Vec<Value>> = inputs.iter().map(value_of).collect();
@@ -32,7 +33,7 @@ pub fn run(graph: &Graph, inputs: &[OwnedValue], most_elements: usize) -> Refere
             let outputs: Option<Vec<OwnedValue>> = outputs.iter().map(owned_of).collect();
             outputs.map_or(Reference::Unknown, Reference::Values)
         }
-        Err(InterpError::Unsupported { .. }) => Reference::Unknown,
+        Err(InterpError::Unsupported { .. } | InterpError::Iterations { .. }) => Reference::Unknown,
         Err(error) => Reference::Refused(error.to_string()),
     }
 }

@@ -451,6 +451,47 @@ fn what_is_not_compiled_here_is_unsupported_and_named() {
     }
 }
 
+#[test]
+fn a_value_of_more_axes_than_can_be_described_is_unsupported_and_named() {
+    let f = Folder::new("axes");
+    let mut dims = vec![1i64; 17];
+    dims.extend([2, 3]);
+    let shape = TensorProto {
+        name: "shape".into(),
+        data_type: I64,
+        dims: vec![19],
+        int64_data: dims,
+        ..Default::default()
+    };
+    let nodes = vec![
+        node("Reshape", "/reshape", &["x", "shape"], &["a"]),
+        node("Relu", "/relu", &["a"], &["y"]),
+    ];
+    let m = model(
+        vec![value("x", F32, &["2", "3"])],
+        vec![shape],
+        nodes,
+        vec![value("y", F32, &["1"; 19])],
+    );
+    let path = f.model("inside.onnx", &m);
+    for command in [
+        &["check", &path][..],
+        &["run", &path, "--input", "x=random"],
+    ] {
+        f.fails(command, UNSUPPORTED, &["'a'", "rank 19", "16"]);
+    }
+    let relu = vec![node("Relu", "/relu", &["x"], &["y"])];
+    let many = ["1"; 19];
+    let m = model(
+        vec![value("x", F32, &many)],
+        vec![],
+        relu,
+        vec![value("y", F32, &many)],
+    );
+    let path = f.model("border.onnx", &m);
+    f.fails(&["check", &path], UNSUPPORTED, &["'x'", "rank 19", "16"]);
+}
+
 // ---- runs ------------------------------------------------------------------------------------------
 
 #[test]
@@ -672,6 +713,79 @@ fn an_index_of_a_slice_is_reported_as_it_was_given_even_if_it_is_a_constant() {
             arguments.extend(["--input", i.as_str()]);
         }
         f.fails(&arguments, INVALID, &["/pick", &format!("index {index}")]);
+    }
+}
+
+#[test]
+fn a_value_of_unknown_rank_is_reshaped_only_to_as_many_elements() {
+    let f = Folder::new("unranked");
+    let mut x = value("x", F32, &[]);
+    if let Some(type_proto::Value::TensorType(tensor)) =
+        x.r#type.as_mut().and_then(|t| t.value.as_mut())
+    {
+        tensor.shape = None;
+    }
+    let data = f.input("x", &f32s(&[2, 3], &[0.0; 6]));
+    for (to, code, texts) in [
+        (6, 0, &[][..]),
+        (5, INVALID, &["/reshape", "6 elements", "5"]),
+        (1000, INVALID, &["/reshape", "6 elements", "1000"]),
+        (1 << 62, OTHER, &["`y`", "memory"]),
+    ] {
+        let shape = TensorProto {
+            name: "shape".into(),
+            data_type: I64,
+            dims: vec![1],
+            int64_data: vec![to],
+            ..Default::default()
+        };
+        let nodes = vec![node("Reshape", "/reshape", &["x", "shape"], &["y"])];
+        let m = model(
+            vec![x.clone()],
+            vec![shape],
+            nodes,
+            vec![value("y", F32, &["n"])],
+        );
+        let path = f.model("m.onnx", &m);
+        match code {
+            0 => drop(succeeds(&["run", &path, "--input", &data])),
+            code => f.fails(&["run", &path, "--input", &data], code, texts),
+        }
+    }
+}
+
+#[test]
+fn an_image_smaller_than_the_kernel_is_refused_whenever_its_size_is_known() {
+    let f = Folder::new("kernel");
+    let weights = TensorProto {
+        name: "w".into(),
+        data_type: F32,
+        dims: vec![1, 1, 5, 5],
+        float_data: vec![1.0; 25],
+        ..Default::default()
+    };
+    let m = model(
+        vec![value("x", F32, &["1", "1", "h", "9"])],
+        vec![weights],
+        vec![node("Conv", "/conv", &["x", "w"], &["y"])],
+        vec![value("y", F32, &["1", "1", "p", "5"])],
+    );
+    let path = f.model("m.onnx", &m);
+    let library = f.path("libm.so");
+    succeeds(&["compile", &path, "-o", &library]);
+    for (height, fits) in [(5, true), (4, false), (0, false)] {
+        let x = f.input("x", &f32s(&[1, 1, height, 9], &vec![1.0; height * 9]));
+        let dim = format!("h={height}");
+        for run in [
+            &["run", &path, "--input", &x][..],
+            &["run", &library, "--input", &x],
+            &["run", &path, "--input", &x, "--dim", &dim],
+        ] {
+            match fits {
+                true => drop(succeeds(run)),
+                false => f.fails(run, INVALID, &["/conv"]),
+            }
+        }
     }
 }
 

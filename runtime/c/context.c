@@ -51,8 +51,24 @@ int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id) {
     return LAPIDARY_OK;
 }
 
-int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32_t node_id) {
-    if (store->data && store->bytes >= bytes && bytes >= 0) return LAPIDARY_OK;
+void *lap_memory_new(lap_private *self, int64_t bytes) {
+    return lap_root(self)->guarded ? lap_os_guarded_alloc((size_t)bytes, LAP_ALIGN) : lap_os_alloc((size_t)bytes);
+}
+
+void lap_memory_free(lap_private *self, void *memory) {
+    if (lap_root(self)->guarded) lap_os_guarded_free(memory);
+    else lap_os_free(memory);
+}
+
+/* `slack` bytes behind the store may be read, and a guarded one is aligned to `align`. */
+static int32_t store_grow(
+    lap_private *self, lap_store *store, int64_t bytes, int64_t slack, int64_t align, int32_t node_id) {
+    int guarded = lap_root(self)->guarded; /* then every size is exact, and nothing of the last run is left */
+    if (store->data && !guarded && store->bytes >= bytes && bytes >= 0) return LAPIDARY_OK;
+    if (store->data && guarded && store->bytes == bytes && bytes >= 0) {
+        memset(store->data, LAP_OS_GUARD_BYTE, (size_t)bytes);
+        return LAPIDARY_OK;
+    }
     if (bytes < 0 || bytes > INT64_MAX / 2) {
         return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes",
                          (long long)bytes);
@@ -61,8 +77,9 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
     int32_t code = lap_memory_take(self, bytes + LAP_ALIGN - held, node_id);
     if (code) return code;
     /* Freed first: the content is lost anyway, and the peak is what a limit is about. */
-    lap_os_free(store->data);
-    store->data = lap_os_alloc((size_t)bytes + LAP_ALIGN);
+    lap_memory_free(self, store->data);
+    store->data = guarded ? lap_os_guarded_alloc((size_t)(bytes + slack), (size_t)align)
+                          : lap_os_alloc((size_t)bytes + LAP_ALIGN);
     if (!store->data) {
         lap_root(self)->memory_used -= bytes + LAP_ALIGN;
         store->bytes = 0;
@@ -73,10 +90,73 @@ int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32
     return LAPIDARY_OK;
 }
 
+int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32_t node_id) {
+    return store_grow(self, store, bytes, LAP_ALIGN, LAP_ALIGN, node_id);
+}
+
+int32_t lap_store_exact(lap_private *self, lap_store *store, int64_t bytes, int64_t align, int32_t node_id) {
+    return store_grow(self, store, bytes, 0, align, node_id);
+}
+
 void lap_store_drop(lap_private *self, lap_store *store) {
     if (store->data) lap_root(self)->memory_used -= store->bytes + LAP_ALIGN;
-    lap_os_free(store->data);
+    lap_memory_free(self, store->data);
     *store = (lap_store){0};
+}
+
+/* ---- guarded memory ---------------------------------------------------------------------------- */
+
+/* The error of guarded memory that was written behind its first `bytes` bytes. */
+static int32_t intact(lap_private *self, const char *what, int32_t index, const void *memory, int64_t bytes) {
+    if (!memory) return LAPIDARY_OK;
+    const uint8_t *data = memory;
+    int64_t end = (int64_t)lap_os_guarded_bytes(memory);
+    for (int64_t i = bytes; i < end; i++) {
+        if (data[i] == LAP_OS_GUARD_BYTE) continue;
+        return lap_error(self, LAPIDARY_ERROR_INTERNAL, -1, index, i, "%s %d of %lld bytes was written at byte %lld", what,
+                         (int)index, (long long)bytes, (long long)i);
+    }
+    return LAPIDARY_OK;
+}
+
+int32_t lap_temps_reset(lap_private *self) {
+    int32_t code = LAPIDARY_OK;
+    if (!lap_root(self)->guarded) {
+        for (lap_temp_block *block = self->temps; block; block = block->next) block->used = 0;
+        return code;
+    }
+    while (self->temps) {
+        lap_temp_block *block = self->temps;
+        int64_t head = (int64_t)sizeof *block;
+        if (!code) code = intact(self, "temporary", 0, block, head + block->used);
+        lap_root(self)->memory_used -= block->bytes + head;
+        self->temps = block->next;
+        lap_memory_free(self, block);
+    }
+    return code;
+}
+
+/* Nothing was written behind the buffers of a guarded context and its bodies. */
+static int32_t all_intact(lap_private *self) {
+    const lap_model_table *model = self->head.model;
+    int32_t code = intact(self, "scratch", 0, self->worker.scratch, self->worker.scratch_bytes);
+    for (int32_t s = 0; !code && s < model->n_segments; s++) {
+        const lap_chunk *chunk = &self->chunks[s];
+        for (int32_t i = 0; !code && chunk->guarded && i < chunk->n; i++) {
+            code = intact(self, "buffer", chunk->index[i], chunk->guarded[i].data, chunk->guarded[i].bytes);
+        }
+    }
+    for (int32_t i = 0; !code && i < model->head.n_inputs; i++) {
+        code = intact(self, "input", i, self->given[i].copy.data, self->given[i].copy.bytes);
+    }
+    for (int32_t i = 0; !code && i < model->n_buffers; i++) {
+        code = intact(self, "dynamic buffer", i, self->dynamic[i].data, self->dynamic[i].bytes);
+    }
+    for (int32_t i = 0; !code && i < model->head.n_outputs; i++) {
+        code = intact(self, "output", i, self->made[i].own.data, self->made[i].own.bytes);
+    }
+    for (lap_private *child = self->children; !code && child; child = child->sibling) code = all_intact(child);
+    return code;
 }
 
 /* ---- making and unmaking ----------------------------------------------------------------------- */
@@ -89,18 +169,20 @@ void lap_context_free(lap_private *self) {
         lap_context_free(self->children);
         self->children = next;
     }
-    for (int32_t i = 0; i < self->n_kept; i++) lap_os_free(self->kept[i].data);
+    for (int32_t i = 0; i < self->n_kept; i++) lap_memory_free(self, self->kept[i].data);
     for (int32_t i = 0; self->held && !self->is_variant && i < model->n_states; i++) {
-        lap_os_free(self->held[i].store.data);
+        lap_memory_free(self, self->held[i].store.data);
     }
-    for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_os_free(self->given[i].copy.data);
+    for (int32_t i = 0; self->given && i < model->head.n_inputs; i++) lap_memory_free(self, self->given[i].copy.data);
     for (int32_t i = 0; self->made && i < model->head.n_outputs; i++) {
-        lap_os_free(self->made[i].own.data);
-        lap_os_free(self->made[i].tree.data);
+        lap_memory_free(self, self->made[i].own.data);
+        lap_memory_free(self, self->made[i].tree.data);
     }
     for (int32_t i = 0; self->chunks && i < model->n_segments; i++) {
         lap_chunk *chunk = &self->chunks[i];
-        lap_os_free(chunk->store.data);
+        lap_memory_free(self, chunk->store.data);
+        for (int32_t k = 0; chunk->guarded && k < chunk->n; k++) lap_memory_free(self, chunk->guarded[k].data);
+        free(chunk->guarded);
         free(chunk->index);
         free(chunk->first);
         free(chunk->last);
@@ -108,13 +190,13 @@ void lap_context_free(lap_private *self) {
         free(chunk->offsets);
         free(chunk->scratch);
     }
-    for (int32_t i = 0; self->dynamic && i < model->n_buffers; i++) lap_os_free(self->dynamic[i].data);
+    for (int32_t i = 0; self->dynamic && i < model->n_buffers; i++) lap_memory_free(self, self->dynamic[i].data);
     while (self->temps) {
         lap_temp_block *next = self->temps->next;
-        lap_os_free(self->temps);
+        lap_memory_free(self, self->temps);
         self->temps = next;
     }
-    lap_os_free(self->worker.scratch);
+    lap_memory_free(self, self->worker.scratch);
     free(self->kept);
     free(self->given);
     free(self->made);
@@ -269,6 +351,7 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
         return say(&options, LAPIDARY_ERROR_MEMORY, "no memory for a context");
     }
     self->memory_limit = options.memory_limit;
+    self->guarded = (options.flags & LAPIDARY_GUARD_MEMORY) != 0;
     atomic_store(&self->timeout_ns, options.timeout_ns);
     self->worker.rt = &lap_runtime_table;
 
@@ -309,6 +392,19 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
 
 /* ---- a run ------------------------------------------------------------------------------------- */
 
+/* Each buffer gets memory of its own. */
+static int32_t place_guarded(lap_private *self, lap_chunk *chunk) {
+    if (!chunk->guarded) chunk->guarded = zeroed(chunk->n, sizeof *chunk->guarded);
+    if (!chunk->guarded) return lap_error(self, LAPIDARY_ERROR_MEMORY, -1, chunk->n, 0, "no memory for guarded buffers");
+    for (int32_t i = 0; i < chunk->n; i++) {
+        if (chunk->scratch[i] < 0) continue;
+        int32_t code = lap_store_grow(self, &chunk->guarded[i], chunk->scratch[i], -1);
+        if (code) return code;
+        self->head.buffers[chunk->index[i]] = chunk->guarded[i].data;
+    }
+    return LAPIDARY_OK;
+}
+
 /* Finds memory for the segment's buffers, whose sizes are known now. */
 static int32_t place(lap_private *self, int32_t segment) {
     lap_context *ctx = &self->head;
@@ -328,6 +424,7 @@ static int32_t place(lap_private *self, int32_t segment) {
         if (size < 0) ctx->buffers[chunk->index[i]] = NULL; /* until alloc_dynamic */
         chunk->scratch[i] = size < 0 ? -1 : size;
     }
+    if (lap_root(self)->guarded) return place_guarded(self, chunk);
     if (chunk->planned && memcmp(chunk->scratch, chunk->sizes, (size_t)chunk->n * sizeof *chunk->sizes) == 0) {
         return LAPIDARY_OK;
     }
@@ -466,7 +563,14 @@ static int32_t alone(lap_context *ctx, int32_t (*body)(lap_private *), lap_phase
                          "file shrank while in use: %s (hint: open the library again, and replace files by renaming)",
                          lost);
     }
-    for (lap_temp_block *block = self->temps; block; block = block->next) block->used = 0;
+    int32_t broken = lap_temps_reset(self);
+    if (self->guarded && !broken) {
+        int32_t before = self->error_code;
+        self->error_code = LAPIDARY_OK; /* what is broken matters more than what a run says of itself */
+        broken = all_intact(self);
+        if (!broken) self->error_code = before;
+    }
+    if (broken) code = broken;
     if (self->in_pool) lap_pool_leave(self->pool);
     self->in_pool = 0;
     if (!code) {

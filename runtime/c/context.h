@@ -54,6 +54,7 @@ typedef struct lap_chunk {
     int64_t *offsets; /* n */
     int64_t *scratch; /* n, the sizes asked for now */
     lap_store store;
+    lap_store *guarded; /* n, each buffer's own memory in guarded contexts; NULL elsewhere */
 } lap_chunk;
 
 typedef struct lap_temp_block {
@@ -96,6 +97,7 @@ typedef struct lap_private {
     int32_t n_host_workers;
     int64_t memory_limit;
     int64_t memory_used;
+    int32_t guarded; /* LAPIDARY_GUARD_MEMORY */
     _Atomic int64_t timeout_ns;
     int64_t deadline;
     uint64_t draws, entropy; /* of random numbers; entropy 0: not chosen yet */
@@ -122,6 +124,9 @@ int32_t lap_child_input(lap_context *parent, lap_private *child, int32_t index, 
 /* Makes room for `bytes` (and 64 more to read past the end); content is lost when it grows. Not zero: the
  * error is set. The context's memory limit is kept. */
 int32_t lap_store_grow(lap_private *self, lap_store *store, int64_t bytes, int32_t node_id);
+/* The same for an input or output, which could be the caller's memory: in a guarded context it is aligned to an element
+ * alone (`align`), and nothing behind it may be read. */
+int32_t lap_store_exact(lap_private *self, lap_store *store, int64_t bytes, int64_t align, int32_t node_id);
 /* Counts `bytes` more against the limit. Not zero: the error is set, and nothing is counted. */
 int32_t lap_memory_take(lap_private *self, int64_t bytes, int32_t node_id);
 int32_t lap_error(lap_private *self, int32_t code, int32_t node_id, int64_t a, int64_t b, const char *format, ...)
@@ -134,6 +139,11 @@ int32_t lap_variant_for(const lap_private *self);
 int32_t lap_variant_run(lap_private *self, int32_t variant);
 
 /* context.c */
+/* Memory of a context, aligned to 64 bytes; NULL when there is none. */
+void *lap_memory_new(lap_private *self, int64_t bytes);
+void lap_memory_free(lap_private *self, void *memory);
+/* Gives the temporaries of a kernel back. Not zero: one was written behind its end, and the error is set. */
+int32_t lap_temps_reset(lap_private *self);
 /* Gives a store's memory back. */
 void lap_store_drop(lap_private *self, lap_store *store);
 /* The memory of a context that has its root, `head.rt` and `head.model` already. 0: none. */

@@ -54,6 +54,52 @@ void *lap_os_alloc(size_t bytes) {
 
 void lap_os_free(void *memory) { free(memory); }
 
+/* One page in front says how large the mapping is. */
+typedef struct guarded {
+    size_t mapped;
+} guarded;
+
+static size_t page_bytes(void) {
+    long page = sysconf(_SC_PAGESIZE);
+    return page > 0 ? (size_t)page : 4096;
+}
+
+/* The page in front of guarded memory: its address is written right before the memory. */
+static guarded *guarded_of(const void *memory) {
+    guarded *front;
+    memcpy((void *)&front, (const char *)memory - sizeof front, sizeof front);
+    return front;
+}
+
+void *lap_os_guarded_alloc(size_t bytes, size_t align) {
+    size_t page = page_bytes();
+    if (bytes > SIZE_MAX / 2 || align == 0 || align > 64) return NULL;
+    size_t room = (bytes + sizeof(guarded *) + align + page - 1) / page * page; /* aligned, behind the pointer */
+    char *front = mmap(NULL, page + room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (front == MAP_FAILED) return NULL;
+    char *end = front + page + room;
+    if (mprotect(end, page, PROT_NONE) != 0) {
+        munmap(front, page + room + page);
+        return NULL;
+    }
+    *(guarded *)(void *)front = (guarded){page + room + page};
+    char *memory = end - (bytes + align - 1) / align * align;
+    memset(memory, LAP_OS_GUARD_BYTE, (size_t)(end - memory));
+    memcpy(memory - sizeof front, (const void *)&front, sizeof front);
+    return memory;
+}
+
+size_t lap_os_guarded_bytes(const void *memory) {
+    const guarded *front = guarded_of(memory);
+    return (size_t)((const char *)(const void *)front + front->mapped - page_bytes() - (const char *)memory);
+}
+
+void lap_os_guarded_free(void *memory) {
+    if (!memory) return;
+    guarded *front = guarded_of(memory);
+    munmap((void *)front, front->mapped);
+}
+
 int64_t lap_os_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -12,6 +12,13 @@ typedef struct lap_os_gate lap_os_gate; /* a lock with a condition */
 /* Memory, 64-byte aligned, not cleared; NULL when there is none. */
 void *lap_os_alloc(size_t bytes);
 void lap_os_free(void *memory);
+/* Memory for tests: the first page behind it cannot be touched. It begins at a multiple of `align` (at most 64), all of
+ * it and the up to align - 1 bytes behind it hold LAP_OS_GUARD_BYTE. NULL when there is none. */
+void *lap_os_guarded_alloc(size_t bytes, size_t align);
+/* Bytes from `memory` to the page that cannot be touched. */
+size_t lap_os_guarded_bytes(const void *memory);
+void lap_os_guarded_free(void *memory);
+#define LAP_OS_GUARD_BYTE 0xa5
 
 /* Nanoseconds of a clock that never goes back. */
 int64_t lap_os_now(void);

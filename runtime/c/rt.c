@@ -93,7 +93,22 @@ static int32_t fail_of_fault(lap_private *self, const lap_fault *fault, int32_t 
 
 /* ---- kernel calls ---------------------------------------------------------------------------- */
 
+static int32_t guarded_scratch(lap_private *self, int64_t bytes, int32_t node_id) {
+    lap_worker *worker = &self->worker;
+    if (worker->scratch && worker->scratch_bytes == bytes) return LAPIDARY_OK;
+    int32_t code = lap_memory_take(self, bytes - worker->scratch_bytes, node_id);
+    if (code) return code;
+    lap_memory_free(self, worker->scratch);
+    worker->scratch = lap_memory_new(self, bytes);
+    worker->scratch_bytes = worker->scratch ? bytes : 0;
+    if (worker->scratch) return LAPIDARY_OK;
+    self->memory_used -= bytes;
+    return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes of scratch",
+                     (long long)bytes);
+}
+
 static int32_t own_scratch(lap_private *self, lap_worker *worker, int64_t bytes, int32_t node_id) {
+    if (self->guarded && worker == &self->worker) return guarded_scratch(self, bytes, node_id);
     if (worker->scratch_bytes >= bytes) return LAPIDARY_OK;
     int32_t code = lap_memory_take(self, bytes - worker->scratch_bytes, node_id);
     if (code) return code;
@@ -211,7 +226,8 @@ int32_t lap_call_library(
         if (out[i] && out[i]->rank >= 0) lap_contiguous_strides(out[i]);
     }
     code = fn(ctx, in, n_in, out, n_out, attrs, node_id);
-    for (lap_temp_block *block = self->temps; block; block = block->next) block->used = 0;
+    int32_t broken = lap_temps_reset(self);
+    if (broken) return broken;
     if (code && lap_root(self)->error_code == LAPIDARY_OK) {
         return lap_error(self, code, node_id, 0, 0, "the library kernel gave up with code %d", (int)code);
     }
@@ -312,23 +328,25 @@ void *lap_temp(lap_context *ctx, int64_t bytes, int32_t node_id) {
         lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes", (long long)bytes);
         return NULL;
     }
+    int guarded = lap_root(self)->guarded;
+    int64_t exact = bytes;
     bytes = (bytes + 2 * LAP_ALIGN - 1) & ~(int64_t)(LAP_ALIGN - 1); /* and room to read past the end */
     for (lap_temp_block *block = self->temps; block; block = block->next) {
-        if (block->bytes - block->used >= bytes) {
+        if (!guarded && block->bytes - block->used >= bytes) {
             char *data = (char *)(block + 1) + block->used;
             block->used += bytes;
             return data;
         }
     }
-    int64_t room = bytes < 65536 ? 65536 : bytes;
+    int64_t room = bytes < 65536 && !guarded ? 65536 : bytes;
     if (lap_memory_take(self, room + (int64_t)sizeof(lap_temp_block), node_id)) return NULL;
-    lap_temp_block *block = lap_os_alloc((size_t)room + sizeof *block);
+    lap_temp_block *block = lap_memory_new(self, room + (int64_t)sizeof *block);
     if (!block) {
         lap_root(self)->memory_used -= room + (int64_t)sizeof(lap_temp_block);
         lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, bytes, 0, "no memory for %lld bytes", (long long)bytes);
         return NULL;
     }
-    *block = (lap_temp_block){.next = self->temps, .bytes = room, .used = bytes};
+    *block = (lap_temp_block){.next = self->temps, .bytes = room, .used = guarded ? exact : bytes};
     self->temps = block;
     return block + 1;
 }

@@ -329,6 +329,11 @@ int32_t lap_gather_inputs(lap_private *self) {
                                  ctx->model->head.inputs[i].name);
             }
             input->data = nothing;
+        } else if (lap_root(self)->guarded && input->dtype != LAPIDARY_STRING) {
+            int32_t code = lap_store_exact(self, &given->copy, count * size, size, -1);
+            if (code) return code;
+            if (count) gather(given->copy.data, given->data, size, input->rank, input->dims, given->strides);
+            input->data = given->copy.data;
         } else if (given->contiguous) {
             input->data = given->data;
         } else {
@@ -411,8 +416,13 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     }
     int64_t count = output->rank < 0 || output->rank > LAP_MAX_RANK ? -1 : lap_count(output->rank, output->dims);
     int64_t exact;
+    if (output->rank < 0 || output->rank > LAP_MAX_RANK) {
+        return lap_error(self, LAPIDARY_ERROR_INTERNAL, node_id, output->rank, 0, "output `%s` was sized without a shape",
+                         name);
+    }
     if (count < 0 || __builtin_mul_overflow(count, lap_dtype_bytes(output->dtype), &exact)) {
-        return lap_error(self, LAPIDARY_ERROR_INTERNAL, node_id, 0, 0, "output `%s` was sized without a shape", name);
+        return lap_error(self, LAPIDARY_ERROR_MEMORY, node_id, count, 0,
+                         "output `%s` has negative dims, or takes more bytes than memory can have", name);
     }
     if (output->dtype != LAPIDARY_STRING && exact != bytes) {
         return lap_error(self, LAPIDARY_ERROR_INTERNAL, node_id, bytes, exact,
@@ -422,9 +432,10 @@ int32_t lap_place_output(lap_private *self, int32_t index, int64_t bytes, int32_
     lap_contiguous_strides(output);
     if (!made->bound) {
         /* A state is larger in the next run. */
-        int larger = made->state >= 0 && made->own.bytes < bytes && bytes < INT64_MAX / 4;
+        int larger = made->state >= 0 && made->own.bytes < bytes && bytes < INT64_MAX / 4 && !lap_root(self)->guarded;
         int64_t room = larger ? bytes + bytes / 2 : bytes;
-        int32_t code = lap_store_grow(self, &made->own, room, node_id);
+        int64_t align = output->dtype == LAPIDARY_STRING ? LAP_ALIGN : lap_dtype_bytes(output->dtype);
+        int32_t code = lap_store_exact(self, &made->own, room, align, node_id);
         output->data = made->own.data;
         return code;
     }

@@ -213,7 +213,7 @@ struct lapidary_options {
     lapidary_parallel_for_fn parallel_for; /* the host's pool, instead of both */
     void *host; /* its first argument */
     int32_t host_workers; /* its number of workers, at least 1 */
-    uint32_t flags; /* LAPIDARY_VERIFY_WEIGHTS, LAPIDARY_NO_FAULT_HANDLER */
+    uint32_t flags; /* LAPIDARY_VERIFY_WEIGHTS, LAPIDARY_NO_FAULT_HANDLER, LAPIDARY_GUARD_MEMORY */
     int64_t memory_limit; /* bytes that a context may hold; 0: no limit */
     int64_t timeout_ns; /* of each run; 0: none */
     const char *weights_path; /* the weights file; NULL: beside the library */
@@ -232,6 +232,9 @@ struct lapidary_options {
 /* No handler of SIGBUS for this context's weights file: if the file is cut short while it is in use, the signal is
  * the host's (docs/abi.md, "A file that shrinks"). */
 #define LAPIDARY_NO_FAULT_HANDLER 2u
+/* For tests: every buffer of the context is memory of its own, filled with 0xa5 and followed by a page that cannot be
+ * touched; a run that has written behind one fails with LAPIDARY_ERROR_INTERNAL (docs/abi.md, "Guarded memory"). Slow. */
+#define LAPIDARY_GUARD_MEMORY 4u
 
 /* ---- functions: do not call through the table, use the inline functions below ------------------- */
 

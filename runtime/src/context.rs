@@ -52,6 +52,9 @@ pub struct Options {
     pub verify_weights: bool,
     /// No handler of SIGBUS for the weights file: if that is cut short while in use, the signal is the host's.
     pub no_fault_handler: bool,
+    /// For tests: every buffer is memory of its own with a page behind it that cannot be touched, and a run that has
+    /// written behind one fails with [`ErrorCode::Internal`].
+    pub guard_memory: bool,
 }
 
 /// A pool that contexts share; a run that finds it taken works alone.
@@ -314,7 +317,9 @@ impl Context {
             parallel_for: None,
             host: ptr::null_mut(),
             host_workers: 0,
-            flags: u32::from(options.verify_weights) | u32::from(options.no_fault_handler) << 1,
+            flags: u32::from(options.verify_weights)
+                | u32::from(options.no_fault_handler) << 1
+                | u32::from(options.guard_memory) << 2,
             memory_limit: options
                 .memory_limit
                 .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX).max(1)),
@@ -445,6 +450,7 @@ impl Context {
     /// Runs the model; the outputs are the caller's. Small ones are copied out of the context, big
     /// ones (with shapes that do not depend on data) are written where the caller gets them.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, RuntimeError> {
+        self.outputs_are_tensors()?;
         if self.big_outputs != Some(false)
             && let Some(mut outputs) = self.big_outputs(inputs)?
         {
@@ -524,6 +530,7 @@ impl Context {
         &mut self,
         inputs: &[Option<TensorView<'_>>],
     ) -> Result<Vec<Tensor>, RuntimeError> {
+        self.outputs_are_tensors()?;
         let given: Vec<Option<&TensorView<'_>>> = inputs.iter().map(Option::as_ref).collect();
         self.execute(&given)?;
         (0..self.outputs.len())
@@ -548,6 +555,7 @@ impl Context {
         &mut self,
         inputs: &[TensorView<'_>],
     ) -> Result<Vec<OutputView<'_>>, RuntimeError> {
+        self.outputs_are_tensors()?;
         self.execute(&all(inputs))?;
         (0..self.outputs.len())
             .map(|index| self.output_view(index))
@@ -606,6 +614,20 @@ impl Context {
                 }
             })
             .collect())
+    }
+
+    /// What gives tensors cannot run a model that makes something else.
+    fn outputs_are_tensors(&self) -> Result<(), RuntimeError> {
+        match self.outputs.iter().find(|info| !info.containers.is_empty()) {
+            None => Ok(()),
+            Some(info) => Err(RuntimeError::plain(
+                ErrorCode::Argument,
+                format!(
+                    "output `{}` is no tensor but a container (hint: run with `run_values`)",
+                    info.name
+                ),
+            )),
+        }
     }
 
     fn api(&self) -> &Api {

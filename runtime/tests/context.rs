@@ -256,6 +256,51 @@ fn a_memory_limit_is_an_error_with_its_numbers() {
     assert_eq!(context.run(&views(&inputs)).unwrap(), outputs);
 }
 
+/// As the model's own, but says of buffer 0 that it is an element smaller than it is.
+unsafe extern "C" fn dims_of_a_buffer_too_small(ctx: *mut ContextHead) -> i32 {
+    // SAFETY: the model's own segment, called as the runtime does; it has a buffer 0.
+    unsafe {
+        let dims = (*table().segments).dims_fn.unwrap();
+        let code = dims(ctx);
+        *(*ctx).sizes -= 4;
+        code
+    }
+}
+
+#[test]
+fn guarded_memory_changes_no_result_and_finds_what_is_written_behind_a_buffer() {
+    let guarded = Options {
+        threads: 1,
+        guard_memory: true,
+        ..Options::default()
+    };
+    let mut sound = context_of(table(), &guarded).unwrap();
+    for (n, k) in [(1, 1), (5, 9), (5, 9), (16, 0), (1000, 3)] {
+        let (inputs, outputs) = example(n, k, n + k);
+        assert_eq!(sound.run(&views(&inputs)).unwrap(), outputs, "n {n}, k {k}");
+    }
+    let broken = || {
+        let whole = table();
+        // SAFETY: the table has two segments.
+        let (first, second) = unsafe { (*whole.segments, *whole.segments.add(1)) };
+        let first = Segment {
+            dims_fn: Some(dims_of_a_buffer_too_small),
+            ..first
+        };
+        ModelTable {
+            segments: vec![first, second].leak().as_ptr(),
+            ..whole
+        }
+    };
+    let (inputs, outputs) = example(5, 2, 1);
+    let mut plain = context_of(broken(), &Options::default()).unwrap();
+    assert_eq!(plain.run(&views(&inputs)).unwrap(), outputs);
+    let error = failure(&mut context_of(broken(), &guarded).unwrap(), &inputs);
+    assert_eq!(error.code(), ErrorCode::Internal);
+    let message = "buffer 0 of 56 bytes was written at byte 56";
+    assert!(error.to_string().contains(message), "{error}");
+}
+
 #[test]
 fn a_cancelled_context_runs_nothing_until_it_is_set_free() {
     let (inputs, outputs) = example(3, 1, 0);

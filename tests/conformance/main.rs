@@ -15,6 +15,8 @@
 //!
 //! Cases run in child processes, so that one that crashes or hangs is a failure of its own.
 
+#[path = "../common/children.rs"]
+mod children;
 mod expected;
 mod library;
 mod shapes;

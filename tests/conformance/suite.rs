@@ -90,8 +90,13 @@ impl Suite {
         self.files[number].clone()
     }
 
+    /// The encoded model.
+    pub fn bytes(&self, case: &Case) -> Bytes {
+        self.blob(case.model)
+    }
+
     pub fn model(&self, case: &Case) -> Result<Model, Error> {
-        Model::from_bytes(self.blob(case.model), None)
+        Model::from_bytes(self.bytes(case), None)
     }
 
     pub fn sets(&self, case: &Case, model: &Model) -> Result<Vec<DataSet>, Error> {

@@ -12,10 +12,9 @@ use lapidary_graph::op::LibraryCall;
 use lapidary_graph::{DType, Dim, Op, TensorData, TensorType};
 
 use crate::context::{Ctx, Outs};
+use crate::driver::MAX_RANK;
 use crate::error::{invalid, unsupported};
 
-/// The most axes that a tensor has at run time.
-const MAX_RANK: usize = 16;
 /// Names of library calls that begin with it are symbols as they are, without the prefix of the
 /// runtime's own kernels.
 pub const OWN_SYMBOL: char = '$';

@@ -24,6 +24,8 @@ use crate::{DimSetting, ImportOptions, containers, custom, declared, known, tabl
 
 /// Functions and branches nest no deeper.
 pub(crate) const MAX_DEPTH: usize = 64;
+/// Axes of a value that crosses the border or goes to a library kernel: as many as the run-time ABI describes.
+pub(crate) const MAX_RANK: usize = 16;
 /// Nodes of a model with all its functions expanded.
 const MAX_NODES: usize = 4_000_000;
 
@@ -92,6 +94,15 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
     } else {
         Err(ImportErrors { errors: im.errors })
     }
+}
+
+/// Why a value of this rank cannot be described at run time, if so.
+fn too_many_axes(rank: usize) -> Option<Fail> {
+    (rank > MAX_RANK).then(|| {
+        unsupported(format!(
+            "a tensor of rank {rank}, at most {MAX_RANK} axes are taken"
+        ))
+    })
 }
 
 /// `ai.onnx` is another name of the default domain.
@@ -240,6 +251,9 @@ impl<'m> Import<'m> {
             return Ok(TensorType::unranked(dtype));
         };
         let input = self.b.g.inputs.len() as u32;
+        if let Some(f) = too_many_axes(shape.dim.len()) {
+            return Err(f);
+        }
         let mut dims = Vec::new();
         for (axis, d) in shape.dim.iter().enumerate() {
             let place = format!("{}.{axis}", info.name);
@@ -342,7 +356,12 @@ impl<'m> Import<'m> {
                 if o.is_empty() {
                     continue;
                 }
-                let slot = outs.get(i).copied().flatten();
+                let mut slot = outs.get(i).copied().flatten();
+                let rank = slot.and_then(|v| self.b.g.ty(v).rank());
+                if let Some(f) = rank.and_then(too_many_axes) {
+                    self.fail_value(o, f);
+                    slot = None;
+                }
                 if let Some(v) = slot
                     && let Some(shape) = scope.declared.get(o.as_str())
                     && let Err(f) = declared::compare(&self.b.g, v, shape)

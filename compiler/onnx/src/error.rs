@@ -96,6 +96,24 @@ pub enum OnnxError {
     },
 }
 
+impl OnnxError {
+    /// What to do about a tensor that cannot be read.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            OnnxError::External { problem, .. } => match problem {
+                ExternalProblem::NoFolder => "give base_dir",
+                ExternalProblem::Missing { .. } => "keep data files beside the model",
+                ExternalProblem::TooShort { .. } => "was the file's download cut short?",
+                ExternalProblem::LeavesFolder { .. } => {
+                    "keep data files beside the model, without links"
+                }
+                _ => "export the model again",
+            },
+            _ => "export the model again",
+        }
+    }
+}
+
 /// How a tensor contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -198,7 +216,7 @@ pub enum ExternalProblem {
         found: String,
     },
     /// The model came from memory without a folder.
-    #[error("the model was read from memory, without a folder to look in (hint: give base_dir)")]
+    #[error("the model was read from memory, without a folder to look in")]
     NoFolder,
     /// The file lies, or leads by symbolic links, outside the model's folder.
     #[error(
@@ -210,7 +228,7 @@ pub enum ExternalProblem {
         folder: PathBuf,
     },
     /// It does not exist.
-    #[error("not found in '{}' (hint: keep data files beside the model)", folder.display())]
+    #[error("not found in '{}'", folder.display())]
     Missing {
         /// The folder.
         folder: PathBuf,
@@ -235,7 +253,7 @@ pub enum ExternalProblem {
     },
     /// The file ends before the tensor does.
     #[error(
-        "too short: the tensor takes {expected} bytes from offset {offset}, the file has {found} bytes (hint: was its download cut short?)"
+        "too short: the tensor takes {expected} bytes from offset {offset}, the file has {found} bytes"
     )]
     TooShort {
         /// Where the tensor begins.

@@ -8,10 +8,12 @@ pub(super) fn reshape(cx: &mut Context, shape: &[Dim]) -> Result<TensorType, Inf
     cx.count(1, 1)?;
     let x = cx.input(0, "x")?;
     cx.dims_valid("shape", shape)?;
-    if let Some(dims) = &x.shape {
-        let (from, to) = (Dim::product(dims), Dim::product(shape));
-        cx.equal("number of elements", 0, &from, &to)?;
-    }
+    // Nothing else would compare the numbers of elements.
+    let Some(dims) = &x.shape else {
+        return Err(cx.attribute("shape", "an input of known rank", &x.shape));
+    };
+    let (from, to) = (Dim::product(dims), Dim::product(shape));
+    cx.equal("number of elements", 0, &from, &to)?;
     Ok(TensorType::new(x.dtype, shape.iter().cloned()))
 }
 

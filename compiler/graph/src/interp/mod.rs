@@ -68,6 +68,8 @@ pub enum InterpError {
     },
     #[error("{node}: {problem}")]
     Node { node: String, problem: String },
+    #[error("{node}: more than {limit} iterations")]
+    Iterations { node: String, limit: i64 },
     #[error("{node}: library call '{library}' is not available to the interpreter")]
     Unsupported { node: String, library: String },
 }
@@ -87,6 +89,8 @@ pub struct Options<'a> {
     pub observe: Option<Observer<'a>>,
     /// Results may not have more elements than this.
     pub most_elements: usize,
+    /// A loop may not have more iterations than this.
+    pub most_iterations: i64,
 }
 
 impl Default for Options<'_> {
@@ -95,6 +99,7 @@ impl Default for Options<'_> {
             library: None,
             observe: None,
             most_elements: 1 << 31,
+            most_iterations: i64::MAX,
         }
     }
 }

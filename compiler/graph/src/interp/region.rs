@@ -109,6 +109,10 @@ impl At<'_> {
         let mut gathered = vec![Vec::new(); scans];
         let mut i = 0;
         while go && trip.is_none_or(|trip| i < trip) {
+            if i >= self.options.most_iterations {
+                let node = node_place(self.graph, self.node);
+                return Err(InterpError::Iterations { node, limit: i });
+            }
             let mut own = vec![
                 Value::Tensor(TensorData::from_i64(Vec::new(), &[i])),
                 Value::Tensor(TensorData {

@@ -20,15 +20,11 @@ pub(crate) fn reshape(cx: &mut Ctx) -> Outs {
     let allow_zero = cx.flag("allowzero", false)?;
     let known = cx.known(shape).map(|k| k.to_vec());
     let from = cx.g.ty(x).shape.clone();
-    if let Some(to) = known {
-        let needs_input = to
-            .iter()
-            .any(|d| d.is_const(-1) || (d.is_const(0) && !allow_zero));
-        if let Some(from) = from.or((!needs_input).then(Vec::new)) {
-            let dims = resolve_shape(&from, &to, allow_zero)?;
-            return one(cx.reshape(x, dims)?);
-        }
+    if let (Some(to), Some(from)) = (&known, from) {
+        let dims = resolve_shape(&from, to, allow_zero)?;
+        return one(cx.reshape(x, dims)?);
     }
+    // The number of elements is known at run time only: the kernel compares it with the shape's.
     let out = match cx.partly_known(shape) {
         // Neither a copy nor what is left: a size.
         Some(entries) => {

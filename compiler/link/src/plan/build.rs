@@ -16,6 +16,7 @@ use lapidary_graph::{
     DType, Def, Dim, EntityMap, Graph, NodeId, Sym, SymbolOrigin, TensorType, ValueId,
 };
 use lapidary_lower::program::{LibraryStep, Operand, Program, Step};
+use lapidary_runtime::abi::MAX_RANK;
 use std::collections::{BTreeSet, HashMap};
 
 /// The library kernel that copies a tensor whose size is known at run time only.
@@ -51,11 +52,38 @@ fn of_program(
     builder.checks();
     builder.defaults()?;
     let mut plan = builder.finish(layout);
+    fits_descriptors(&plan, &program.graph)?;
     for body in &program.bodies {
         let body = of_program(&body.program, options, layout, programs)?;
         plan.bodies.push(body);
     }
     Ok(plan)
+}
+
+/// Inputs, outputs and operands of library calls have descriptors, which hold so many dims and no more.
+fn fits_descriptors(plan: &Plan, graph: &Graph) -> Result<(), LinkError> {
+    let outputs = graph.outputs.iter().map(|(_, v)| *v);
+    let border = graph.inputs.iter().copied().chain(outputs);
+    let ranks = border.map(|v| (Some(v), graph.ty(v).rank()));
+    let operands = plan.steps.iter().flat_map(|step| match &step.action {
+        Action::Library {
+            inputs, outputs, ..
+        } => inputs.iter().flatten().chain(outputs).collect(),
+        _ => Vec::new(),
+    });
+    let operands = operands.map(|t| (t.value, t.shape.as_ref().map(Vec::len)));
+    for (value, rank) in ranks.chain(operands) {
+        if let Some(rank) = rank
+            && rank > MAX_RANK
+        {
+            let name = value.map_or("", |v| graph.values[v].name.as_str());
+            return Err(LinkError::Unsupported {
+                what: format!("value `{name}` of rank {rank}"),
+                hint: format!("a value here has at most {MAX_RANK} axes"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Turns numbers of the layout into offsets.

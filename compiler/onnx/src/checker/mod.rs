@@ -328,7 +328,7 @@ impl<'a> Checker<'a> {
 
     fn tensor(&mut self, tensor: &TensorProto, place: &Place<'_>) {
         if let Err(error) = self.file.validate_tensor(tensor) {
-            self.invalid(place, error.to_string(), "export the model again");
+            self.invalid(place, error.to_string(), error.hint());
         }
     }
 
