@@ -149,6 +149,7 @@ impl Error {
                 }
             }
             Error::Import(errors) if errors.is_unsupported() => Class::Unsupported,
+            Error::Import(errors) if errors.is_setting() => Class::Usage,
             Error::Import(_) => Class::Invalid,
             Error::Runtime(RuntimeError::Open { .. }) => Class::Invalid,
             Error::Runtime(error) | Error::Link(LinkError::Runtime(error)) => of_code(error.code()),

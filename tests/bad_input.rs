@@ -533,6 +533,12 @@ fn inputs_that_do_not_fit_are_refused_in_memory_and_by_a_library() {
         run(&none, USAGE, &["none.npy"]);
         f.fails(&["run", target, "--input", &a], USAGE, &["'b'"]);
     }
+    let dim = ["run", &path, "--input", &a, "--input", &b, "--dim", "q=2"];
+    f.fails(
+        &dim,
+        USAGE,
+        &["'q'", "no input", "hint: free dimensions are: n"],
+    );
 }
 
 #[test]

@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use children::{Child, End, Reply, ask_all, this_program};
 use fuzz::case::{self, Mutant};
 use fuzz::corpus::Corpus;
-use children::{Child, End, Reply, ask_all, this_program};
 
 /// A case that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -131,3 +131,45 @@ graph "halves" [n] {
         &[f32s(&[n], &values)],
     );
 }
+
+#[test]
+fn powers_of_integers_wrap_and_those_of_negative_exponents_are_quotients() {
+    let x = [
+        3i64,
+        -3,
+        2,
+        10,
+        1,
+        -1,
+        0,
+        7,
+        -1,
+        5,
+        i64::MAX,
+        i64::MIN,
+        12345,
+        -2,
+    ];
+    let y = [39i64, 35, 63, 18, -4, -3, -1, 0, i64::MIN, -2, 3, 2, 9, 31];
+    let n = x.len() as i64;
+    for dtype in [DType::I64, DType::I32, DType::I8, DType::U64, DType::U8] {
+        let bits = |values: &[i64]| -> Vec<u64> { values.iter().map(|v| *v as u64).collect() };
+        let source = r#"
+graph "powers" [] {
+  input %x: T[14]
+  input %y: T[14]
+  %p: T[14] = pointwise (a = %x, b = %y) => pow(a, b)   ; /pow
+  %q: T[14] = pointwise (a = %x) => pow(a, 5)   ; /fifth
+  %r: T[14] = pointwise (a = %x) => pow(a, 0)   ; /zeroth
+  output "p" %p
+  output "q" %q
+  output "r" %r
+}
+"#;
+        let inputs = [
+            tensor(dtype, &[n], &bits(&x)),
+            tensor(dtype, &[n], &bits(&y)),
+        ];
+        agrees(&source.replace('T', &dtype.to_string()), &inputs);
+    }
+}

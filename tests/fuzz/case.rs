@@ -20,7 +20,7 @@ use super::mutate::{Source, corrupt, mutate};
 /// A run that takes longer is ended, with an error.
 const RUN_TIME: Duration = Duration::from_secs(2);
 /// Runs that took longer are not repeated by the interpreter.
-const SHORT: Duration = Duration::from_millis(20);
+const SHORT: Duration = Duration::from_millis(3);
 const RUN_MEMORY: u64 = 256 << 20;
 
 /// A mutant.
@@ -55,7 +55,7 @@ pub struct Report {
 /// The mutant of a number. Of an even one at least the checker's rules hold, if some tries find such a mutant.
 pub fn make<'c>(corpus: &'c Corpus, number: u64) -> Mutant<'c> {
     let mut random = Random::new(number.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5bd1_e995);
-    let sound = number % 2 == 0;
+    let sound = number.is_multiple_of(2);
     for attempt in 0.. {
         let seed = corpus.choose(&mut random);
         let mut changes = Vec::new();

@@ -402,7 +402,7 @@ pub fn corrupt(random: &mut Random, bytes: &mut Vec<u8>) -> &'static str {
 fn visit<'g>(graph: &'g mut GraphProto, found: &mut Vec<&'g mut NodeProto>) {
     for node in &mut graph.node {
         // A node is taken, or what is inside of it: both cannot be borrowed at once.
-        if node.attribute.iter().any(|a| a.g.is_some()) && found.len() % 3 != 0 {
+        if node.attribute.iter().any(|a| a.g.is_some()) && !found.len().is_multiple_of(3) {
             for attribute in &mut node.attribute {
                 if let Some(inner) = &mut attribute.g {
                     visit(inner, found);

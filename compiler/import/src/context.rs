@@ -136,7 +136,19 @@ impl<'m> Ctx<'_, 'm> {
         Ok(self.attr(name, FLOATS)?.map(|a| a.floats.as_slice()))
     }
     pub fn strings(&self, name: &str) -> Result<Option<&'m [Bytes]>, Fail> {
-        Ok(self.attr(name, STRINGS)?.map(|a| a.strings.as_slice()))
+        let Some(a) = self.attr(name, STRINGS)? else {
+            return Ok(None);
+        };
+        match a
+            .strings
+            .iter()
+            .position(|s| std::str::from_utf8(s).is_err())
+        {
+            Some(at) => Err(invalid(format!(
+                "entry {at} of attribute '{name}' is not UTF-8"
+            ))),
+            None => Ok(Some(&a.strings)),
+        }
     }
     pub fn string(&self, name: &str, default: &'static str) -> Result<&'m str, Fail> {
         match self.attr(name, STRING)? {

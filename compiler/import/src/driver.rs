@@ -17,7 +17,7 @@ use lapidary_onnx::schema;
 
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
-use crate::error::{Fail, ImportError, ImportErrors, invalid, unsupported};
+use crate::error::{ErrorKind, Fail, ImportError, ImportErrors, invalid, unsupported};
 use crate::regions::RegionNode;
 use crate::scope::{Border, Found, Scope, Slot};
 use crate::{DimSetting, ImportOptions, containers, custom, declared, known, table};
@@ -31,7 +31,7 @@ const MAX_NODES: usize = 4_000_000;
 
 pub(crate) struct Import<'m> {
     model: &'m ModelFile,
-    options: &'m ImportOptions,
+    pub options: &'m ImportOptions,
     /// The graph being made: the model's, or a body of a region in it.
     pub b: Builder,
     /// Of that body, what it has of the graph around.
@@ -226,8 +226,12 @@ impl<'m> Import<'m> {
         names.sort();
         for k in 0..self.options.dims.len() {
             if !self.used[k] {
-                let f = invalid("no input has a dimension of this name")
-                    .hint(format!("free dimensions are: {}", names.join(", ")));
+                let found = "no input has a dimension of this name".to_string();
+                let f = Fail {
+                    kind: ErrorKind::Setting,
+                    found,
+                    hint: format!("free dimensions are: {}", names.join(", ")),
+                };
                 let name = self.options.dims[k].0.clone();
                 self.fail_value(&name, f);
             }
@@ -254,7 +258,7 @@ impl<'m> Import<'m> {
         if let Some(f) = too_many_axes(shape.dim.len()) {
             return Err(f);
         }
-        let mut dims = Vec::new();
+        let (mut dims, mut asked) = (Vec::new(), false);
         for (axis, d) in shape.dim.iter().enumerate() {
             let place = format!("{}.{axis}", info.name);
             let (named, fixed) = match &d.value {
@@ -270,6 +274,7 @@ impl<'m> Import<'m> {
                     self.used[k] = true;
                 }
             }
+            asked |= matches!(setting, Some(DimSetting::Fixed(_)));
             let number = match setting {
                 Some(DimSetting::Fixed(v)) => Some(v),
                 Some(DimSetting::Free) => None,
@@ -290,6 +295,23 @@ impl<'m> Import<'m> {
                     });
                     Dim::from(s)
                 }
+            });
+        }
+        let fixed = dims.iter().filter_map(Dim::as_const).filter(|d| *d != 0);
+        if fixed
+            .into_iter()
+            .try_fold(1i64, |n, d| n.checked_mul(d))
+            .is_none_or(|n| n > i64::MAX / 16)
+        {
+            let kind = if asked {
+                ErrorKind::Setting
+            } else {
+                ErrorKind::Invalid
+            };
+            return Err(Fail {
+                kind,
+                found: "there is no memory for a tensor of its dims".to_string(),
+                hint: "give smaller dims".to_string(),
             });
         }
         Ok(TensorType::new(dtype, dims))
@@ -367,6 +389,7 @@ impl<'m> Import<'m> {
                     && let Err(f) = declared::compare(&self.b.g, v, shape)
                 {
                     self.fail_value(o, f);
+                    slot = None;
                 }
                 if let Some(v) = slot {
                     self.b.rename(v, since, &format!("{}{o}", scope.prefix));

@@ -3,13 +3,15 @@
 use std::fmt;
 use thiserror::Error;
 
-/// Whether the model is at fault or this compiler.
+/// Whether the model is at fault, this compiler, or what was asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorKind {
     /// Valid ONNX that is not handled.
     Unsupported,
     /// Not valid ONNX.
     Invalid,
+    /// An option that does not suit the model.
+    Setting,
 }
 
 /// One node (or value) that cannot be imported.
@@ -34,6 +36,7 @@ impl fmt::Display for ImportError {
         let kind = match self.kind {
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Invalid => "invalid",
+            ErrorKind::Setting => "option",
         };
         if self.op.is_empty() {
             write!(f, "{kind}: '{}': {}", self.node, self.found)?;
@@ -66,6 +69,10 @@ impl ImportErrors {
     /// Whether the model is valid as far as is known: all entries are [`ErrorKind::Unsupported`].
     pub fn is_unsupported(&self) -> bool {
         self.errors.iter().all(|e| e.kind == ErrorKind::Unsupported)
+    }
+    /// Whether nothing is wrong but the options: all entries are [`ErrorKind::Setting`].
+    pub fn is_setting(&self) -> bool {
+        self.errors.iter().all(|e| e.kind == ErrorKind::Setting)
     }
 }
 

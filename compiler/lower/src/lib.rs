@@ -20,6 +20,7 @@ mod minifloat;
 mod nest;
 mod pack;
 mod pool;
+mod power;
 pub mod program;
 mod row;
 mod scalar;

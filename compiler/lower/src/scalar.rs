@@ -1,6 +1,7 @@
 //! Pointwise bodies to scalar expressions: types, narrow arithmetic, ONNX's scalar semantics.
 
 use crate::builder::Builder;
+use crate::power::power;
 use crate::{LowerError, minifloat, unsigned};
 use lapidary_codegen::loops::*;
 use lapidary_graph::{DType, Dim, NodeId, Pointwise, PwOp, Scalar, ValueId};
@@ -441,7 +442,11 @@ fn apply(b: &mut Builder, op: &PwOp, a: &[ExprId], from: DType, to: DType) -> Re
             }
             fit(b, e, to)
         }
-        PwOp::Pow => power(b, x, arg(1)?, from, to),
+        PwOp::Pow if from.is_int() => {
+            let e = power(b, x, arg(1)?, from);
+            fit(b, e, to)
+        }
+        PwOp::Pow => bin(b, BinOp::Pow, arg(1)?),
         PwOp::Min | PwOp::Max => least(b, *op == PwOp::Min, x, arg(1)?, from),
         PwOp::And => bin(b, BinOp::And, arg(1)?),
         PwOp::Or => bin(b, BinOp::Or, arg(1)?),
@@ -507,24 +512,4 @@ fn least(b: &mut Builder, min: bool, x: ExprId, y: ExprId, t: DType) -> ExprId {
             b: y,
         })
     }
-}
-
-/// Integer powers go through f64 (exact up to 2^53, as the reference does).
-fn power(b: &mut Builder, x: ExprId, y: ExprId, from: DType, to: DType) -> ExprId {
-    if from.is_float() {
-        let e = b.expr(Expr::Bin {
-            op: BinOp::Pow,
-            a: x,
-            b: y,
-        });
-        return fit(b, e, to);
-    }
-    let (x, y) = (cast(b, x, from, DType::F64), cast(b, y, from, DType::F64));
-    let p = b.expr(Expr::Bin {
-        op: BinOp::Pow,
-        a: x,
-        b: y,
-    });
-    let e = cast(b, p, DType::F64, to);
-    fit(b, e, to)
 }

@@ -189,6 +189,12 @@ pub enum TensorProblem {
         /// Its value.
         found: i128,
     },
+    /// A string is not UTF-8.
+    #[error("entry {index} of string_data is not UTF-8")]
+    NotUtf8 {
+        /// Which entry.
+        index: usize,
+    },
     /// The bytes stand in a file, but this tensor has no model and so no folder.
     #[error("its elements are external data, which only a tensor of a model file can have")]
     ExternalAlone,

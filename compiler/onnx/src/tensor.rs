@@ -25,7 +25,7 @@ pub struct TensorView {
     /// 4-bit, four 2-bit elements in a byte; four 6-bit elements in three bytes). Bools are 0 or 1. Empty for
     /// strings.
     pub bytes: Bytes,
-    /// The elements, if they are strings (UTF-8 by specification, unchecked).
+    /// The elements, if they are strings, which are UTF-8.
     pub strings: Option<Vec<Bytes>>,
 }
 
@@ -287,6 +287,10 @@ fn layout(tensor: &TensorProto) -> Result<Layout, TensorProblem> {
                 return Err(wrong_size(field.name(), "entries", entries, found));
             }
             check_ranges(dtype, field, tensor)?;
+            let utf8 = |text: &Bytes| std::str::from_utf8(text).is_ok();
+            if let Some(index) = tensor.string_data.iter().position(|text| !utf8(text)) {
+                return Err(TensorProblem::NotUtf8 { index });
+            }
             Ok(Layout {
                 dtype,
                 size,

@@ -202,6 +202,7 @@ pub(super) fn conv(cx: &mut Context, w: &Window, groups: &Dim) -> Result<TensorT
         let size = room
             .floor_div(&Dim::Const(w.strides[i]))
             .add(&Dim::Const(1));
+        cx.dims_valid("pads", std::slice::from_ref(&size))?;
         out.push(size);
     }
     Ok(TensorType::new(x.dtype, laid_out(w.layout, batch, m, out)))

@@ -23,6 +23,7 @@ use lapidary_onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto
 
 use crate::builder::{Builder, LibOut};
 use crate::context::axis;
+use crate::declared;
 use crate::driver::{Import, MAX_DEPTH};
 use crate::error::{Fail, invalid};
 use crate::scope::{Border, Found, Scope, Slot};
@@ -203,12 +204,25 @@ impl<'m> Import<'m> {
 
     /// The nodes of a subgraph, and its outputs; `None` if any of them is broken.
     fn subgraph(&mut self, graph: &'m GraphProto, scope: &mut Scope<'m>) -> Option<Vec<ValueId>> {
+        if self.options.strict {
+            scope.declared = declared::inner(graph);
+        }
         self.initializers(graph, scope);
         self.nodes(&graph.node, scope);
         let mut outs = Vec::with_capacity(graph.output.len());
         for o in &graph.output {
             match scope.find(&o.name) {
-                Some(Found::Value(Some(v), level)) => outs.push(self.capture(v, level)),
+                Some(Found::Value(Some(v), level)) => {
+                    let v = self.capture(v, level);
+                    let shape = declared::shape(o).filter(|_| self.options.strict);
+                    if let Some(shape) = shape
+                        && let Err(f) = declared::compare(&self.b.g, v, shape)
+                    {
+                        self.fail_value(&o.name, f);
+                        return None;
+                    }
+                    outs.push(v);
+                }
                 Some(Found::Value(None, _)) => return None,
                 Some(Found::Absent) | None => {
                     let f = invalid("an output of a subgraph that nothing defines");

@@ -36,6 +36,7 @@ pub(super) fn check_operator<'a>(
         Lookup::Found(schema) => {
             check_counts(checker, schema, node, place);
             check_attributes(checker, schema, node, place);
+            check_constant(checker, schema, node, place);
             return Some(lookup);
         }
         Lookup::Deprecated(since) => checker.invalid(
@@ -176,6 +177,32 @@ fn check_attributes(
                 format!("{} needs it", schema.name),
             );
         }
+    }
+}
+
+/// A constant has one value, whatever the attribute that states it.
+fn check_constant(checker: &mut Checker<'_>, schema: &Schema, node: &NodeProto, place: &Place<'_>) {
+    if (schema.domain, schema.name) != ("", "Constant") {
+        return;
+    }
+    let values = node
+        .attribute
+        .iter()
+        .filter(|a| schema.attribute(&a.name).is_some());
+    let found: Vec<String> = values.map(|a| format!("'{}'", a.name)).collect();
+    if found.len() != 1 {
+        checker.invalid(
+            place,
+            match found.is_empty() {
+                true => "the constant has no value".to_string(),
+                false => format!(
+                    "the constant has {} values: {}",
+                    found.len(),
+                    found.join(", ")
+                ),
+            },
+            "give one of the attributes that state a value",
+        );
     }
 }
 

@@ -722,3 +722,78 @@ fn operators_of_the_application_need_no_schema() {
         ["graph 'main' / input 'x'", "graph 'main' / output 'y'"]
     );
 }
+
+#[test]
+fn a_constant_has_one_value_and_strings_are_utf8() {
+    let constant = |attributes: Vec<AttributeProto>| {
+        let node = NodeProto {
+            attribute: attributes,
+            ..node("Constant", &[], &["y"])
+        };
+        let mut main = graph(&[], vec![node], &[]);
+        main.output = vec![typed("y", 7)];
+        model(main)
+    };
+    expect(&constant(vec![int("value_int", 3)]), &[]);
+    let place = "graph 'main' / node 'make_y' (Constant)";
+    expect(
+        &constant(vec![int("value_int", 3), ints("value_ints", &[1, 2])]),
+        &[&format!(
+            "{place}: the constant has 2 values: 'value_int', 'value_ints'"
+        )],
+    );
+    expect(
+        &constant(vec![]),
+        &[&format!("{place}: the constant has no value")],
+    );
+    let mut main = graph(&[], vec![node("Identity", &["s"], &["y"])], &[]);
+    main.output = vec![typed("y", 8)];
+    main.initializer = vec![TensorProto {
+        name: "s".into(),
+        data_type: 8,
+        dims: vec![2],
+        string_data: vec![Bytes::from_static(b"a"), Bytes::from_static(b"\xff")],
+        ..TensorProto::default()
+    }];
+    expect(
+        &model(main),
+        &["graph 'main' / initializer 's': tensor 's': entry 1 of string_data is not UTF-8"],
+    );
+}
+
+#[test]
+fn a_mapped_sequence_is_one_of_what_the_body_gives() {
+    let sequence = |name: &str, elem_type: i32| {
+        let inner = typed(name, elem_type).r#type.map(Box::new);
+        let value =
+            type_proto::Value::SequenceType(Box::new(type_proto::Sequence { elem_type: inner }));
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto {
+                value: Some(value),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        }
+    };
+    let mapped = |outputs: &[&str], declared: i32| {
+        let body = graph(&["item"], vec![node("Neg", &["item"], &["n"])], &["n"]);
+        let node = NodeProto {
+            attribute: vec![branch("body", body)],
+            ..node("SequenceMap", &["s"], outputs)
+        };
+        let mut main = graph(&[], vec![node], &[]);
+        main.input = vec![sequence("s", 1)];
+        main.output = vec![sequence("y", declared)];
+        model(main)
+    };
+    expect(&mapped(&["y"], 1), &[]);
+    let place = "graph 'main' / node 'make_y' (SequenceMap)";
+    let found = faults(&mapped(&["y", "z"], 1));
+    let text = "'body' has 1 outputs, expected 2 for a node with 2";
+    assert!(
+        found.iter().any(|f| f.place == place && f.message == text),
+        "{found:?}"
+    );
+    assert!(!faults(&mapped(&["y"], 7)).is_empty());
+}

@@ -39,6 +39,13 @@ pub(super) fn body_inputs(
             let lengths = usize::from(schema.since < 9);
             Some(inputs.iter().skip(lengths).cloned().collect())
         }
+        ("SequenceMap", "body") => {
+            let items = inputs.iter().map(|ty| match ty {
+                Some(ValueType::Sequence(item)) => Some((**item).clone()),
+                other => other.clone(),
+            });
+            Some(items.collect())
+        }
         _ => None,
     }
 }
@@ -175,7 +182,7 @@ fn check_bodies(
         return;
     }
     let extra = match schema.name {
-        "If" | "Scan" => 0,
+        "If" | "Scan" | "SequenceMap" => 0,
         "Loop" => 1,
         _ => return,
     };
@@ -361,6 +368,10 @@ fn stated_of_onnx(
                 .first()
                 .map(|(_, types)| types.clone())
                 .unwrap_or_default());
+        }
+        "SequenceMap" => {
+            let items = bodies.first().map(|(_, types)| types.clone());
+            return Ok(items.into_iter().flatten().map(sequence).collect());
         }
         _ => None,
     };
