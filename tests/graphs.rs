@@ -159,8 +159,8 @@ graph "powers" [] {
   input %x: T[14]
   input %y: T[14]
   %p: T[14] = pointwise (a = %x, b = %y) => pow(a, b)   ; /pow
-  %q: T[14] = pointwise (a = %x) => pow(a, 5)   ; /fifth
-  %r: T[14] = pointwise (a = %x) => pow(a, 0)   ; /zeroth
+  %q: T[14] = pointwise (a = %x) => pow(a, T(5))   ; /fifth
+  %r: T[14] = pointwise (a = %x) => pow(a, T(0))   ; /zeroth
   output "p" %p
   output "q" %q
   output "r" %r
@@ -172,4 +172,21 @@ graph "powers" [] {
         ];
         agrees(&source.replace('T', &dtype.to_string()), &inputs);
     }
+}
+
+#[test]
+fn a_chain_of_values_used_twice_is_compiled_in_time_that_does_not_double_with_each() {
+    let mut lines = String::from("  %v0: f32[8] = pointwise (a = %x) => a * 0.5   ; /first\n");
+    for i in 0..64 {
+        let next = i + 1;
+        lines.push_str(&format!(
+            "  %v{next}: f32[8] = pointwise (a = %v{i}) => a + a   ; /double_{i}\n"
+        ));
+    }
+    let source =
+        format!("graph \"doubled\" [] {{\n  input %x: f32[8]\n{lines}  output \"y\" %v64\n}}\n");
+    agrees(
+        &source,
+        &[f32s(&[8], &[1.0, -2.0, 0.0, 3.5, 1e-20, 7.0, -0.0, 1e10])],
+    );
 }

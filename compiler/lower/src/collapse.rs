@@ -65,27 +65,11 @@ fn dims_of(k: &LoopKernel, s: &Stmt, f: &mut dyn FnMut(&Dim)) {
 }
 
 fn dims_of_expr(k: &LoopKernel, e: ExprId, f: &mut dyn FnMut(&Dim)) {
-    match &k.exprs[e.0 as usize] {
-        Expr::Load { at, .. } => f(at),
-        Expr::Int { value, .. } => f(value),
-        Expr::Const { .. } | Expr::Local(_) => {}
-        Expr::Un { a, .. }
-        | Expr::Convert { a, .. }
-        | Expr::Bits { a, .. }
-        | Expr::Narrow { a, .. } => dims_of_expr(k, *a, f),
-        Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => {
-            dims_of_expr(k, *a, f);
-            dims_of_expr(k, *b, f);
-        }
-        Expr::Fma { a, b, c }
-        | Expr::Select {
-            cond: a,
-            a: b,
-            b: c,
-        } => {
-            for e in [a, b, c] {
-                dims_of_expr(k, *e, f);
-            }
+    for part in k.parts(e) {
+        match part {
+            Expr::Load { at, .. } => f(at),
+            Expr::Int { value, .. } => f(value),
+            _ => {}
         }
     }
 }

@@ -534,39 +534,23 @@ impl Expander<'_> {
 
     /// Whether an epilogue needs more registers than a tile of sums leaves: it calls a function.
     fn is_heavy(&self, epilogue: &[Stmt]) -> bool {
-        fn function(k: &LoopKernel, e: ExprId) -> bool {
-            match &k.exprs[e.0 as usize] {
-                Expr::Un { op, a } => {
-                    let light = matches!(
-                        op,
-                        UnOp::Neg
-                            | UnOp::Abs
-                            | UnOp::Sqrt
-                            | UnOp::Floor
-                            | UnOp::Ceil
-                            | UnOp::Trunc
-                            | UnOp::Round
-                            | UnOp::Not
-                    );
-                    !light || function(k, *a)
-                }
-                Expr::Convert { a, .. } | Expr::Bits { a, .. } | Expr::Narrow { a, .. } => {
-                    function(k, *a)
-                }
-                Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => {
-                    function(k, *a) || function(k, *b)
-                }
-                Expr::Fma { a, b, c }
-                | Expr::Select {
-                    cond: a,
-                    a: b,
-                    b: c,
-                } => [a, b, c].into_iter().any(|e| function(k, *e)),
-                Expr::Load { .. } | Expr::Const { .. } | Expr::Local(_) | Expr::Int { .. } => false,
-            }
-        }
+        let heavy = |e: &Expr| match e {
+            Expr::Un { op, .. } => !matches!(
+                op,
+                UnOp::Neg
+                    | UnOp::Abs
+                    | UnOp::Sqrt
+                    | UnOp::Floor
+                    | UnOp::Ceil
+                    | UnOp::Trunc
+                    | UnOp::Round
+                    | UnOp::Not
+            ),
+            _ => false,
+        };
+        let function = |e: ExprId| self.loops.parts(e).into_iter().any(heavy);
         epilogue.iter().any(|s| match s {
-            Stmt::Let { value, .. } | Stmt::Store { value, .. } => function(self.loops, *value),
+            Stmt::Let { value, .. } | Stmt::Store { value, .. } => function(*value),
             Stmt::If {
                 then, otherwise, ..
             } => self.is_heavy(then) || self.is_heavy(otherwise),

@@ -118,6 +118,8 @@ struct Expander<'a> {
     /// Scope in which a vector register's value is known.
     depths: HashMap<Reg, usize>,
     vector: Option<VectorLoop>,
+    /// Registers of what the present statement's expression is made of.
+    parts: HashMap<ExprId, Reg>,
 }
 
 /// Expands a kernel for a target.
@@ -133,6 +135,7 @@ pub fn expand(loops: &LoopKernel, schedule: &Schedule, target: Target) -> Result
         reassigned: reassigned(loops),
         depths: HashMap::new(),
         vector: None,
+        parts: HashMap::new(),
     };
     for (i, kind) in loops.syms.iter().enumerate() {
         match kind {

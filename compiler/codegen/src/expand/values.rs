@@ -270,6 +270,21 @@ impl Expander<'_> {
 
     /// The register that holds an expression's value in the present scope.
     pub(super) fn value(&mut self, id: ExprId) -> Result<Reg> {
+        self.parts.clear();
+        self.part(id)
+    }
+
+    /// The same of a part of the statement's expression, computed at its first use in the statement.
+    fn part(&mut self, id: ExprId) -> Result<Reg> {
+        if let Some(r) = self.parts.get(&id) {
+            return Ok(*r);
+        }
+        let r = self.compute(id)?;
+        self.parts.insert(id, r);
+        Ok(r)
+    }
+
+    fn compute(&mut self, id: ExprId) -> Result<Reg> {
         let loops = self.loops;
         Ok(match &loops.exprs[id.0 as usize] {
             Expr::Load { buf, at } => self.load(*buf, at)?,
@@ -290,19 +305,19 @@ impl Expander<'_> {
             },
             Expr::Int { value, elem } => self.int_value(value, *elem)?,
             Expr::Un { op, a } => {
-                let a = self.value(*a)?;
+                let a = self.part(*a)?;
                 self.unary(*op, a)?
             }
             Expr::Bin { op, a, b } => {
-                let (a, b) = (self.value(*a)?, self.value(*b)?);
+                let (a, b) = (self.part(*a)?, self.part(*b)?);
                 self.binary(*op, a, b)?
             }
             Expr::Fma { a, b, c } => {
-                let (a, b, c) = (self.value(*a)?, self.value(*b)?, self.value(*c)?);
+                let (a, b, c) = (self.part(*a)?, self.part(*b)?, self.part(*c)?);
                 self.fma(a, b, c)
             }
             Expr::Cmp { op, a, b } => {
-                let (a, b) = (self.value(*a)?, self.value(*b)?);
+                let (a, b) = (self.part(*a)?, self.part(*b)?);
                 match (self.out.class(a), op) {
                     (Class::Mask, _) => {
                         // Truth values compare as equal or not.
@@ -320,7 +335,7 @@ impl Expander<'_> {
                 }
             }
             Expr::Select { cond, a, b } => {
-                let (c, a, b) = (self.value(*cond)?, self.value(*a)?, self.value(*b)?);
+                let (c, a, b) = (self.part(*cond)?, self.part(*a)?, self.part(*b)?);
                 if self.out.class(a) == Class::Mask {
                     let not = self.mask_op(2, c, None);
                     let (x, y) = (self.mask_op(0, c, Some(a)), self.mask_op(0, not, Some(b)));
@@ -330,7 +345,7 @@ impl Expander<'_> {
                 }
             }
             Expr::Convert { a, to } => {
-                let a = self.value(*a)?;
+                let a = self.part(*a)?;
                 if self.out.class(a) == Class::Mask {
                     let (one, zero) = (self.constant(*to, one_bits(*to)), self.constant(*to, 0));
                     self.select(a, one, zero)
@@ -341,7 +356,7 @@ impl Expander<'_> {
                 }
             }
             Expr::Bits { a, to } => {
-                let a = self.value(*a)?;
+                let a = self.part(*a)?;
                 if self.elem(a) == *to {
                     a
                 } else {
@@ -349,7 +364,7 @@ impl Expander<'_> {
                 }
             }
             Expr::Narrow { a, to } => {
-                let a = self.value(*a)?;
+                let a = self.part(*a)?;
                 self.narrow(a, *to)?
             }
         })

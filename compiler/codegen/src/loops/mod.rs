@@ -18,6 +18,8 @@ pub mod schedule;
 pub mod text;
 pub mod verify;
 
+use std::collections::HashSet;
+
 pub use crate::kernel::{Elem, Mem};
 pub use lapidary_graph::{Dim, Sym};
 
@@ -359,6 +361,21 @@ impl LoopKernel {
         }
         self.exprs.push(e);
         ExprId(self.exprs.len() as u32 - 1)
+    }
+    /// An expression and all that it is made of, each once: what is used twice must not be walked twice, or a chain of
+    /// squares would take time that doubles with each.
+    pub fn parts(&self, root: ExprId) -> Vec<&Expr> {
+        let (mut seen, mut todo) = (HashSet::new(), vec![root]);
+        let mut parts = Vec::new();
+        while let Some(id) = todo.pop() {
+            if seen.insert(id)
+                && let Some(e) = self.exprs.get(id.0 as usize)
+            {
+                todo.extend(text::operands(e));
+                parts.push(e);
+            }
+        }
+        parts
     }
     /// Type of an expression.
     pub fn ty(&self, e: ExprId) -> Ty {

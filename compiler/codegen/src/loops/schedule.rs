@@ -135,8 +135,7 @@ fn block_fits(k: &LoopKernel, body: &[Stmt], var: Sym, gather: bool) -> bool {
 }
 
 fn expr_fits(k: &LoopKernel, e: ExprId, var: Sym, gather: bool) -> bool {
-    let all = |es: &[ExprId]| es.iter().all(|e| expr_fits(k, *e, var, gather));
-    match &k.exprs[e.0 as usize] {
+    k.parts(e).into_iter().all(|e| match e {
         Expr::Load { at, .. } => match factor(at, var) {
             Some(f) => {
                 f.is_const(0)
@@ -146,13 +145,6 @@ fn expr_fits(k: &LoopKernel, e: ExprId, var: Sym, gather: bool) -> bool {
             None => false,
         },
         Expr::Int { value, .. } => factor(value, var).is_some_and(|f| f.as_const().is_some()),
-        Expr::Const { .. } | Expr::Local(_) => true,
-        Expr::Un { a, .. }
-        | Expr::Convert { a, .. }
-        | Expr::Bits { a, .. }
-        | Expr::Narrow { a, .. } => all(&[*a]),
-        Expr::Bin { a, b, .. } | Expr::Cmp { a, b, .. } => all(&[*a, *b]),
-        Expr::Fma { a, b, c } => all(&[*a, *b, *c]),
-        Expr::Select { cond, a, b } => all(&[*cond, *a, *b]),
-    }
+        _ => true,
+    })
 }
