@@ -53,7 +53,8 @@ LAP_LIBRARY_KERNEL(lap_lib_cache_append) {
     NEED(first->rank == 1 && first->dims[0] == batch && first->dtype == LAPIDARY_I32, "places of rank {a}, type {b}", first->rank, first->dtype);
     a.first = first->data;
     for (int64_t b = 0; b < batch; b++) {
-        NEED(a.first[b] >= 0 && a.first[b] <= a.size - a.steps, "new positions from {a} on in a cache of {b}", a.first[b], a.size);
+        /* What lies behind `least` is not read. */
+        NEED(a.first[b] >= 0 && a.first[b] <= least - a.steps, "new positions from {a} on, where {b} are used", a.first[b], least);
     }
     int64_t dims[] = {batch, a.heads, a.size, new->dims[3]};
     TRY(lap_output_alloc(ctx, out[0], 4, dims, node_id));

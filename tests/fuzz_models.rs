@@ -21,8 +21,11 @@ use children::{Child, End, Reply, ask_all, this_program};
 use fuzz::case::{self, Mutant};
 use fuzz::corpus::Corpus;
 
-/// A case that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A case that takes longer hangs: generous, since other tests may take the processors. `LAPIDARY_FUZZ_PATIENCE` has
+/// other seconds.
+const PATIENCE: u64 = 60;
+/// Of so many cases on, a quarter must run and a twentieth be compared: else nothing is tested.
+const ENOUGH: usize = 200;
 /// Kibibytes of addresses that a child may use.
 const MEMORY_KIB: u64 = 2 << 20;
 
@@ -64,7 +67,9 @@ fn parent(first: u64, count: u64) -> ExitCode {
         command.args(["-c", &limit, "sh"]).arg(this_program());
         Child::start(command.arg("--child"))
     };
-    let replies = ask_all(&questions, PATIENCE, &start);
+    let patience = std::env::var("LAPIDARY_FUZZ_PATIENCE").ok();
+    let patience = patience.map_or(PATIENCE, |t| t.parse().expect("a number of seconds"));
+    let replies = ask_all(&questions, Duration::from_secs(patience), &start);
     let mut stages: BTreeMap<String, usize> = BTreeMap::new();
     let mut runs: BTreeMap<String, usize> = BTreeMap::new();
     let mut findings: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -112,6 +117,12 @@ fn parent(first: u64, count: u64) -> ExitCode {
         counts(&stages)
     );
     println!("fuzz: runs and comparisons: {}", counts(&runs));
+    let ran = stages.get("Ran").copied().unwrap_or(0);
+    let compared = runs.get("compared").copied().unwrap_or(0);
+    if replies.len() >= ENOUGH && (ran * 4 < replies.len() || compared * 20 < replies.len()) {
+        println!("too little: {ran} ran, {compared} were compared");
+        return ExitCode::FAILURE;
+    }
     for (kind, lines) in &findings {
         println!("{kind}: {}", lines.len());
         for line in lines {

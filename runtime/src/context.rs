@@ -419,7 +419,14 @@ impl Context {
         let Some(state) = self.states.get(at) else {
             return Err(arity("states", self.states.len(), at));
         };
-        self.view_of(state.output as i32, state.info.dtype)?
+        self.view_of(state.output as i32, state.info.dtype)
+            .map_err(|_| {
+                let message = format!(
+                    "the state of input `{}` can be read after a run that succeeded, and before the next input is set",
+                    self.inputs.get(state.input).map_or("", |info| info.name.as_str())
+                );
+                RuntimeError::plain(ErrorCode::Argument, message)
+            })?
             .to_tensor()
     }
 

@@ -2,7 +2,7 @@
 
 use lapidary_graph::{Dim, PwBuilder, PwOp, PwRef, ValueId};
 
-use crate::context::{Ctx, Outs, broadcasts_to, one};
+use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::error::{Fail, invalid, unsupported};
 use crate::ops::activation::{Params, formula, gelu, swish};
 use crate::ops::pointwise::in_f32;
@@ -44,6 +44,11 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     };
     broadcasts_to("the bias", &cx.dims(bias)?, &dims)?;
     let half = width.floor_div(&Dim::Const(2));
+    same(
+        "the width and that of two halves",
+        width,
+        &half.mul(&Dim::Const(2)),
+    )?;
     let mut halves = Vec::new();
     for start in [Dim::Const(0), half.clone()] {
         halves.push(cx.slice_axis(x, dims.len() - 1, start.clone(), 1, half.clone())?);

@@ -5,7 +5,7 @@ use lapidary_graph::{DType, Dim, PwOp, ValueId};
 
 use super::heads::{Operands, Settings, attend, fix, head_count, part, pick, split_heads, swap};
 use super::{refuse_inputs, refuse_ints};
-use crate::context::{Ctx, Outs, broadcasts_to};
+use crate::context::{Ctx, Outs, broadcasts_to, same};
 use crate::error::{Fail, invalid, unsupported};
 use crate::ops::conv::centred;
 use crate::ops::matmul::product;
@@ -36,6 +36,13 @@ pub(crate) fn multi_head(cx: &mut Ctx) -> Outs {
             (q, pick(cx, key, 3, 0)?, pick(cx, key, 3, 1)?)
         }
         ((3, Some(4), Some(4)), Some(key), Some(value)) => {
+            for (n, what) in [(3, "bias"), (6, "past_key"), (7, "past_value")] {
+                if cx.opt(n).is_some() {
+                    return Err(unsupported(format!("'{what}' with keys of rank 4")).hint(
+                        "keys and values of rank 4 are those of another sequence, as they are",
+                    ));
+                }
+            }
             let q = split_heads(cx, "'query'", query, heads)?;
             let (key, value) = (fix(cx, key, 1, heads)?, fix(cx, value, 1, heads)?);
             (q, swap(cx, key)?, swap(cx, value)?)
@@ -65,6 +72,12 @@ pub(crate) fn multi_head(cx: &mut Ctx) -> Outs {
             *x = cx.bin(PwOp::Add, *x, piece)?;
             start = start.add(&size);
         }
+        let length = cx.dims(bias)?.first().cloned().unwrap_or_default();
+        same(
+            "the length of the bias and the width of its parts",
+            &length,
+            &start,
+        )?;
     }
     let past = match (cx.opt(6), cx.opt(7)) {
         (Some(k), Some(v)) => Some((k, v)),
@@ -169,6 +182,11 @@ fn projected(
         all.push(swap(cx, x)?);
         start = start.add(size);
     }
+    same(
+        "the width of the projection and of its parts",
+        width,
+        &start,
+    )?;
     let past = match past {
         Some(p) if cx.rank(p)? == 5 => Some((pick(cx, p, 0, 0)?, pick(cx, p, 0, 1)?)),
         Some(p) => {

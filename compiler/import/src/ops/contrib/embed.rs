@@ -3,7 +3,7 @@
 use lapidary_graph::op::{NormKind, ReduceKind};
 use lapidary_graph::{DType, Dim, Op, PwOp};
 
-use crate::context::{Ctx, Outs};
+use crate::context::{Ctx, Outs, same};
 use crate::error::invalid;
 use crate::ops::norm::normalize;
 
@@ -31,6 +31,21 @@ pub(crate) fn embed(cx: &mut Ctx) -> Outs {
     let mut more = vec![cx.emit1(Op::Gather { axis: 0 }, &[positions, at])?];
     match (cx.opt(1), cx.opt(4)) {
         (Some(segments), Some(table)) => {
+            let own = cx.dims(segments)?;
+            if own.len() != 2 {
+                let text = format!("'segment_ids' of rank {}, expected 2", own.len());
+                return Err(invalid(text));
+            }
+            same(
+                "the batch sizes of 'input_ids' and 'segment_ids'",
+                batch,
+                &own[0],
+            )?;
+            same(
+                "the lengths of 'input_ids' and 'segment_ids'",
+                length,
+                &own[1],
+            )?;
             more.push(cx.emit1(Op::Gather { axis: 0 }, &[table, segments])?);
         }
         (None, None) => {}

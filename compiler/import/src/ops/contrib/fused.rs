@@ -5,7 +5,7 @@ use lapidary_graph::{PwOp, ValueId};
 use super::activation::Fused;
 use crate::builder::first;
 use crate::context::{Ctx, Outs, broadcasts_to, one};
-use crate::error::{Fail, invalid};
+use crate::error::{Fail, invalid, unsupported};
 use crate::ops::{conv, matmul as products, softmax};
 
 /// `x * alpha`, or x itself where that is 1.
@@ -87,8 +87,16 @@ pub(crate) fn bias_softmax(cx: &mut Ctx) -> Outs {
     let (x, bias) = (cx.input(0)?, cx.input(1)?);
     let dims = cx.dims(x)?;
     let axis = cx.axis_attr("axis", 1, dims.len())?;
-    // Whichever axes the bias lacks, it has them as 1, or they are the leading ones.
-    cx.int_required("is_inner_broadcast")?;
+    // Whichever axes the bias lacks, it has them as 1, or they are the leading ones: else it says which.
+    let inner = cx.int_required("is_inner_broadcast")?;
+    if inner != 0 && cx.rank(bias)? != dims.len() && cx.rank(bias)? > 1 {
+        return Err(unsupported(format!(
+            "a bias of rank {} that is broadcast inside of rank {}",
+            cx.rank(bias)?,
+            dims.len()
+        ))
+        .hint("give the bias all axes, those that it is broadcast along as 1"));
+    }
     broadcasts_to("the bias", &cx.dims(bias)?, &dims)?;
     let t = cx.dtype(x);
     let (wide, bias) = (cx.widen(x)?, cx.widen(bias)?);

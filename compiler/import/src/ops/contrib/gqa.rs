@@ -12,7 +12,7 @@ use super::heads::{head_count, join_heads, part, scaled, split_heads, swap};
 use super::rotary::{rotated_by, tables};
 use super::{refuse_inputs, refuse_ints};
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, broadcasts_to};
+use crate::context::{Ctx, Outs, broadcasts_to, same};
 use crate::dims::dmax;
 use crate::error::{Fail, invalid, unsupported};
 use crate::ops::attention::rotate;
@@ -100,18 +100,28 @@ fn projections(
                 )));
             }
             (
-                part(cx, query, 2, &Dim::Const(0), &own)?,
+                {
+                    let all = size.mul(&Dim::Const(heads + 2 * kv_heads));
+                    same("the width of 'query' and of its heads", &width, &all)?;
+                    part(cx, query, 2, &Dim::Const(0), &own)?
+                },
                 part(cx, query, 2, &own, &other)?,
                 part(cx, query, 2, &own.add(&other), &other)?,
             )
         }
         _ => return Err(invalid("'key' and 'value' go together")),
     };
-    Ok((
-        split_heads(cx, "'query'", q, heads)?,
-        split_heads(cx, "'key'", k, kv_heads)?,
-        split_heads(cx, "'value'", v, kv_heads)?,
-    ))
+    let q = split_heads(cx, "'query'", q, heads)?;
+    let k = split_heads(cx, "'key'", k, kv_heads)?;
+    let v = split_heads(cx, "'value'", v, kv_heads)?;
+    let dims = [cx.dims(q)?, cx.dims(k)?, cx.dims(v)?];
+    for (what, axis) in [("batch size", 0), ("length", 1), ("head size", 3)] {
+        for (name, other) in [("'key'", &dims[1]), ("'value'", &dims[2])] {
+            let what = format!("the {what} of 'query' and of {name}");
+            same(&what, &dims[0][axis], &other[axis])?;
+        }
+    }
+    Ok((q, k, v))
 }
 
 /// The number that a tensor of one element holds, as a dimension. All that read the tensor share one.
@@ -221,7 +231,7 @@ fn append(
             return Err(invalid(format!("{what} of rank {}, expected 4", old.len())));
         }
         for axis in [0, 1, 3] {
-            crate::context::same(
+            same(
                 &format!("axis {axis} of {what} and of the new positions"),
                 &old[axis],
                 &out[axis],
@@ -262,7 +272,18 @@ fn attend(
     let causal = cx.zero_or_one("causal", true)?;
     let mut attrs = AttentionAttrs::plain(scale, causal);
     attrs.softcap = cx.float("softcap", 0.0)?;
+    if attrs.softcap < 0.0 {
+        return Err(invalid(format!(
+            "attribute 'softcap' is {}, expected 0 or more",
+            attrs.softcap
+        )));
+    }
     let window = cx.int("local_window_size", -1)?;
+    if window != -1 && window < 1 {
+        return Err(invalid(format!(
+            "attribute 'local_window_size' is {window}, expected 1 or more, or -1 for none"
+        )));
+    }
     if window > 0 {
         if !causal {
             return Err(invalid(
@@ -310,7 +331,9 @@ fn attend(
     }
     let sink = match cx.opt(11) {
         Some(s) => Some(cx.cast(s, DType::F32)?),
-        None if cx.int("smooth_softmax", 0)? > 0 => Some(cx.fill(vec![heads], Scalar::f32(0.0))?),
+        None if cx.zero_or_one("smooth_softmax", false)? => {
+            Some(cx.fill(vec![heads], Scalar::f32(0.0))?)
+        }
         None => None,
     };
     if let Some(s) = sink {

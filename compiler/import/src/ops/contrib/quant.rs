@@ -28,6 +28,9 @@ fn to_float(cx: &mut Ctx, x: Product, to: DType) -> Result<ValueId, Fail> {
     let (a, b) = (centred(cx, x.a, za)?, centred(cx, x.b, x.zeros[1])?);
     let y = product(cx, a, b)?;
     let mut inputs = vec![y, rows(cx, x.scales[0])?, x.scales[1]];
+    for scale in &inputs[1..] {
+        broadcasts_to("a scale", &cx.dims(*scale)?, &cx.dims(y)?)?;
+    }
     if let Some(bias) = x.bias {
         broadcasts_to("the bias", &cx.dims(bias)?, &cx.dims(y)?)?;
         inputs.push(bias);
