@@ -22,7 +22,7 @@ mod values;
 
 use crate::kernel::{self, Class, Elem, Inst, Int, Kernel, Reg, VBin, VRed};
 use crate::loops::*;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use thiserror::Error;
 
 /// The machine as this stage sees it.
@@ -133,9 +133,9 @@ pub fn expand(loops: &LoopKernel, schedule: &Schedule, target: Target) -> Result
         syms: vec![None; loops.syms.len()],
         locals: vec![None; loops.locals.len()],
         reassigned: reassigned(loops),
-        depths: HashMap::new(),
+        depths: HashMap::default(),
         vector: None,
-        parts: HashMap::new(),
+        parts: HashMap::default(),
     };
     for (i, kind) in loops.syms.iter().enumerate() {
         match kind {

@@ -8,7 +8,8 @@
 
 use super::*;
 use crate::kernel::text::{MEMS, name};
-use std::collections::{HashMap, HashSet};
+use rustc_hash::FxHashMap as HashMap;
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 
 /// Names of the lane types.
@@ -159,7 +160,7 @@ fn shared(k: &LoopKernel, root: ExprId) -> Vec<ExprId> {
             order.push(e);
         }
     }
-    let (mut uses, mut order) = (HashMap::new(), Vec::new());
+    let (mut uses, mut order) = (HashMap::default(), Vec::new());
     walk(k, root, &mut uses, &mut order);
     order.retain(|e| *e != root && uses.get(e).is_some_and(|n| *n > 1));
     order
@@ -573,8 +574,8 @@ impl LoopKernel {
         let mut r = Renumber {
             k: self,
             exprs: Vec::new(),
-            known: HashMap::new(),
-            new: HashMap::new(),
+            known: HashMap::default(),
+            new: HashMap::default(),
         };
         r.block(&mut out.body);
         out.exprs = r.exprs;
@@ -588,7 +589,7 @@ impl fmt::Display for LoopKernel {
             k: self,
             out: String::new(),
             depth: 0,
-            named: HashMap::new(),
+            named: HashMap::default(),
         };
         p.kernel();
         f.write_str(&p.out)

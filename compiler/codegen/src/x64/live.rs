@@ -11,7 +11,7 @@
 
 use super::Isa;
 use crate::kernel::{Addr, Class, Elem, GOp, Inst, Int, Kernel, Mem, Reg, VCvt, operands};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 /// The live range of one register.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub(super) fn analyse(kernel: &Kernel, isa: Isa) -> Liveness {
         intervals: vec![None; n],
         special: vec![Special::None; n],
         constants: vec![None; n],
-        kept_bounds: HashMap::new(),
+        kept_bounds: HashMap::default(),
     };
     let mut counts = vec![(0u32, 0u32); n];
     count(&kernel.body, &mut counts);

@@ -226,8 +226,22 @@ struct Table {
     operators: HashMap<(&'static str, &'static str), Vec<(i64, &'static str)>>,
     /// Domain and line.
     order: Vec<(&'static str, &'static str)>,
-    /// By table and name.
-    sets: HashMap<&'static str, TypeSet>,
+    /// The types of a set as they stand in the table, by table and name; read when first asked for.
+    sets: HashMap<&'static str, (&'static str, OnceLock<TypeSet>)>,
+}
+
+impl Table {
+    fn set(&self, name: &str) -> Option<&TypeSet> {
+        let (line, set) = self.sets.get(name)?;
+        Some(set.get_or_init(|| {
+            let mut set = TypeSet::default();
+            let types = line.split_ascii_whitespace().skip(2);
+            types
+                .filter_map(ValueType::parse)
+                .for_each(|ty| set.insert(ty));
+            set
+        }))
+    }
 }
 
 fn table() -> &'static Table {
@@ -235,8 +249,8 @@ fn table() -> &'static Table {
     TABLE.get_or_init(|| {
         let mut table = Table {
             domains: HashMap::new(),
-            operators: HashMap::new(),
-            order: Vec::new(),
+            operators: HashMap::with_capacity(512),
+            order: Vec::with_capacity(1024),
             sets: HashMap::new(),
         };
         for (index, text) in TABLES.iter().enumerate() {
@@ -255,10 +269,7 @@ fn index_text(table: &mut Table, text: &'static str, complete: bool) {
             Some(word) if word.starts_with('#') => {}
             Some("set") => {
                 let name = words.next().unwrap_or("");
-                let set = table.sets.entry(name).or_default();
-                words
-                    .filter_map(ValueType::parse)
-                    .for_each(|ty| set.insert(ty));
+                table.sets.insert(name, (line, OnceLock::new()));
             }
             Some("domain") => {
                 domain = crate::checker::domain(words.next().unwrap_or(""));
@@ -314,7 +325,7 @@ fn schema(table: &'static Table, domain: &'static str, line: &'static str) -> Op
     let (inputs, outputs) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
     for variable in fields.next().unwrap_or("").split_ascii_whitespace() {
         let (name, set) = variable.split_once('=')?;
-        schema.variables.push((name, table.sets.get(set)?));
+        schema.variables.push((name, table.set(set)?));
     }
     schema.inputs = parameters(inputs, &schema.variables)?;
     schema.outputs = parameters(outputs, &schema.variables)?;

@@ -1,5 +1,5 @@
-//! Puts the runtime's archive and public header into the crate, so that an installed compiler needs
-//! nothing but a linker.
+//! Puts the runtime's archive and public header into the compiler, so that an installed one needs nothing but a
+//! linker. The build script of the crate that links (`compiler/link`), which reads both.
 
 use std::env;
 use std::path::Path;
