@@ -419,7 +419,7 @@ mod tests {
         for text in TABLES {
             for line in text.lines().filter(|l| l.starts_with("set ")) {
                 let mut words = line.split(' ').skip(1);
-                let set = &table.sets[words.next().unwrap()];
+                let set = table.set(words.next().unwrap()).unwrap();
                 let types: Vec<_> = words.map(|w| ValueType::parse(w).expect(w)).collect();
                 assert!(types.iter().all(|ty| set.contains(ty)), "{line}");
             }
