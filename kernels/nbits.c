@@ -202,8 +202,7 @@ LAP_LIBRARY_KERNEL(lap_lib_matmul_nbits) {
     p.turned = turned;
     void *buffers[] = {&p};
     TRY(lap_parallel_for(ctx, turn_tasks, buffers, NULL, p.m, 0, node_id, lap_bytes_of(p.m, p.k)));
-    uint64_t cpu = lap_cpu_features();
-    int64_t level[] = {cpu & LAPIDARY_CPU_AVX512 ? 2 : cpu & LAPIDARY_CPU_AVX2 ? 1 : 0};
+    int64_t level[] = {lap_level(ctx)};
     return lap_parallel_for(
         ctx, column_tasks, buffers, level, (p.n + COLUMNS - 1) / COLUMNS, COLUMNS * SLOT * (int64_t)sizeof(float), node_id,
         lap_bytes_of(lap_bytes_of(p.m + 1, p.n), p.k) / 16);

@@ -93,8 +93,7 @@ static void NAME(product_tasks)(void *const *buffers, const int64_t *dims, int64
 }
 
 static int32_t NAME(multiply)(lap_context *ctx, NAME(product) p, int32_t node_id) {
-    uint64_t cpu = lap_cpu_features();
-    int64_t dims[] = {cpu & LAPIDARY_CPU_AVX512 ? 2 : cpu & LAPIDARY_CPU_AVX2 ? 1 : 0};
+    int64_t dims[] = {lap_level(ctx)};
     void *buffers[] = {&p};
     return lap_parallel_for(ctx, NAME(product_tasks), buffers, dims, (p.n + 3) / 4, 0, node_id, p.m * p.n * p.k / 16);
 }

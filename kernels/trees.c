@@ -237,8 +237,8 @@ static void flat_task(const forest *f, int64_t first, int64_t rows, lap_worker *
         for (int64_t i = 0; i < f->features; i++) x[ROWS * i + r] = from[r * f->row_length + i];
     }
 #if defined(__x86_64__)
-    uint64_t cpu = lap_cpu_features();
-    (cpu & LAPIDARY_CPU_AVX512 ? flat_avx512 : cpu & LAPIDARY_CPU_AVX2 ? flat_avx2 : flat_any)(f, x, sums);
+    int32_t level = worker->level;
+    (level == LAPIDARY_LEVEL_V4 ? flat_avx512 : level == LAPIDARY_LEVEL_V3 ? flat_avx2 : flat_any)(f, x, sums);
 #else
     flat_any(f, x, sums);
 #endif

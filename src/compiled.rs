@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapidary_runtime::{
-    Canceller, CompiledLibrary, ModelCode, OutputView, OwnedValue, StateInfo, Tensor, TensorView,
-    ThreadPool, ValueInfo,
+    Canceller, CompiledLibrary, CpuLevel, ModelCode, OutputView, OwnedValue, StateInfo, Tensor,
+    TensorView, ThreadPool, ValueInfo,
 };
 
 use crate::{Error, Options, Output, Value};
@@ -194,6 +194,12 @@ impl Context {
     /// `general`. `None` before a run, and after one that failed.
     pub fn variant(&self) -> Option<String> {
         self.inner.variant()
+    }
+
+    /// The level of the code that runs, and that library kernels keep to: the highest that the code has and the machine,
+    /// or [`Options::cpu`], allows.
+    pub fn cpu_level(&self) -> CpuLevel {
+        self.inner.cpu_level()
     }
 
     /// What the context keeps from run to run ([`Options::states`]). The inputs need not be given, and the outputs

@@ -37,7 +37,8 @@ pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};
 pub use lapidary_codegen::Level;
 pub use lapidary_runtime::{
-    Container, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo, Weights,
+    Container, CpuLevel, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo,
+    Weights,
 };
 pub use model::Model;
 pub use options::{Cpu, DimSetting, Options};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lapidary_codegen::Level;
-use lapidary_runtime::{Weights, abi};
+use lapidary_runtime::{CpuLevel, Weights};
 
 pub use lapidary_import::DimSetting;
 
@@ -32,22 +32,32 @@ impl Cpu {
             Cpu::Baseline => Level::Baseline,
             Cpu::V3 => Level::V3,
             Cpu::V4 => Level::V4,
-            Cpu::Native => {
-                let levels = [Cpu::V4, Cpu::V3];
-                let best = levels.into_iter().find(|cpu| cpu.runs_here());
-                best.map_or(Level::Baseline, Cpu::level)
-            }
+            Cpu::Native => match CpuLevel::host() {
+                CpuLevel::Baseline => Level::Baseline,
+                CpuLevel::V3 => Level::V3,
+                CpuLevel::V4 => Level::V4,
+            },
+        }
+    }
+
+    /// The features that a context may use (`lapidary_runtime::Options::cpu_features`); 0: all that the machine has.
+    pub fn features(self) -> u64 {
+        self.limit().map_or(0, CpuLevel::features)
+    }
+
+    /// The level that is asked for, if it is not simply the best.
+    fn limit(self) -> Option<CpuLevel> {
+        match self {
+            Cpu::Native => None,
+            Cpu::Baseline => Some(CpuLevel::Baseline),
+            Cpu::V3 => Some(CpuLevel::V3),
+            Cpu::V4 => Some(CpuLevel::V4),
         }
     }
 
     /// Whether this machine runs such code.
     pub fn runs_here(self) -> bool {
-        let needed = match self {
-            Cpu::Native | Cpu::Baseline => 0,
-            Cpu::V3 => abi::cpu::AVX2,
-            Cpu::V4 => abi::cpu::AVX2 | abi::cpu::AVX512,
-        };
-        abi::cpu_features() & needed == needed
+        self.limit().is_none_or(CpuLevel::runs_here)
     }
 }
 
@@ -145,6 +155,7 @@ impl Options {
             weights_path: self.weights.clone(),
             weights: self.weights_source.clone(),
             guard_memory: self.guard_memory,
+            cpu_features: self.cpu.features(),
             ..lapidary_runtime::Options::default()
         }
     }

@@ -43,7 +43,7 @@ int32_t lap_parallel_for(
     lap_context *ctx, lap_kernel kernel, void *const *buffers, const int64_t *dims, int64_t n_tasks, int64_t scratch_bytes,
     int32_t node_id, int64_t cost) {
     (void)cost;
-    lap_worker worker = {.scratch_bytes = scratch_bytes};
+    lap_worker worker = {.scratch_bytes = scratch_bytes, .level = lap_level(ctx)};
     if (n_tasks <= 0) return 0;
     worker.scratch = lap_temp(ctx, scratch_bytes, node_id);
     if (!worker.scratch) return LAPIDARY_ERROR_MEMORY;
@@ -86,7 +86,15 @@ int32_t lap_output_alloc_strings(
     if (rank > 0) memmove(out->dims, dims, 8 * (size_t)rank);
     return 0;
 }
-uint64_t lap_cpu_features(void) { return 0; }
+static int32_t highest_level(void) {
+#if defined(__x86_64__)
+    int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return v3 + (v3 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+#else
+    return 0;
+#endif
+}
+uint64_t lap_features(lap_context *ctx) { return (void)ctx, 0; }
 uint32_t lap_f32_to_f16(float v) { return (uint32_t)(fabsf(v) < 1e4f ? (int32_t)v : 0) & 0xffff; }
 float lap_f16_to_f32(uint32_t v) { return (float)v; }
 uint32_t lap_f32_to_bf16(float v) { return lap_f32_to_f16(v); }
@@ -299,7 +307,10 @@ static void run(const test_case *c, int must_work) {
     memcpy(ints, c->ints, 8 * (size_t)c->n_ints);
     memcpy(floats, c->floats, 8 * (size_t)c->n_floats);
     lap_attrs attrs = {ints, floats, NULL, c->n_ints, c->n_floats, 0, 0};
-    int32_t code = c->fn(NULL, inputs, c->n_in, outputs, c->n_out, &attrs, 0);
+    /* Each level that the processor has, in turn. */
+    static lap_context context;
+    context.level = context.level < highest_level() ? context.level + 1 : 0;
+    int32_t code = c->fn(&context, inputs, c->n_in, outputs, c->n_out, &attrs, 0);
     if (must_work && code) {
         printf("%s: %s\n", c->name, why);
         exit(1);

@@ -18,6 +18,7 @@ lap_private *lap_child(lap_context *parent, const lap_model_table *table, int32_
         memset((void *)child, 0, sizeof *child);
         child->root = root;
         child->head.rt = parent->rt;
+        child->head.level = parent->level;
         child->head.model = table;
         child->head.weights = root->head.weights ? root->head.weights + table->weights_offset : NULL;
         child->kept = calloc(kept > 0 ? (size_t)kept : 1, sizeof *child->kept);

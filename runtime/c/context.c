@@ -303,6 +303,17 @@ static const char *feature_names[64] = {
     [34] = "int8 matrix products", [35] = "bf16",
 };
 
+static const char *feature_name(uint64_t features) {
+    int bit = 0;
+    while (!(features >> bit & 1)) bit++;
+    return feature_names[bit] ? feature_names[bit] : "a feature unknown to this runtime";
+}
+
+static int32_t level_of(uint64_t features) {
+    if (!(features & LAPIDARY_CPU_AVX2)) return LAPIDARY_LEVEL_BASELINE;
+    return features & LAPIDARY_CPU_AVX512 ? LAPIDARY_LEVEL_V4 : LAPIDARY_LEVEL_V3;
+}
+
 static int32_t say(const lapidary_options *options, int32_t code, const char *text) {
     if (options->error_text && options->error_text_bytes) {
         snprintf(options->error_text, options->error_text_bytes, "%s", text);
@@ -325,12 +336,17 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
         return say(&options, LAPIDARY_ERROR_ABI, text);
     }
     const lap_model_table *model = (const lap_model_table *)(const void *)head;
-    uint64_t missing = head->cpu_features & ~lap_cpu_features();
-    if (missing) {
-        int bit = 0;
-        while (!(missing >> bit & 1)) bit++;
-        snprintf(text, sizeof text, "model `%s` needs %s, which this processor does not have", head->name,
-                 feature_names[bit] ? feature_names[bit] : "a feature unknown to this runtime");
+    uint64_t features = lap_cpu_features(), asked = options.cpu_features & ~LAPIDARY_CPU_BASE;
+    if (asked & ~features) {
+        snprintf(text, sizeof text, "the options allow %s, which this processor does not have",
+                 feature_name(asked & ~features));
+        return say(&options, LAPIDARY_ERROR_CPU, text);
+    }
+    if (options.cpu_features) features = asked;
+    if (head->cpu_features & ~features) {
+        snprintf(text, sizeof text, "model `%s` needs %s, which %s", head->name,
+                 feature_name(head->cpu_features & ~features),
+                 options.cpu_features ? "the options do not allow" : "this processor does not have");
         return say(&options, LAPIDARY_ERROR_CPU, text);
     }
     if (options.threads < 0 || (options.parallel_for && options.host_workers < 1)) {
@@ -346,6 +362,8 @@ static int32_t create(const lapidary_model *head, const lapidary_options *given,
     lap_context *ctx = &self->head;
     ctx->rt = &lap_runtime_table;
     ctx->model = model;
+    ctx->level = level_of(features);
+    self->features = features;
     if (!lap_context_room(self)) {
         destroy(ctx);
         return say(&options, LAPIDARY_ERROR_MEMORY, "no memory for a context");
@@ -657,6 +675,8 @@ static const char *api_variant(lapidary_context *c) {
     return self->variant < model->n_variants ? model->variants[self->variant]->head.name : "general";
 }
 
+static int32_t api_cpu_level(lapidary_context *c) { return own(c)->level; }
+
 static int64_t api_memory_used(lapidary_context *c) { return lap_priv(own(c))->memory_used; }
 
 const lapidary_api lap_api_table = {
@@ -681,4 +701,5 @@ const lapidary_api lap_api_table = {
     .output_value = api_output_value,
     .reset_states = api_reset_states,
     .variant = api_variant,
+    .cpu_level = api_cpu_level,
 };

@@ -98,6 +98,7 @@ typedef struct lap_private {
     int64_t memory_limit;
     int64_t memory_used;
     int32_t guarded; /* LAPIDARY_GUARD_MEMORY */
+    uint64_t features; /* that code may use; the root's */
     _Atomic int64_t timeout_ns;
     int64_t deadline;
     uint64_t draws, entropy; /* of random numbers; entropy 0: not chosen yet */

@@ -44,7 +44,7 @@ typedef struct lap_worker {
     int64_t scratch_bytes;
     lap_fault fault;
     int32_t index;
-    int32_t reserved;
+    int32_t level; /* that of the context: lap_level */
     const lap_rt *rt;
     const _Atomic int32_t *cancel; /* not zero: give up (a long kernel may look) */
 } lap_worker;
@@ -101,7 +101,7 @@ struct lap_context {
     lap_tensor *outputs; /* rank and dims by dims_fn, data by the runtime */
     lap_tensor *descs; /* n_descs descriptors, filled by generated code */
     _Atomic int32_t cancel; /* not zero: call rt->check */
-    int32_t reserved;
+    int32_t level; /* lapidary_cpu_level: the highest that code of this context may use; see lap_level */
     const struct lap_model_table *model;
 };
 
@@ -272,8 +272,14 @@ int64_t lap_count(int32_t rank, const int64_t *dims);
 void lap_contiguous_strides(lap_tensor *tensor);
 /* The content hash of weights. */
 uint64_t lap_hash64(const void *data, size_t bytes);
-/* The features of this processor that the operating system allows (LAPIDARY_CPU_*). */
+/* The features of this processor that the operating system allows (LAPIDARY_CPU_*). What code may use is less where a
+ * context is limited: lap_features. */
 uint64_t lap_cpu_features(void);
+/* The features that code of this context may use: those of the processor, or what the context's options leave of them.
+ * Whoever has several codes for one thing chooses by this or by lap_level, in no other way. */
+uint64_t lap_features(lap_context *ctx);
+/* The same as a level, which workers know too (`worker->level`). */
+static inline int32_t lap_level(const lap_context *ctx) { return ctx->level; }
 uint32_t lap_f32_to_f16(float value);
 float lap_f16_to_f32(uint32_t bits);
 uint32_t lap_f32_to_bf16(float value);
@@ -289,6 +295,7 @@ LAP_AT(lap_worker, scratch, 0);
 LAP_AT(lap_worker, scratch_bytes, 8);
 LAP_AT(lap_worker, fault, 16);
 LAP_AT(lap_worker, index, 40);
+LAP_AT(lap_worker, level, 44);
 LAP_AT(lap_worker, rt, 48);
 LAP_AT(lap_worker, cancel, 56);
 LAP_AT(lap_fault, kind, 0);
@@ -312,6 +319,7 @@ LAP_AT(lap_context, inputs, 40);
 LAP_AT(lap_context, outputs, 48);
 LAP_AT(lap_context, descs, 56);
 LAP_AT(lap_context, cancel, 64);
+LAP_AT(lap_context, level, 68);
 LAP_AT(lap_context, model, 72);
 LAP_AT(lap_rt, parallel_for, 8);
 LAP_AT(lap_rt, call_library, 16);

@@ -59,6 +59,7 @@ void lap_section_chunk(lap_section *section, int64_t begin, int64_t end, lap_wor
     worker->fault = (lap_fault){0};
     worker->cancel = section->cancel;
     worker->rt = section->rt;
+    worker->level = section->level;
     section->kernel(section->buffers, section->dims, begin, end, worker);
     if (worker->fault.kind == LAP_FAULT_NONE) return;
     while (atomic_exchange_explicit(&section->lock, 1, memory_order_acquire)) lap_pause();

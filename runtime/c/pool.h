@@ -10,6 +10,7 @@ typedef struct lap_section {
     lap_kernel kernel;
     void *const *buffers;
     const int64_t *dims;
+    int32_t level;
     int64_t n_tasks;
     int64_t chunk;
     int64_t deadline; /* 0: none */

@@ -45,6 +45,8 @@ int32_t lap_check(lap_context *ctx, int32_t node_id) {
     return LAPIDARY_OK;
 }
 
+uint64_t lap_features(lap_context *ctx) { return lap_root(lap_priv(ctx))->features; }
+
 uint64_t lap_draw(lap_context *ctx) { return lap_root(lap_priv(ctx))->draws++; }
 
 uint64_t lap_entropy(lap_context *ctx) {
@@ -172,8 +174,8 @@ int32_t lap_parallel_for(
     int32_t code = lap_check(ctx, node_id);
     if (code) return code;
     lap_section section = {
-        .rt = ctx->rt, .kernel = kernel, .buffers = buffers, .dims = dims, .n_tasks = n_tasks,
-        .deadline = self->deadline, .cancel = &self->head.cancel};
+        .rt = ctx->rt, .kernel = kernel, .buffers = buffers, .dims = dims, .level = ctx->level,
+        .n_tasks = n_tasks, .deadline = self->deadline, .cancel = &self->head.cancel};
     lap_section_init(&section);
 
     int large = n_tasks > 1 && cost >= SERIAL_NS;

@@ -160,6 +160,14 @@ typedef struct lapidary_error {
 #define LAPIDARY_CPU_ARM_FP16 (1ull << 33)
 #define LAPIDARY_CPU_ARM_I8MM (1ull << 34)
 #define LAPIDARY_CPU_ARM_BF16 (1ull << 35)
+#define LAPIDARY_CPU_BASE (1ull << 62) /* what every processor of the architecture has: no feature but this */
+
+/* The instruction sets that generated code is made for, each with those before it. */
+typedef enum lapidary_cpu_level {
+    LAPIDARY_LEVEL_BASELINE = 0, /* on x86-64 x86-64-v2 */
+    LAPIDARY_LEVEL_V3 = 1, /* x86-64-v3: with LAPIDARY_CPU_AVX2 */
+    LAPIDARY_LEVEL_V4 = 2 /* x86-64-v4: with LAPIDARY_CPU_AVX512 */
+} lapidary_cpu_level;
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
@@ -227,6 +235,9 @@ struct lapidary_options {
      * at a multiple of 64, else copied. */
     const void *weights;
     size_t weights_bytes;
+    /* The features that the context's code may use, LAPIDARY_CPU_*; 0: all that the processor has. One that it lacks is
+     * LAPIDARY_ERROR_CPU. For tests, and to measure what a lesser processor would run. */
+    uint64_t cpu_features;
 };
 #define LAPIDARY_VERIFY_WEIGHTS 1u /* hash the whole weights file, not its header alone */
 /* No handler of SIGBUS for this context's weights file: if the file is cut short while it is in use, the signal is
@@ -260,6 +271,7 @@ struct lapidary_api {
     const lapidary_value *(*output_value)(lapidary_context *, int32_t);
     int32_t (*reset_states)(lapidary_context *);
     const char *(*variant)(lapidary_context *);
+    int32_t (*cpu_level)(lapidary_context *);
 };
 
 /* The head of a context: how the inline functions find the table. */
@@ -316,6 +328,12 @@ static inline int32_t lapidary_reset_states(lapidary_context *context) {
  * "general". NULL before a run, and after one that failed. */
 static inline const char *lapidary_variant(lapidary_context *context) {
     return lapidary_api_of(context)->variant(context);
+}
+
+/* The level of the code that the context runs, a lapidary_cpu_level: the highest that the model has code for and
+ * the processor (or the option `cpu_features`) allows. */
+static inline int32_t lapidary_context_level(lapidary_context *context) {
+    return lapidary_api_of(context)->cpu_level(context);
 }
 
 /* Makes runs write output `index` into the caller's contiguous memory; NULL gives it back to the context. */

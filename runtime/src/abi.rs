@@ -41,6 +41,8 @@ offsets! {
     WORKER_FAULT_LIMIT = ffi::Worker, fault.limit;
     /// `lap_worker.index`
     WORKER_INDEX = ffi::Worker, index;
+    /// `lap_worker.level`
+    WORKER_LEVEL = ffi::Worker, level;
     /// `lap_worker.rt`
     WORKER_RT = ffi::Worker, rt;
     /// `lap_worker.cancel`: a pointer to the flag
@@ -77,6 +79,8 @@ offsets! {
     CTX_DESCS = ffi::ContextHead, descs;
     /// `lap_context.cancel`: the flag itself, 32 bits
     CTX_CANCEL = ffi::ContextHead, cancel;
+    /// `lap_context.level`: the level of instructions, 32 bits
+    CTX_LEVEL = ffi::ContextHead, level;
     /// `lap_context.model`
     CTX_MODEL = ffi::ContextHead, model;
 }
@@ -274,6 +278,8 @@ pub mod cpu {
     pub const ARM_I8MM: u64 = 1 << 34;
     /// Arm bf16.
     pub const ARM_BF16: u64 = 1 << 35;
+    /// What every processor of the architecture has.
+    pub const BASE: u64 = 1 << 62;
 }
 
 /// Names of the archive's data symbols that an object file refers to.

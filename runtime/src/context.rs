@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::abi;
+use crate::cpu::CpuLevel;
 use crate::error::{ErrorCode, RuntimeError};
 use crate::ffi::{self, Api, DlTensor};
 use crate::tensor::{DType, Tensor, TensorView, ViewData};
@@ -55,6 +56,9 @@ pub struct Options {
     /// For tests: every buffer is memory of its own with a page behind it that cannot be touched, and a run that has
     /// written behind one fails with [`ErrorCode::Internal`].
     pub guard_memory: bool,
+    /// The features (bits of [`abi::cpu`]) that code may use, such as those of a [`CpuLevel`]; 0: all that the processor
+    /// has. Those that it lacks are an error, [`ErrorCode::Cpu`].
+    pub cpu_features: u64,
 }
 
 /// A pool that contexts share; a run that finds it taken works alone.
@@ -333,6 +337,7 @@ impl Context {
             weights_host,
             weights: in_memory.map_or(ptr::null(), |bytes| bytes.as_ptr().cast()),
             weights_bytes: in_memory.map_or(0, <[u8]>::len),
+            cpu_features: options.cpu_features,
         };
         let mut raw = ptr::null_mut();
         // SAFETY: a table of our version, options of its layout.
@@ -395,6 +400,13 @@ impl Context {
             let name = (self.api().variant)(self.inner.raw);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
         }
+    }
+
+    /// The level of the code that runs: the highest that the model has code for and the processor, or
+    /// [`Options::cpu_features`], allows.
+    pub fn cpu_level(&self) -> CpuLevel {
+        // SAFETY: the context lives.
+        CpuLevel::from_raw(unsafe { (self.api().cpu_level)(self.inner.raw) })
     }
 
     /// Makes all states as they were at first: without rows, or the model's default.

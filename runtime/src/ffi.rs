@@ -24,7 +24,7 @@ pub struct Worker {
     pub scratch_bytes: i64,
     pub fault: Fault,
     pub index: i32,
-    pub reserved: i32,
+    pub level: i32,
     pub rt: *const c_void,
     pub cancel: *const AtomicI32,
 }
@@ -66,7 +66,7 @@ pub struct ContextHead {
     pub outputs: *mut LapTensor,
     pub descs: *mut LapTensor,
     pub cancel: AtomicI32,
-    pub reserved: i32,
+    pub level: i32,
     pub model: *const ModelTable,
 }
 
@@ -220,6 +220,7 @@ pub struct Options {
     pub weights_host: *mut c_void,
     pub weights: *const c_void,
     pub weights_bytes: usize,
+    pub cpu_features: u64,
 }
 
 #[repr(C)]
@@ -264,6 +265,7 @@ pub struct Api {
     pub output_value: unsafe extern "C" fn(*mut ContextHead, i32) -> *const Value,
     pub reset_states: unsafe extern "C" fn(*mut ContextHead) -> i32,
     pub variant: unsafe extern "C" fn(*mut ContextHead) -> *const c_char,
+    pub cpu_level: unsafe extern "C" fn(*mut ContextHead) -> i32,
 }
 
 /// A value of any kind; `at` is a `DlTensor` or the values inside.

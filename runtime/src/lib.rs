@@ -7,6 +7,7 @@
 
 pub mod abi;
 mod context;
+mod cpu;
 mod error;
 pub mod ffi;
 pub mod guard;
@@ -19,6 +20,7 @@ mod weights;
 pub use context::{
     Canceller, Context, Dim, ModelCode, Options, OutputView, StateInfo, ThreadPool, ValueInfo,
 };
+pub use cpu::CpuLevel;
 pub use error::{ErrorCode, RuntimeError};
 pub use library::CompiledLibrary;
 pub use tensor::{DType, Element, Tensor, TensorView};

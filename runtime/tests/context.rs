@@ -11,8 +11,8 @@ use std::time::Duration;
 use fake::{context, context_of, example, table};
 use lapidary_runtime::ffi::{Api, ContextHead, ModelTable, Segment, TaskFn};
 use lapidary_runtime::{
-    Context, DType, ErrorCode, Options, RuntimeError, Tensor, TensorView, ThreadPool, Weights, abi,
-    ffi,
+    Context, CpuLevel, DType, ErrorCode, Options, RuntimeError, Tensor, TensorView, ThreadPool,
+    Weights, abi, ffi,
 };
 
 fn views(tensors: &[Tensor]) -> Vec<TensorView<'_>> {
@@ -726,4 +726,47 @@ fn strings_go_in_and_out() {
         let outputs = context.run(&[input.view()]).unwrap();
         assert_eq!(outputs[0].strings().unwrap(), doubled);
     }
+}
+
+/// What the fake model's table says of the processor, and the options of a context of it.
+fn limited(features: u64) -> Options {
+    Options {
+        threads: 1,
+        cpu_features: features,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_context_can_be_limited_to_a_lower_level() {
+    let context = context_of(table(), &limited(0)).unwrap();
+    assert_eq!(context.cpu_level(), CpuLevel::host());
+    for level in CpuLevel::ALL {
+        let made = context_of(table(), &limited(level.features()));
+        if level.runs_here() {
+            assert_eq!(made.unwrap().cpu_level(), level);
+        } else {
+            let error = made.err().unwrap();
+            assert_eq!(error.code(), ErrorCode::Cpu);
+            assert!(error.to_string().contains("this processor does not have"));
+        }
+    }
+    let error = context_of(table(), &limited(1 << 50)).err().unwrap();
+    assert_eq!(error.code(), ErrorCode::Cpu);
+}
+
+#[test]
+fn a_limit_below_what_the_model_needs_is_refused() {
+    let mut model = table();
+    model.head.cpu_features = abi::cpu_features();
+    if model.head.cpu_features == 0 {
+        eprintln!("skipped: this processor has no feature to do without");
+        return;
+    }
+    let error = context_of(model, &limited(abi::cpu::BASE)).err().unwrap();
+    assert_eq!(error.code(), ErrorCode::Cpu);
+    assert!(
+        error.to_string().contains("the options do not allow"),
+        "{error}"
+    );
 }

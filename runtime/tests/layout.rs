@@ -166,6 +166,10 @@ fn mirrors_have_the_layout_of_the_c_structs() {
             "lapidary_options.error_text_bytes",
             offset_of!(ffi::Options, error_text_bytes),
         ),
+        (
+            "lapidary_options.cpu_features",
+            offset_of!(ffi::Options, cpu_features),
+        ),
         ("LAPIDARY_ABI_VERSION", abi::ABI_VERSION as usize),
         ("LAP_ALIGN", abi::ALIGN),
         ("LAP_MAX_RANK", abi::MAX_RANK),
@@ -174,6 +178,7 @@ fn mirrors_have_the_layout_of_the_c_structs() {
         ("LAPIDARY_CPU_AMX_INT8", cpu::AMX_INT8 as usize),
         ("LAPIDARY_CPU_AVX512_VBMI", cpu::AVX512_VBMI as usize),
         ("LAPIDARY_CPU_ARM_BF16", cpu::ARM_BF16 as usize),
+        ("LAPIDARY_CPU_BASE", cpu::BASE as usize),
     ];
     for (name, value) in rust {
         assert_eq!(c.get(name), Some(&(value as i64)), "{name}");
@@ -191,6 +196,7 @@ fn constants_for_generated_code_are_those_of_c() {
         ("lap_worker.fault.value", abi::WORKER_FAULT_VALUE),
         ("lap_worker.fault.limit", abi::WORKER_FAULT_LIMIT),
         ("lap_worker.index", abi::WORKER_INDEX),
+        ("lap_worker.level", abi::WORKER_LEVEL),
         ("lap_worker.rt", abi::WORKER_RT),
         ("lap_worker.cancel", abi::WORKER_CANCEL),
         ("lap_tensor", abi::TENSOR_BYTES),
@@ -209,6 +215,7 @@ fn constants_for_generated_code_are_those_of_c() {
         ("lap_context.outputs", abi::CTX_OUTPUTS),
         ("lap_context.descs", abi::CTX_DESCS),
         ("lap_context.cancel", abi::CTX_CANCEL),
+        ("lap_context.level", abi::CTX_LEVEL),
         ("lap_context.model", abi::CTX_MODEL),
         ("LAP_FAULT_INDEX", fault::INDEX),
         ("LAP_FAULT_VALUE", fault::VALUE),

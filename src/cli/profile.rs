@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lapidary::{Error, Tensor};
+use lapidary::{Cpu, Error, Tensor};
 use lapidary_runtime::ffi::{ContextHead, DlTensor, LibraryFn, ModelTable};
 use lapidary_runtime::{ModelCode, abi, ffi};
 
@@ -129,7 +129,7 @@ struct Hooked {
 }
 
 impl Hooked {
-    fn new(code: Arc<dyn ModelCode>, threads: usize) -> Result<Hooked, Error> {
+    fn new(code: Arc<dyn ModelCode>, threads: usize, cpu: Cpu) -> Result<Hooked, Error> {
         let table = code.table();
         // SAFETY: `ModelCode` promises a valid table; the options have the layout that they say.
         unsafe {
@@ -151,6 +151,7 @@ impl Hooked {
                 weights_host: ptr::null_mut(),
                 weights: ptr::null(),
                 weights_bytes: 0,
+                cpu_features: cpu.features(),
             };
             let mut raw = ptr::null_mut();
             let result = ((*api).context_create)(&(*table).head, &options, &mut raw);
@@ -241,9 +242,10 @@ pub fn profile(
     code: Arc<dyn ModelCode>,
     inputs: &[Tensor],
     threads: usize,
+    cpu: Cpu,
     runs: usize,
 ) -> Result<Vec<Call>, Error> {
-    let mut context = Hooked::new(code, threads)?;
+    let mut context = Hooked::new(code, threads, cpu)?;
     let take = || RECORDER.with_borrow_mut(|r| r.as_mut().map(|r| std::mem::take(&mut r.calls)));
     let mut calls: Vec<Call> = Vec::new();
     for run in 0..=runs {

@@ -251,6 +251,7 @@ impl Bench {
             let runner = Runner::Own {
                 context: Box::new(context),
                 code: ready.compiled.code().clone(),
+                cpu: options.cpu,
                 // A variant has steps of its own.
                 work: ready.work.filter(|_| options.variants.is_empty()),
             };
@@ -330,11 +331,14 @@ impl Bench {
         peak: Option<f64>,
         bandwidth: Option<Bandwidth>,
     ) -> Option<Result<Vec<Layer>, String>> {
-        let Runner::Own { code, work, .. } = &variant.runner else {
+        let Runner::Own {
+            code, work, cpu, ..
+        } = &variant.runner
+        else {
             return None;
         };
         let runs = self.profiled_runs(p50_ms);
-        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, runs);
+        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, *cpu, runs);
         let shapes: Vec<&[usize]> = variant.inputs.iter().map(Tensor::shape).collect();
         let work = work.as_ref().map(|work| (work, shapes.as_slice()));
         let calls = calls.map_err(|error| error.to_string());
@@ -342,11 +346,14 @@ impl Bench {
     }
 
     fn print_profile(&self, variant: &Variant, p50_ms: f64) -> Result<(), Error> {
-        let Runner::Own { code, work, .. } = &variant.runner else {
+        let Runner::Own {
+            code, work, cpu, ..
+        } = &variant.runner
+        else {
             return Ok(());
         };
         let runs = self.profiled_runs(p50_ms);
-        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, runs)?;
+        let calls = profile::profile(code.clone(), &variant.inputs, variant.threads, *cpu, runs)?;
         let shapes: Vec<&[usize]> = variant.inputs.iter().map(Tensor::shape).collect();
         let steps = work.as_ref().map(|work| work.step_flops(&shapes));
         eprint!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use lapidary::compare::numbers;
 use lapidary::pipeline::Work;
-use lapidary::{Context, Error, Tensor, TensorView};
+use lapidary::{Context, Cpu, Error, Tensor, TensorView};
 use lapidary_runtime::ModelCode;
 
 use super::command::Whole;
@@ -42,6 +42,8 @@ pub enum Runner {
     Own {
         context: Box<Context>,
         code: Arc<dyn ModelCode>,
+        /// The instructions that it may use.
+        cpu: Cpu,
         work: Option<Work>,
     },
     Peer(Peer),

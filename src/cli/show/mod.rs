@@ -269,7 +269,7 @@ impl Show {
         }
         let compiled = Compiled::from_code(pipeline::jit(program, &options)?, &options)?;
         let inputs = random_inputs(Some(model), compiled.inputs(), &self.compile.dims)?;
-        let calls = profile::profile(compiled.code().clone(), &inputs, 1, TIMED_RUNS)?;
+        let calls = profile::profile(compiled.code().clone(), &inputs, 1, options.cpu, TIMED_RUNS)?;
         let node_of = |(at, call): (usize, &Call)| {
             if calls.len() == steps.len() && options.variants.is_empty() {
                 steps[at]
