@@ -5,12 +5,14 @@ onnxruntime's CPU provider gives.
     pip install onnx==1.23.2 onnxruntime==1.31.1 numpy
     python python/make_contrib.py tests/contrib/suite.bin
 
-Operators that onnxruntime has no CPU kernel for have their outputs computed here, by the operator's text.
+Operators that onnxruntime has no CPU kernel for have their outputs computed by other operators there, or here, by the
+operator's text.
 """
 
 import math
 import sys
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -35,9 +37,9 @@ class Random:
         return self.rng.integers(low, high, shape).astype(dtype)
 
 
-def case(name, nodes, sets, weights=None, free=None, outputs=None, dtypes=None, rtol=1e-3, atol=1e-4, reference=None, opset=17):
+def case(name, nodes, sets, weights=None, free=None, outputs=None, dtypes=None, rtol=1e-3, atol=1e-4, reference=None, instead=None, opset=17):
     """One model. `sets`: inputs by name, several times. `free`: dimension names by input. `outputs`: names, or all of
-    the last node's."""
+    the last node's. `instead`: nodes and weights that onnxruntime runs in place of these."""
     nodes = nodes if isinstance(nodes, list) else [nodes]
     weights = weights or {}
     free = free or {}
@@ -60,14 +62,20 @@ def case(name, nodes, sets, weights=None, free=None, outputs=None, dtypes=None, 
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(MS, 1)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=9, producer_name="make_contrib")
+    # Types of 4 bits need opset 21.
+    made = lambda g: helper.make_model(g, opset_imports=imports, ir_version=9 if opset < 21 else 10, producer_name="make_contrib")
+    model = made(graph)
     expected = []
     if reference is None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        runs = model
+        if instead:
+            body = [numpy_helper.from_array(value, key) for key, value in instead[1].items()]
+            runs = made(helper.make_graph(instead[0], name, graph.input, [helper.make_empty_tensor_value_info(o) for o in outputs], body))
+        session = ort.InferenceSession(runs.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for inputs in sets:
             expected.append(session.run(outputs, inputs))
     else:
@@ -230,6 +238,8 @@ def fused():
         {"w": r.f(4, 2, 3, 3), "b": r.f(4)},
     )
 
+    images()
+
     def soft(axis):
         def run(inputs):
             x = (inputs["x"] + inputs["b"]).astype(np.float64)
@@ -241,6 +251,58 @@ def fused():
 
     case("bias_softmax", node("BiasSoftmax", "x b", axis=3, is_inner_broadcast=0), {"x": r.f(2, 3, 4, 5), "b": r.f(1, 1, 4, 5)}, reference=soft(3))
     case("bias_softmax_inner", node("BiasSoftmax", "x b", axis=2, is_inner_broadcast=1), {"x": r.f(2, 3, 4, 5), "b": r.f(2, 1, 4, 5)}, reference=soft(2))
+
+
+def images():
+    """Images with their channels last. The CPU has no kernels of the convolutions there: transpositions around Conv."""
+    r = Random("images")
+
+    def conv(name, x, w, bias=True, z=None, op="NhwcConv", act=None, dtype=F, **attributes):
+        """`w`: [O, I, k, …], and `z` the shape of the sum."""
+        rank = len(x)
+        back, forth = [0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]
+        given = {"x": r.f(*x).astype(dtype)} | ({"z": r.f(*z).astype(dtype)} if z else {})
+        plain = {"w": r.f(*w, scale=0.3).astype(dtype)} | ({"b": r.f(w[0]).astype(dtype)} if bias else {})
+        own = plain | ({"w": plain["w"].transpose(back)} if op == "NhwcConv" else {})
+        # The kernel of Conv there is for f32 alone.
+        t = lambda key: key + "_f32"
+        body = [node("Cast", key, [t(key)], domain="", to=TensorProto.FLOAT) for key in [*given, *plain]]
+        body += [
+            node("Transpose", t("x"), ["first"], domain="", perm=forth),
+            node("Conv", ["first", t("w")] + ([t("b")] if bias else []), ["conv"], domain="", **attributes),
+            node("Transpose", "conv", ["last"], domain="", perm=back),
+        ]
+        if z:
+            body.append(node("Add", ["last", t("z")], ["sum"], domain=""))
+        if act:
+            body.append(node(act[0], [body[-1].output[0]], ["act"], domain="", **act[2]))
+        body.append(node("Cast", [body[-1].output[0]], ["y"], domain="", to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+        fused = {"activation": act[0]} | ({"activation_params": act[1]} if act[1] else {}) if act else {}
+        inputs = names("x w " + ("b" if bias else "-" if z else "") + (" z" if z else ""))
+        free = {key: ["n", *[f"s{i}" for i in range(rank - 2)]] for key in "x"}
+        tolerance = dict(rtol=1e-2, atol=1e-2) if dtype == H else {}
+        case(name, node(op, inputs, **attributes, **fused), given, own, free, instead=(body, plain), **tolerance)
+
+    conv("nhwc_conv", (2, 6, 7, 5), (4, 5, 3, 2), pads=[1, 0, 1, 1], strides=[2, 1])
+    conv("nhwc_conv_plain", (1, 5, 5, 3), (6, 3, 3, 3), bias=False, kernel_shape=[3, 3])
+    conv("nhwc_conv_point", (1, 5, 4, 8), (7, 8, 1, 1))
+    conv("nhwc_conv_groups", (1, 6, 6, 6), (4, 3, 3, 3), group=2, dilations=[1, 2], pads=[1, 1, 1, 1])
+    conv("nhwc_conv_depthwise", (2, 6, 6, 5), (5, 1, 3, 3), group=5, auto_pad="SAME_UPPER", strides=[2, 2])
+    conv("nhwc_conv_line", (2, 9, 4), (3, 4, 3), pads=[2, 0])
+    conv("nhwc_conv_space", (1, 4, 5, 3, 2), (3, 2, 2, 3, 2), auto_pad="SAME_LOWER")
+    conv("nhwc_conv_double", (1, 6, 5, 3), (4, 3, 3, 3), dtype=np.float64)
+    conv("nhwc_conv_half", (1, 6, 5, 3), (4, 3, 3, 3), dtype=H)
+    summed = dict(op="NhwcFusedConv", z=(1, 6, 5, 4), pads=[1, 1, 1, 1])
+    conv("nhwc_fused_conv", (1, 6, 5, 3), (4, 3, 3, 3), act=("Relu", [], {}), **summed)
+    conv("nhwc_fused_conv_no_bias", (1, 6, 5, 3), (4, 3, 3, 3), bias=False, **summed)
+    conv("nhwc_fused_conv_leaky", (2, 6, 5, 3), (4, 3, 3, 3), op="NhwcFusedConv", act=("LeakyRelu", [0.2], {"alpha": 0.2}))
+    conv("nhwc_fused_conv_half", (1, 6, 5, 3), (4, 3, 3, 3), act=("Tanh", [], {}), dtype=H, **summed)
+
+    for kind, low, dtype in [("u8", 0, np.uint8), ("i8", -128, np.int8)]:
+        x = lambda *shape: {"x": r.u(low, low + 256, *shape, dtype=dtype)}
+        case(f"nhwc_pool_{kind}", node("NhwcMaxPool", "x", kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1]), x(2, 6, 7, 5), free={"x": ["n", "h", "w"]}, atol=0, rtol=0)
+    case("nhwc_pool_ceil", node("NhwcMaxPool", "x", kernel_shape=[3, 3], ceil_mode=1, strides=[2, 2], dilations=[1, 2]), x(1, 8, 10, 3), free={"x": ["n", "h", "w"]}, atol=0, rtol=0)
+    case("nhwc_pool_line", node("NhwcMaxPool", "x", kernel_shape=[3], auto_pad="SAME_LOWER", strides=[2]), x(2, 8, 3), free={"x": ["n", "s"]}, atol=0, rtol=0)
 
 
 # ---- embeddings ----------------------------------------------------------------------------------
@@ -496,7 +558,8 @@ def quantized_weights(r, n, k, bits, block, zeros):
 
 
 def few_bits():
-    for bits, block, n, k, zeros, bias in [
+    """Rows up to four take another way through the kernel than more; k is walked in parts of 1,024."""
+    for bits, block, n, k, zeros, bias, *groups in [
         (4, 32, 9, 64, None, False),
         (4, 32, 6, 70, "packed", True),
         (4, 16, 5, 48, "packed", False),
@@ -511,13 +574,33 @@ def few_bits():
         (2, 32, 6, 64, "packed", False),
         (2, 64, 7, 130, "packed", True),
         (2, 128, 4, 128, None, False),
+        # Deep ones, whose last block is a part of one.
+        (4, 32, 9, 2075, "packed", True),
+        (4, 16, 6, 1100, None, False),
+        (4, 256, 5, 1537, "float", False),
+        (8, 32, 6, 1055, "packed", False),
+        (8, 16, 5, 1041, None, True),
+        (8, 128, 9, 2200, None, False),
+        (2, 32, 7, 1100, "packed", True),
+        (2, 64, 5, 2100, None, False),
+        (2, 16, 6, 1030, "packed", False),
+        # Rows of the weights in groups of their own.
+        (4, 32, 6, 70, "packed", True, "k"),
+        (4, 16, 5, 1100, None, False, "k"),
+        (4, 64, 9, 200, "packed", False, "blocks"),
+        (8, 32, 6, 100, "packed", False, "k"),
+        (2, 32, 7, 1100, None, True, "k"),
     ]:
-        name = f"nbits_{bits}_{block}_{n}_{k}_{zeros}_{bias}".lower()
+        name = "_".join(str(v) for v in ("nbits", bits, block, n, k, zeros, bias, *groups)).lower()
         r = Random(name)
         w = quantized_weights(r, n, k, bits, block, zeros)
-        inputs = ["x", "b", "s", "z" if zeros else "", "", "c" if bias else ""]
+        inputs = ["x", "b", "s", "z" if zeros else "", "g" if groups else "", "c" if bias else ""]
         if bias:
             w["c"] = r.f(n)
+        count = w["s"].shape[1]
+        if groups:
+            # Of so many rows, those behind k do not matter.
+            w["g"] = r.u(0, count, k if groups == ["k"] else count * block, dtype=np.int32)
         while not inputs[-1]:
             inputs.pop()
 
@@ -531,15 +614,22 @@ def few_bits():
                 z = fields(w["z"])[:, :blocks].astype(np.float64)
             elif zeros == "float":
                 z = w["z"].astype(np.float64)
-            full = (q - np.repeat(z, block, 1)) * np.repeat(w["s"].astype(np.float64), block, 1)
+            of = np.arange(blocks).repeat(block)
+            if "g" in w:
+                of[:k] = w["g"][:k]
+            full = (q - z[:, of]) * w["s"].astype(np.float64)[:, of]
             y = i["x"].astype(np.float64) @ full[:, :k].T
             return [(y + (w["c"] if bias else 0)).astype(F)]
 
-        sets = [{"x": r.f(b, m, k)} for b, m in [(1, 1), (2, 1), (1, 7)]]
+        deep = k > 1000
+        rows = [(1, 1), (2, 1), (1, 7)] if not deep else [(1, 1), (1, 4), (5, 1)] + [(2, 32)] * (k <= 1100)
+        # Few different numbers pack well.
+        sets = [{"x": (r.u(-9, 10, b, m, k, dtype=np.int8) / F(4)).astype(F) if deep else r.f(b, m, k)} for b, m in rows]
         body = node("MatMulNBits", inputs, bits=bits, block_size=block, N=n, K=k)
         free = {"x": ["b", "m"]}
-        # The CPU kernel takes zero points that are floats for weights of four bits alone.
-        lacking = zeros == "float" and bits != 4
+        # The CPU kernel takes zero points that are floats, and groups, for weights of four bits alone, and drops zero
+        # points where there are groups.
+        lacking = (zeros == "float" or groups) and bits != 4 or zeros and groups
         case(name, body, sets, w, free, rtol=1e-3, atol=2e-3, reference=dense if lacking else None)
     r = Random("nbits_accuracy")
     w = quantized_weights(r, 8, 64, 4, 32, "packed")

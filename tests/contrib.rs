@@ -7,7 +7,7 @@ use lapidary::case::DataSet;
 use lapidary::compare::Tolerance;
 use lapidary::operator::Target;
 use lapidary::pipeline;
-use lapidary::{Compiled, Model, Options, OwnedValue, Tensor};
+use lapidary::{Compiled, Cpu, Model, Options, OwnedValue, Tensor};
 use lapidary_graph::{DType, TensorData, interp};
 use lapidary_onnx::proto::*;
 use prost::Message;
@@ -91,6 +91,25 @@ fn cases_are_right_with_free_dims() {
         ..Options::default()
     };
     check(|_| true, |suite, case| compiled(suite, case, &options));
+}
+
+/// Generated code and library kernels, with the instructions of each level that this machine has.
+#[test]
+fn cases_are_right_at_each_level() {
+    for cpu in [Cpu::Baseline, Cpu::V3, Cpu::V4] {
+        if !cpu.runs_here() {
+            continue;
+        }
+        let options = Options {
+            threads: 1,
+            cpu,
+            ..Options::default()
+        };
+        check(
+            |_| true,
+            |suite, case| compiled(suite, case, &options).map_err(|e| format!("{cpu:?}: {e}")),
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lapidary::case::DataSet;
 use lapidary::reference::{self, Reference};
-use lapidary::{Compiled, Error, Model, Options, pipeline};
+use lapidary::{Compiled, Cpu, Error, Model, Options, pipeline};
 use suite::{Case, Suite};
 
 /// Of so many cases one is compiled to a library.
@@ -92,6 +92,24 @@ fn every_case_is_right_with_every_dim_free_and_two_threads() {
     run_all(1, |suite, case, model| {
         compiled(suite, case, model, &options)
     });
+}
+
+/// Generated code and library kernels, with the instructions of each level that this machine has.
+#[test]
+fn every_case_is_right_at_each_level() {
+    for cpu in [Cpu::Baseline, Cpu::V3, Cpu::V4] {
+        if !cpu.runs_here() {
+            continue;
+        }
+        run_all(1, |suite, case, model| {
+            let options = Options {
+                threads: 1,
+                cpu,
+                ..Options::default()
+            };
+            compiled(suite, case, model, &options)
+        });
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) fn pool_of(cx: &mut Ctx, x: ValueId) -> Outs {
     let window = shape.window(space);
     let out = out_sizes(&shape, &window, space, cx.zero_or_one("ceil_mode", false)?);
     let kind = match cx.op {
-        "MaxPool" => PoolKind::Max,
+        "MaxPool" | "NhwcMaxPool" => PoolKind::Max,
         "AveragePool" | "QLinearAveragePool" => PoolKind::Average {
             count_padding: cx.flag("count_include_pad", false)?,
         },

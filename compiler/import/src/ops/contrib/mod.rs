@@ -9,6 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod gqa;
 pub(crate) mod heads;
 pub(crate) mod nbits;
+pub(crate) mod nhwc;
 pub(crate) mod norm;
 pub(crate) mod quant;
 pub(crate) mod rotary;

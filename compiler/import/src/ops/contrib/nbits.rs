@@ -45,7 +45,17 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
     let blocks = (k + block - 1) / block;
     sized(cx, 1, "B", n * blocks * (block * bits / 8))?;
     sized(cx, 2, "scales", n * blocks)?;
-    sized(cx, 4, "g_idx", k)?;
+    let group = match cx.opt(4) {
+        // Numbers behind K belong to no row.
+        Some(g) if Dim::product(&cx.dims(g)?).is_const(blocks * block) => {
+            let g = cx.reshape(g, vec![Dim::Const(blocks * block)])?;
+            Some(cx.slice_axis(g, 0, Dim::Const(0), 1, Dim::Const(k))?)
+        }
+        g => {
+            sized(cx, 4, "g_idx", k)?;
+            g
+        }
+    };
     let zeros = cx.opt(3);
     let packed = zeros.is_some_and(|z| cx.dtype(z) == DType::U8);
     sized(
@@ -84,7 +94,7 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
         Some(b),
         Some(wide(cx, scales)?),
         zeros,
-        cx.opt(4),
+        group,
         bias,
     ];
     let ints = vec![n, k, bits, block];

@@ -3,6 +3,7 @@
 use lapidary_graph::op::{NormKind, ReduceKind};
 use lapidary_graph::{DType, Dim, PwOp, ValueId};
 
+use super::nhwc::channels_last;
 use crate::context::{Ctx, Outs, axis, broadcasts_to};
 use crate::error::{Fail, invalid};
 use crate::ops::activation::swish;
@@ -110,11 +111,10 @@ pub(crate) fn group(cx: &mut Ctx) -> Outs {
         return Err(invalid(format!("an input of rank {rank}, expected 4")));
     }
     // To channels first.
-    let (mut to, mut back): (Vec<usize>, Vec<usize>) = ((0..rank).collect(), (0..rank).collect());
-    if last {
-        to[1..].rotate_right(1);
-        back[1..].rotate_left(1);
-    }
+    let (to, back) = match last {
+        true => channels_last(rank),
+        false => ((0..rank).collect(), (0..rank).collect()),
+    };
     let channels = if last { rank - 1 } else { 1 };
     let mut total = cx.widen(x)?;
     if cx.op == "SkipGroupNorm" {

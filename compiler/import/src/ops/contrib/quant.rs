@@ -3,6 +3,7 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Op, PwBuilder, PwOp, PwRef, ValueId};
 
+use super::nhwc::channels_last;
 use crate::builder::first;
 use crate::context::{Ctx, Outs, axes, axis, broadcasts_to, one};
 use crate::error::{Fail, invalid};
@@ -251,16 +252,6 @@ pub(crate) fn concat(cx: &mut Ctx) -> Outs {
     let rank = cx.rank(parts[0])?;
     let a = axis(cx.int_required("axis")?, rank)?;
     one(cx.concat(&parts, a)?)
-}
-
-/// A permutation from channels last to channels second, and back.
-fn channels_last(rank: usize) -> (Vec<usize>, Vec<usize>) {
-    let (mut to, mut back): (Vec<usize>, Vec<usize>) = ((0..rank).collect(), (0..rank).collect());
-    if rank > 1 {
-        to[1..].rotate_right(1);
-        back[1..].rotate_left(1);
-    }
-    (to, back)
 }
 
 /// QLinearAveragePool and QLinearGlobalAveragePool.
