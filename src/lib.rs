@@ -27,6 +27,7 @@ mod model;
 pub mod operator;
 mod options;
 pub mod pipeline;
+pub mod portable;
 pub mod random;
 pub mod reference;
 mod states;

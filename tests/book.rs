@@ -1,6 +1,6 @@
 //! The commands of the book (`docs/book/*.md`) and of `docs/comparing-latency.md` do what they say.
 //!
-//! Blocks of kind `sh` are run line by line, all of a page in one folder that has `examples/` in it. A line that ends in
+//! Blocks of kind `sh` are run line by line, all of a page in one folder that has `examples/` and `tests/models/` in it. A line that ends in
 //! `# exit N` must end with that code, any other with 0. A block of kind `text` behind them is what the last of them
 //! prints, on stdout and stderr; `…` stands for anything, and alone on a line for any number of lines.
 
@@ -89,8 +89,11 @@ fn page(path: &Path) -> usize {
     let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
     let folder = std::env::temp_dir().join(format!("lapidary-book-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    std::os::unix::fs::symlink(examples, folder.join("examples")).expect("a link");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::create_dir_all(folder.join("tests")).expect("a folder");
+    for part in ["examples", "tests/models"] {
+        std::os::unix::fs::symlink(root.join(part), folder.join(part)).expect("a link");
+    }
     let (mut count, mut printed) = (0, String::new());
     for block in blocks(&std::fs::read_to_string(path).expect("a page")) {
         match block.kind.as_str() {

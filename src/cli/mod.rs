@@ -9,6 +9,7 @@ mod common;
 mod compile;
 mod edit;
 mod html;
+mod optimize;
 mod profile;
 mod run;
 mod show;
@@ -32,6 +33,7 @@ enum Verb {
     Bench(bench::Bench),
     Show(show::Show),
     Edit(edit::Edit),
+    Optimize(optimize::Optimize),
 }
 
 /// Reads the arguments, does what they say, and gives the exit code.
@@ -56,6 +58,7 @@ pub fn main() -> u8 {
         Verb::Bench(verb) => verb.run(),
         Verb::Show(verb) => verb.run(),
         Verb::Edit(verb) => verb.run(),
+        Verb::Optimize(verb) => verb.run(),
     };
     match result {
         Ok(()) => 0,

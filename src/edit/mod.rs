@@ -6,8 +6,8 @@
 //! Names in an edit are those of the model as it is. The part is cut out first, then dims are set, then names change.
 
 mod cut;
-mod names;
-mod write;
+pub(crate) mod names;
+pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use lapidary_onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use lapidary_onnx::proto::{GraphProto, ModelProto, TensorShapeProto, TypeProto, type_proto};
 
 use crate::{Error, Model, Options, pipeline};
+use write::External;
 
 /// What a dim of an input becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ pub fn edit(model: &Model, edit: &Edit, path: &Path) -> Result<Vec<PathBuf>, Err
         set_outputs(graph(&mut proto)?, &typed);
     }
     names::rename(graph(&mut proto)?, &edit.names)?;
-    write::write(model.file(), proto, path)
+    write::write(model.file(), proto, path, External::AsNeeded)
 }
 
 fn graph(proto: &mut ModelProto) -> Result<&mut GraphProto, Error> {
@@ -206,7 +207,11 @@ fn set_outputs(graph: &mut GraphProto, typed: &Graph) {
 }
 
 /// The ONNX type of a tensor of the importer's graph; `None` for what is no tensor.
-fn tensor_type(typed: &Graph, v: lapidary_graph::ValueId, dims: &[Dim]) -> Option<TypeProto> {
+pub(crate) fn tensor_type(
+    typed: &Graph,
+    v: lapidary_graph::ValueId,
+    dims: &[Dim],
+) -> Option<TypeProto> {
     let ty = typed.ty(v);
     let shape = ty.shape.as_ref().map(|_| TensorShapeProto {
         dim: dims.iter().map(|d| dimension_of(typed, d)).collect(),

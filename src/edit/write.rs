@@ -24,6 +24,15 @@ const SMALL: usize = 1024;
 /// What the wire format allows, with room for the rest.
 const MOST_INSIDE: usize = i32::MAX as usize - (1 << 20);
 
+/// Which weights go into a file beside the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum External {
+    /// Those that were in one, and more only where the model would be too big.
+    AsNeeded,
+    /// All but small ones.
+    All,
+}
+
 /// A temporary file, removed if it is not published.
 struct Temporary {
     at: PathBuf,
@@ -54,20 +63,25 @@ impl Temporary {
 }
 
 /// Writes a model that was made from `file`, and checks what was written before it takes its place.
-pub fn write(file: &ModelFile, mut proto: ModelProto, path: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn write(
+    file: &ModelFile,
+    mut proto: ModelProto,
+    path: &Path,
+    external: External,
+) -> Result<Vec<PathBuf>, Error> {
     let name = path
         .file_name()
         .and_then(|n| n.to_str())
         .ok_or_else(|| Error::Usage(format!("'{}' names no file", path.display())))?;
     let beside = path.with_file_name(format!("{name}.data"));
     let moves = !same_folder(file.path(), path);
-    let inside = proto.encoded_len() > MOST_INSIDE;
+    let out = external == External::All || proto.encoded_len() > MOST_INSIDE;
     let mut weights = None;
     let mut written = 0u64;
     let mut failed = None;
     let mut move_tensor = |tensor: &mut TensorProto| {
         let external = tensor.data_location == DataLocation::External as i32;
-        let big = inside && tensor.raw_data.len() >= SMALL;
+        let big = out && tensor.raw_data.len() >= SMALL;
         if failed.is_some() || !(big || (external && moves)) {
             return;
         }

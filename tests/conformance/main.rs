@@ -5,12 +5,13 @@
 //! stands in a list of expected failures beside the fixture, and a case that passes must not stand there, so the lists
 //! can only shrink. `LAPIDARY_BLESS=1` writes them anew.
 //!
-//! Modes, all of which run without arguments (`--jit`, `--symbolic`, `--shapes`, `--aot` choose some; other words are parts of
-//! the names of cases to run):
+//! Modes, all of which run without arguments (`--jit`, `--symbolic`, `--shapes`, `--portable`, `--aot` choose some; other words
+//! are parts of the names of cases to run):
 //!
 //! - jit: code in memory, dims as declared;
 //! - symbolic: the same with every dim free;
 //! - shapes: the code of symbolic, run once more at another shape, against the interpreter;
+//! - portable: the model as `lapidary optimize` writes it, in memory;
 //! - aot: a library for each case, which a C program without the compiler loads and runs.
 //!
 //! Cases run in child processes, so that one that crashes or hangs is a failure of its own.
@@ -30,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lapidary::case::DataSet;
-use lapidary::{Error, Options, OwnedValue};
+use lapidary::{Error, Model, Options, OwnedValue, portable};
+use prost::Message;
 
 use library::Libraries;
 use suite::{Case, Suite};
@@ -41,25 +43,33 @@ enum Mode {
     Jit,
     Symbolic,
     Shapes,
+    Portable,
     Aot,
 }
 
 impl Mode {
-    const ALL: [Mode; 4] = [Mode::Jit, Mode::Symbolic, Mode::Shapes, Mode::Aot];
+    const ALL: [Mode; 5] = [
+        Mode::Jit,
+        Mode::Symbolic,
+        Mode::Shapes,
+        Mode::Portable,
+        Mode::Aot,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Mode::Jit => "jit",
             Mode::Symbolic => "symbolic",
             Mode::Shapes => "shapes",
+            Mode::Portable => "portable",
             Mode::Aot => "aot",
         }
     }
 
-    /// What fails in memory fails in a library.
+    /// What fails in memory fails in a library, and written back as ONNX.
     fn list(self) -> PathBuf {
         let name = match self {
-            Mode::Jit | Mode::Aot => "expected_failures.txt",
+            Mode::Jit | Mode::Portable | Mode::Aot => "expected_failures.txt",
             Mode::Symbolic => "expected_failures_symbolic.txt",
             Mode::Shapes => "expected_failures_shapes.txt",
         };
@@ -153,7 +163,7 @@ fn run(suite: &Suite, mode: Mode, selected: &[usize]) -> bool {
     }
     let passes = |status: &str| mode.passes(status);
     let before = expected::read(&mode.list());
-    if std::env::var_os("LAPIDARY_BLESS").is_some() && mode != Mode::Aot {
+    if std::env::var_os("LAPIDARY_BLESS").is_some() && !matches!(mode, Mode::Aot | Mode::Portable) {
         expected::write(&mode.list(), suite, &results, passes, &before);
         return true;
     }
@@ -191,6 +201,7 @@ fn child(suite: &Suite, mode: Mode) -> ExitCode {
         let run = panic::AssertUnwindSafe(|| match mode {
             Mode::Jit | Mode::Symbolic => in_memory(suite, case, mode),
             Mode::Shapes => shapes::run(suite, case),
+            Mode::Portable => written_back(suite, case),
             Mode::Aot => libraries.run(suite, case),
         });
         let outcome = match panic::catch_unwind(run) {
@@ -223,6 +234,27 @@ fn in_memory(suite: &Suite, case: &Case, mode: Mode) -> Result<Outcome, Error> {
     let model = suite.model(case)?;
     // Compiled before any input is read.
     let compiled = model.compile(&options(mode == Mode::Symbolic))?;
+    let mut context = compiled.context()?;
+    for set in suite.sets(case, &model)? {
+        let found = context.run_values(&set.inputs)?;
+        judge(case, &set, &found, &model.output_names())?;
+    }
+    Ok(Outcome::new("pass", "-"))
+}
+
+/// The model as the portable passes write it: no more nodes, as valid as before, and right.
+fn written_back(suite: &Suite, case: &Case) -> Result<Outcome, Error> {
+    let source = suite.model(case)?;
+    let (proto, outcome) = portable::optimized(&source, &portable::Settings::default())?;
+    let (before, after) = outcome.nodes;
+    if after > before {
+        return Err(Error::Wrong(format!("{after} nodes of {before}")));
+    }
+    let model = Model::from_bytes(proto.encode_to_vec(), None)?;
+    if source.validate(&Options::default()).is_ok() {
+        model.validate(&Options::default())?;
+    }
+    let compiled = model.compile(&options(false))?;
     let mut context = compiled.context()?;
     for set in suite.sets(case, &model)? {
         let found = context.run_values(&set.inputs)?;

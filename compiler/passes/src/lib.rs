@@ -27,7 +27,9 @@ pub mod strided;
 pub mod views;
 
 pub use fuse::{fuse, groups_text};
-pub use pipeline::{After, Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, optimize};
+pub use pipeline::{
+    After, Options, PIPELINE, Pass, PassError, PassRun, Report, Stage, canonicalize, optimize,
+};
 pub use remark::{Remark, Remarks};
 pub use states::StateError;
 pub use strided::Strided;

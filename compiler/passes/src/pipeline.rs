@@ -273,3 +273,18 @@ fn check(graph: &Graph, pass: &'static str, options: &Options) -> Result<(), Pas
             .join("; "),
     })
 }
+
+/// Runs the canonical stage alone over a graph, and not over the bodies of its regions: what holds whatever the model is
+/// compiled for. Outputs stay what they are.
+pub fn canonicalize(graph: &mut Graph) -> Result<(), PassError> {
+    let mut remarks = Remarks::default();
+    run_stage(
+        graph,
+        &CANONICAL,
+        &Options::default(),
+        None,
+        &mut remarks,
+        &mut Vec::new(),
+    )?;
+    Ok(())
+}

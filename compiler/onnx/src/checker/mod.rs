@@ -157,7 +157,7 @@ pub fn check_by<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Result<(), Vec
 }
 
 /// The name under which a domain is compared: the default one has two.
-pub(crate) fn domain(name: &str) -> &str {
+pub fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
 }
 
