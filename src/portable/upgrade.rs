@@ -173,15 +173,9 @@ impl Step<'_> {
             }
             "Resize" if self.crosses(11) => resize(node),
             "Scatter" if self.crosses(11) => node.op_type = "ScatterElements".to_string(),
-            "RoiAlign" if self.crosses(16) => {
-                if node
-                    .attribute
-                    .iter()
-                    .all(|a| a.name != "coordinate_transformation_mode")
-                {
-                    let mode = text("coordinate_transformation_mode", "output_half_pixel");
-                    node.attribute.push(mode);
-                }
+            "RoiAlign" if self.crosses(16) && !has(node, "coordinate_transformation_mode") => {
+                let mode = text("coordinate_transformation_mode", "output_half_pixel");
+                node.attribute.push(mode);
             }
             "GridSample" if self.crosses(20) => {
                 for attribute in node.attribute.iter_mut().filter(|a| a.name == "mode") {
@@ -253,6 +247,10 @@ fn resize(node: &mut NodeProto) {
     node.attribute
         .push(text("coordinate_transformation_mode", "asymmetric"));
     node.attribute.push(text("nearest_mode", "floor"));
+}
+
+fn has(node: &NodeProto, name: &str) -> bool {
+    node.attribute.iter().any(|a| a.name == name)
 }
 
 /// Takes an attribute away.
