@@ -484,3 +484,65 @@ fn caches_are_states() {
         assert!(judged.is_ok(), "set {}: {judged:?}", set.name);
     }
 }
+
+/// Negative ids and positions are no places counted from the end: they end the run, as they do in onnxruntime.
+#[test]
+fn negative_ids_and_positions_end_the_run() {
+    const I64: i32 = 7;
+    let rotary: &[(i32, &[i64])] = &[
+        (F32, &[1, 2, 16]),
+        (I64, &[1, 2]),
+        (F32, &[9, 4]),
+        (F32, &[9, 4]),
+    ];
+    let offset: &[(i32, &[i64])] = &[rotary[0], (I64, &[1]), rotary[2], rotary[3]];
+    let embed: &[(i32, &[i64])] = &[
+        (I32, &[1, 2]),
+        (I32, &[1, 2]),
+        (F32, &[5, 8]),
+        (F32, &[4, 8]),
+        (F32, &[2, 8]),
+        (F32, &[8]),
+        (F32, &[8]),
+        (0, &[]),
+        (I32, &[1, 2]),
+    ];
+    // The operand, and the numbers of it that are right.
+    let cases = [
+        ("RotaryEmbedding", rotary, 1, 9),
+        ("RotaryEmbedding", offset, 1, 8),
+        ("EmbedLayerNormalization", embed, 0, 5),
+        ("EmbedLayerNormalization", embed, 1, 2),
+        ("EmbedLayerNormalization", embed, 8, 4),
+    ];
+    for (op, inputs, operand, count) in cases {
+        let compiled = model(op, inputs, &[]).compile(&Options::default());
+        let compiled = compiled.expect("it compiles");
+        for number in [0, count - 1, -1, -count, -count - 1, count, i32::MIN as i64] {
+            let given = inputs.iter().enumerate().filter(|(_, i)| i.0 != 0);
+            let tensors: Vec<Tensor> = given
+                .map(|(i, (t, dims))| {
+                    let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+                    let n = dims.iter().product();
+                    let whole = if i == operand { number } else { 0 };
+                    match *t {
+                        F32 => Tensor::from_slice(&dims, &vec![0.5f32; n]),
+                        I32 => Tensor::from_slice(&dims, &vec![whole as i32; n]),
+                        _ => Tensor::from_slice(&dims, &vec![whole; n]),
+                    }
+                    .expect("a tensor")
+                })
+                .collect();
+            let mut context = compiled.context().expect("a context");
+            let found = context.run_tensors(&tensors).map(|_| ());
+            let found = found.map_err(|e| e.to_string());
+            match (0..count).contains(&number) {
+                true => assert_eq!(found, Ok(()), "{op} {operand}: {number}"),
+                false => assert!(
+                    found.as_ref().is_err_and(|e| e.contains("the_node")),
+                    "{op} {operand}: {number}: {found:?}"
+                ),
+            }
+        }
+    }
+}

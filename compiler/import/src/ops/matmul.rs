@@ -60,9 +60,14 @@ pub(crate) fn gemm_labels(
 
 /// `alpha * a' b' + beta * c`.
 pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
+    let t = cx.dtype(cx.input(0)?);
+    one(gemm_as(cx, t)?)
+}
+
+/// The same as this type.
+pub(crate) fn gemm_as(cx: &mut Ctx, t: DType) -> Result<ValueId, Fail> {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     let (a, b) = (cx.with_rank(a, 2)?, cx.with_rank(b, 2)?);
-    let t = cx.dtype(a);
     let (ta, tb) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let (alpha, beta) = (
         cx.float("alpha", 1.0)? as f64,
@@ -77,7 +82,7 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     let c = cx.opt(2).filter(|_| beta != 0.0);
     let mut inputs = vec![y];
     inputs.extend(c);
-    let y = cx.pw(&inputs, |p, r| {
+    cx.pw(&inputs, |p, r| {
         // Integer products with fractional factors are scaled as floats.
         let whole = alpha.fract() == 0.0 && beta.fract() == 0.0;
         let s = p.dtype(r[0]);
@@ -96,8 +101,7 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
             y = p.bin(PwOp::Add, y, c);
         }
         p.cast(y, t)
-    })?;
-    one(y)
+    })
 }
 
 /// Sums of products by labels: operands are contracted from the left, two at a time.

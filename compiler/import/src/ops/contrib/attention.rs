@@ -90,6 +90,7 @@ pub(crate) fn multi_head(cx: &mut Ctx) -> Outs {
         v: swap(cx, all[2])?,
         past,
         mask: cx.opt(4),
+        dummy_mask: false,
         bias: cx.opt(5),
     };
     let (y, k, v) = attend(cx, on, &settings)?;
@@ -114,11 +115,15 @@ fn packed(cx: &mut Ctx, x: ValueId, count: i64, heads: i64) -> Result<ValueId, F
 pub(crate) fn attention(cx: &mut Ctx) -> Outs {
     refuse_inputs(cx, &[(6, "past_sequence_length")])?;
     let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let t = cx.dtype(x);
+    let (x, w) = (cx.widen(x)?, cx.widen(w)?);
     let mut y = product(cx, x, w)?;
     if let Some(bias) = cx.opt(2) {
         broadcasts_to("the bias", &cx.dims(bias)?, &cx.dims(y)?)?;
+        let bias = cx.widen(bias)?;
         y = cx.bin(PwOp::Add, y, bias)?;
     }
+    let y = cx.cast(y, t)?;
     projected(cx, y, cx.opt(3), cx.opt(4), cx.opt(5))
 }
 
@@ -203,6 +208,7 @@ fn projected(
         v: all[2],
         past,
         mask,
+        dummy_mask: true,
         bias,
     };
     let (y, k, v) = attend(cx, on, &settings)?;

@@ -1,8 +1,9 @@
 //! The embedding layer of BERT: words, positions and segments looked up, added and normalised.
 
 use lapidary_graph::op::{NormKind, ReduceKind};
-use lapidary_graph::{DType, Dim, Op, PwOp};
+use lapidary_graph::{DType, Dim, PwOp};
 
+use super::rotary::rows;
 use crate::context::{Ctx, Outs, same};
 use crate::error::invalid;
 use crate::ops::norm::normalize;
@@ -21,14 +22,14 @@ pub(crate) fn embed(cx: &mut Ctx) -> Outs {
         )));
     };
     let t = cx.dtype(words);
-    let mut total = cx.emit1(Op::Gather { axis: 0 }, &[words, ids])?;
+    let mut total = rows(cx, words, ids)?;
     let at = match cx.opt(8) {
         Some(at) => at,
         None => cx.pw_shaped(&[], Some(vec![Dim::Const(1), length.clone()]), |p, _| {
             p.push(PwOp::Index(1), vec![], DType::I64)
         })?,
     };
-    let mut more = vec![cx.emit1(Op::Gather { axis: 0 }, &[positions, at])?];
+    let mut more = vec![rows(cx, positions, at)?];
     match (cx.opt(1), cx.opt(4)) {
         (Some(segments), Some(table)) => {
             let own = cx.dims(segments)?;
@@ -46,7 +47,7 @@ pub(crate) fn embed(cx: &mut Ctx) -> Outs {
                 length,
                 &own[1],
             )?;
-            more.push(cx.emit1(Op::Gather { axis: 0 }, &[table, segments])?);
+            more.push(rows(cx, table, segments)?);
         }
         (None, None) => {}
         _ => return Err(invalid("'segment_ids' and 'segment_embedding' go together")),

@@ -1,9 +1,8 @@
 //! Products and convolutions with what onnxruntime's optimizer has pulled into them, and a softmax with its mask.
 
-use lapidary_graph::{PwOp, ValueId};
+use lapidary_graph::{DType, PwOp, ValueId};
 
 use super::activation::Fused;
-use crate::builder::first;
 use crate::context::{Ctx, Outs, broadcasts_to, one};
 use crate::error::{Fail, invalid, unsupported};
 use crate::ops::{conv, matmul as products, softmax};
@@ -58,28 +57,51 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
 /// Gemm, then an activation.
 pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     let activation = Fused::read(cx)?;
-    let y = products::gemm(cx)?;
-    match (activation, y.first()) {
-        (Some(f), Some(Some(y))) => one(f.apply(cx, *y)?),
-        _ => Ok(y),
-    }
+    let t = cx.dtype(cx.input(0)?);
+    let wide = match t {
+        DType::F16 | DType::BF16 => DType::F32,
+        t => t,
+    };
+    let y = products::gemm_as(cx, wide)?;
+    let y = match activation {
+        Some(f) => f.apply(cx, y)?,
+        None => y,
+    };
+    one(cx.cast(y, t)?)
 }
 
 /// A convolution, plus a tensor of the result's shape, then an activation.
 pub(crate) fn convolution(cx: &mut Ctx) -> Outs {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let (x, w) = conv::image_and_weights(cx, x, w)?;
+    one(convolved(cx, x, w, None)?)
+}
+
+/// The convolution of x with w and the bias (input 2), its axes permuted, plus input 3, then the activation. Half floats are
+/// rounded once.
+pub(crate) fn convolved(
+    cx: &mut Ctx,
+    x: ValueId,
+    w: ValueId,
+    axes: Option<Vec<usize>>,
+) -> Result<ValueId, Fail> {
     let activation = Fused::read(cx)?;
-    let y = first(&conv::conv(cx)?.into_iter().flatten().collect::<Vec<_>>())?;
-    let y = match cx.opt(3) {
-        Some(z) => {
-            broadcasts_to("the sum", &cx.dims(z)?, &cx.dims(y)?)?;
-            cx.bin(PwOp::Add, y, z)?
-        }
-        None => y,
-    };
-    one(match activation {
-        Some(f) => f.apply(cx, y)?,
-        None => y,
-    })
+    let (t, bias, sum) = (cx.dtype(x), cx.opt(2), cx.opt(3));
+    let op = conv::conv_op(cx, x, w)?;
+    let x = cx.widen(x)?;
+    let mut y = conv::emit(cx, op, x, w, bias)?;
+    if let Some(axes) = axes {
+        y = cx.transpose(y, axes)?;
+    }
+    if let Some(z) = sum {
+        broadcasts_to("the sum", &cx.dims(z)?, &cx.dims(y)?)?;
+        let z = cx.widen(z)?;
+        y = cx.bin(PwOp::Add, y, z)?;
+    }
+    if let Some(f) = activation {
+        y = f.apply(cx, y)?;
+    }
+    cx.cast(y, t)
 }
 
 /// `softmax(x + bias)` over all axes from `axis` on, as one.

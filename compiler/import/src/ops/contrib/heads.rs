@@ -100,6 +100,8 @@ pub(crate) struct Operands {
     pub past: Option<(ValueId, ValueId)>,
     /// In one of the forms of `key_padding_mask` or `mask_index`.
     pub mask: Option<ValueId>,
+    /// Whether a mask `[B, 1]` or `[1, 1]` stands for none.
+    pub dummy_mask: bool,
     /// Added to the scores.
     pub bias: Option<ValueId>,
 }
@@ -153,7 +155,11 @@ pub(crate) fn attend(
     let ([b, h, s, _], [_, _, n, _]) = (dq.as_slice(), dk.as_slice()) else {
         return Err(invalid("operands of other ranks than 4"));
     };
-    let mut added = match on.mask {
+    let mask = match on.mask {
+        Some(m) if on.dummy_mask => real_mask(cx, m, (b, n))?,
+        m => m,
+    };
+    let mut added = match mask {
         Some(m) => Some(padding(cx, m, (b, s, n), settings.filter)?),
         None => None,
     };
@@ -194,6 +200,30 @@ pub(crate) fn join_heads(cx: &mut Ctx, y: ValueId) -> Result<ValueId, Fail> {
         return Err(invalid("a result of another rank than 4"));
     };
     cx.reshape(y, vec![b.clone(), s.clone(), h.mul(e)])
+}
+
+/// A mask that may be `[B, 1]` or `[1, 1]`, which stand for none: as `[B, T]` of ones, where a run alone tells.
+fn real_mask(cx: &mut Ctx, m: ValueId, (b, n): (&Dim, &Dim)) -> Result<Option<ValueId>, Fail> {
+    let dims = cx.dims(m)?;
+    let [_, width] = dims.as_slice() else {
+        return Ok(Some(m));
+    };
+    if width.is_const(1) {
+        return Ok(None);
+    }
+    if width.as_const().is_some() || width.equals(n) == Some(true) {
+        return Ok(Some(m));
+    }
+    let width = width.clone();
+    let shape = vec![b.clone(), n.clone()];
+    let ones = cx.pw_shaped(&[], Some(shape.clone()), |p, _| p.number(1.0, DType::I32))?;
+    let seen = cx.pw(&[m, ones], |p, r| {
+        let width = p.push(PwOp::Dim(width), vec![], DType::I64);
+        let one = p.number(1.0, DType::I64);
+        let dummy = p.test(PwOp::Eq, vec![width, one]);
+        p.select(dummy, r[1], r[0])
+    })?;
+    Ok(Some(cx.reshape(seen, shape)?))
 }
 
 /// A mask of integers as what is added to scores `[B, H, S, T]`: `[B]` numbers of keys, `[2 B]` ends and then starts,

@@ -1,13 +1,13 @@
 //! Images with their channels last: NhwcConv, NhwcFusedConv, NhwcMaxPool, and the permutations that all operators with
 //! such images share. The pass that chooses layouts takes the transpositions away again.
 
-use lapidary_graph::{PwOp, ValueId};
+use lapidary_graph::ValueId;
 
-use super::activation::Fused;
+use super::fused::convolved;
 use crate::builder::first;
-use crate::context::{Ctx, Outs, broadcasts_to, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, invalid};
-use crate::ops::{conv, pool};
+use crate::ops::pool;
 
 /// The permutation from channels last to channels second, and the one back.
 pub(crate) fn channels_last(rank: usize) -> (Vec<usize>, Vec<usize>) {
@@ -37,24 +37,13 @@ fn image(cx: &mut Ctx) -> Result<(ValueId, Vec<usize>), Fail> {
 /// reads them and onnxruntime's tool that makes such nodes writes them (the operator's text says otherwise); those of the
 /// second are those of ONNX, `[O, I, kH, kW]`.
 pub(crate) fn convolution(cx: &mut Ctx) -> Outs {
-    let activation = Fused::read(cx)?;
     let (x, back) = image(cx)?;
-    let (w, bias) = (cx.input(1)?, cx.opt(2));
+    let w = cx.input(1)?;
     let mut w = cx.with_rank(w, back.len())?;
     if cx.op == "NhwcConv" {
         w = cx.transpose(w, channels_last(back.len()).0)?;
     }
-    let op = conv::conv_op(cx, x, w)?;
-    let y = conv::emit(cx, op, x, w, bias)?;
-    let mut y = cx.transpose(y, back)?;
-    if let Some(z) = cx.opt(3) {
-        broadcasts_to("the sum", &cx.dims(z)?, &cx.dims(y)?)?;
-        y = cx.bin(PwOp::Add, y, z)?;
-    }
-    one(match activation {
-        Some(f) => f.apply(cx, y)?,
-        None => y,
-    })
+    one(convolved(cx, x, w, Some(back))?)
 }
 
 /// NhwcMaxPool, of integers of a byte.

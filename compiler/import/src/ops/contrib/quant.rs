@@ -186,17 +186,41 @@ fn quantized(
     })
 }
 
-/// QLinearAdd and QLinearMul.
+/// QLinearAdd and QLinearMul: of the integers, with the ratios of the scales, as onnxruntime does.
 pub(crate) fn binary(cx: &mut Ctx) -> Outs {
     let (a, b) = (Quantized::inputs(cx, 0)?, Quantized::inputs(cx, 3)?);
-    let op = match cx.op {
-        "QLinearMul" => PwOp::Mul,
-        _ => PwOp::Add,
-    };
-    let to = cx.dtype(a.x);
-    let (x, y) = (a.values(cx)?, b.values(cx)?);
-    let z = cx.bin(op, x, y)?;
-    one(quantized(cx, z, cx.input(6)?, cx.opt(7), to)?)
+    let target = Target::of(cx.dtype(a.x), true)?;
+    let product = cx.op == "QLinearMul";
+    let mut inputs = vec![a.x, b.x];
+    for scale in [a.scale, b.scale, cx.input(6)?] {
+        inputs.push(number(cx, scale)?);
+    }
+    // Where each zero point stands among the inputs.
+    let mut zeros = [None; 3];
+    for (at, zero) in zeros.iter_mut().zip([a.zero, b.zero, cx.opt(7)]) {
+        if let Some(z) = zero {
+            *at = Some(inputs.len());
+            inputs.push(number(cx, z)?);
+        }
+    }
+    one(cx.pw(&inputs, |p, r| {
+        let zero = |i: usize| zeros[i].map(|at: usize| r[at]);
+        let [x, y] = [0, 1].map(|i| {
+            let d = difference(p, r[i], zero(i));
+            p.cast(d, DType::F32)
+        });
+        let z = if product {
+            let scale = p.bin(PwOp::Mul, r[2], r[3]);
+            let scale = p.bin(PwOp::Div, scale, r[4]);
+            let xy = p.bin(PwOp::Mul, x, y);
+            p.bin(PwOp::Mul, xy, scale)
+        } else {
+            let [sx, sy] = [2, 3].map(|i| p.bin(PwOp::Div, r[i], r[4]));
+            let (x, y) = (p.bin(PwOp::Mul, x, sx), p.bin(PwOp::Mul, y, sy));
+            p.bin(PwOp::Add, x, y)
+        };
+        target.store(p, z, zero(2))
+    })?)
 }
 
 /// QLinearSigmoid and QLinearLeakyRelu.

@@ -6,6 +6,21 @@ use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, invalid};
 use crate::ops::attention::rotate;
 
+/// Rows of a table. A negative index is an error, as one behind the last row: the check of a run lets the indices from
+/// minus the number of rows on pass, so they are moved below these.
+pub(crate) fn rows(cx: &mut Ctx, table: ValueId, at: ValueId) -> Result<ValueId, Fail> {
+    let count = cx.dims(table)?.first().cloned().unwrap_or_default();
+    let at = cx.pw(&[at], |p, r| {
+        let i = p.cast(r[0], DType::I64);
+        let zero = p.number(0.0, DType::I64);
+        let n = p.push(PwOp::Dim(count), vec![], DType::I64);
+        let below = p.bin(PwOp::Sub, i, n);
+        let negative = p.test(PwOp::Lt, vec![i, zero]);
+        p.select(negative, below, i)
+    })?;
+    cx.emit1(Op::Gather { axis: 0 }, &[table, at])
+}
+
 /// Rows of the cosine and sine tables at these positions.
 pub(crate) fn tables(
     cx: &mut Ctx,
@@ -13,8 +28,7 @@ pub(crate) fn tables(
     sin: ValueId,
     at: ValueId,
 ) -> Result<(ValueId, ValueId), Fail> {
-    let mut row = |table| cx.emit1(Op::Gather { axis: 0 }, &[table, at]);
-    Ok((row(cos)?, row(sin)?))
+    Ok((rows(cx, cos, at)?, rows(cx, sin, at)?))
 }
 
 /// Twice the width of a table: the features that it rotates.
