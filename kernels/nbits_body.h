@@ -1,5 +1,4 @@
-/* The product for one instruction set; included by nbits.c, which defines VECTOR (LANES floats), ROWS (of a register
- * tile), FIELD and the operations. */
+/* The product for one instruction set; included by nbits.c, which defines VECTOR (LANES floats), INTS and the operations. */
 
 /* The sum of a vector, in a fixed order. */
 TARGET static inline float NAME(across)(VECTOR v) {
@@ -11,81 +10,118 @@ TARGET static inline float NAME(across)(VECTOR v) {
     return each[0];
 }
 
-/* What a block's numbers are multiplied with, and what is added then. */
-TARGET static inline void NAME(factors)(const nbits *p, int64_t n, int64_t block, VECTOR *scale, VECTOR *shift) {
-    float s = p->scales[n * p->blocks + block];
-    *scale = SET(s);
-    *shift = SET(-zero_of(p, n, block) * s);
-}
+/* ---- many rows ----------------------------------------------------------------------------------- */
 
-/* unpack_any for units of 16 bytes. */
-TARGET static inline __attribute__((always_inline)) void NAME(unpack)(const nbits *p, int64_t n, int64_t k, int64_t count, float *to, int64_t bits) {
-    const uint8_t *b = p->b + n * p->blocks * p->blob + k * bits / 8;
-    int mask = (1 << bits) - 1;
+/* Of a panel. */
+#define PANEL (2 * LANES)
+
+/* Weights k .. k + count of the columns n .. last: w[k][column]. Columns that are not there are the last one again. */
+TARGET static inline __attribute__((always_inline)) void NAME(unpack)(
+    const nbits *p, int64_t n, int64_t last, int64_t k, int64_t count, float *w, int64_t bits) {
+    int64_t row = p->blocks * p->blob;
+    int32_t at[PANEL];
+    for (int64_t c = 0; c < PANEL; c++) at[c] = (int32_t)((lap_min(n + c, last) - n) * row);
     for (int64_t done = 0; done < count; done += p->block) {
-        VECTOR scale, shift;
-        NAME(factors)(p, n, (k + done) / p->block, &scale, &shift);
-        for (int64_t u = 0; u < p->blob; u += 16, b += 16) {
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)b);
-            UNROLL
-            for (int64_t j = 0; j < 8 / bits; j++) {
-                __m128i by = _mm_cvtsi32_si128((int)(j * bits));
+        int64_t block = (k + done) / p->block, values = lap_min(p->block, count - done);
+        float scales[PANEL], zeros[PANEL];
+        for (int64_t c = 0; c < PANEL; c++) {
+            int64_t column = lap_min(n + c, last);
+            scales[c] = p->scales[column * p->blocks + block];
+            zeros[c] = zero_of(p, column, block);
+        }
+        const uint8_t *b = p->b + n * row + block * p->blob;
+        for (int64_t h = 0; h < PANEL; h += LANES) {
+            VECTOR scale = LOAD(scales + h), zero = LOAD(zeros + h);
+            float *to = w + done * PANEL + h;
+            for (int64_t i = 0; i < values; i += 32 / bits, to += 32 / bits * PANEL) {
+                INTS word = GATHER((const int *)(const void *)(b + i * bits / 8), at + h);
                 UNROLL
-                for (int64_t i = 0; i < 16 / LANES; i++, to += LANES) STORE(to, FMA(FIELD(bytes, i, by, mask), scale, shift));
+                for (int64_t j = 0; j < 32 / bits; j++) {
+                    VECTOR q = FLOATS(MASKED(SHIFTED(word, _mm_cvtsi32_si128((int)(j * bits))), (1 << bits) - 1));
+                    STORE(to + j * PANEL, MUL(SUB(q, zero), scale));
+                }
             }
         }
     }
 }
 
-TARGET static void NAME(unpack_column)(const nbits *p, int64_t n, int64_t k, int64_t count, float *to) {
-    if (p->unit_bytes != 16 || p->group) unpack_any(p, n, k, count, to);
-    else if (p->bits == 4) NAME(unpack)(p, n, k, count, to, 4);
-    else if (p->bits == 8) NAME(unpack)(p, n, k, count, to, 8);
-    else NAME(unpack)(p, n, k, count, to, 2);
+TARGET static void NAME(unpack_panel)(const nbits *p, int64_t n, int64_t last, int64_t k, int64_t count, float *w) {
+    if (p->group || p->blocks * p->blob > INT32_MAX / PANEL) {
+        for (int64_t c = 0; c < PANEL; c++) unpack_any(p, lap_min(n + c, last), k, count, w + c, PANEL);
+    } else if (p->bits == 4) NAME(unpack)(p, n, last, k, count, w, 4);
+    else if (p->bits == 8) NAME(unpack)(p, n, last, k, count, w, 8);
+    else NAME(unpack)(p, n, last, k, count, w, 2);
 }
 
-/* `rows` rows from m on by COLUMNS columns, of which those behind `last` are the last again and not stored. */
+/* `count` products of k into `rows` rows of y (of which `real` are there) and a panel's columns n .. last, on top of `start`
+ * (of each column), or of what is there. */
 TARGET static inline __attribute__((always_inline)) void NAME(tile)(
-    const nbits *p, int64_t m, int64_t rows, int64_t n, int64_t last, int64_t k, int64_t count, const float *w) {
-    VECTOR sum[ROWS][COLUMNS];
+    const nbits *p, const float *a, int64_t count, const float *w, const float *start, int64_t m, int64_t n, int64_t last, int64_t rows) {
+    VECTOR sum[TILE][2];
+    int64_t columns = last - n + 1, real = lap_min(rows, p->m - m);
     UNROLL
     for (int64_t r = 0; r < rows; r++) {
-        UNROLL
-        for (int64_t c = 0; c < COLUMNS; c++) sum[r][c] = SET(0);
+        float part[PANEL] = {0};
+        const float *from = start;
+        if (!start && r < real) {
+            from = p->y + (m + r) * p->n + n;
+            if (columns < PANEL) {
+                memcpy(part, from, (size_t)(4 * columns));
+                from = part;
+            }
+        } else if (!start) from = part;
+        sum[r][0] = LOAD(from);
+        sum[r][1] = LOAD(from + LANES);
     }
-    const float *a = p->turned + m * p->depth + k;
-    for (int64_t i = 0; i < count; i += LANES) {
-        VECTOR x[COLUMNS];
-        UNROLL
-        for (int64_t c = 0; c < COLUMNS; c++) x[c] = LOAD(w + c * SLOT + i);
+    for (int64_t k = 0; k < count; k++, a += TILE, w += PANEL) {
+        VECTOR w0 = LOAD(w), w1 = LOAD(w + LANES);
         UNROLL
         for (int64_t r = 0; r < rows; r++) {
-            VECTOR v = LOAD(a + r * p->depth + i);
-            UNROLL
-            for (int64_t c = 0; c < COLUMNS; c++) sum[r][c] = FMA(v, x[c], sum[r][c]);
+            VECTOR x = SET(a[r]);
+            sum[r][0] = FMA(x, w0, sum[r][0]);
+            sum[r][1] = FMA(x, w1, sum[r][1]);
         }
     }
     UNROLL
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < COLUMNS && n + c <= last; c++) {
-            float *y = &p->y[(m + r) * p->n + n + c];
-            *y = (k ? *y : p->bias ? p->bias[n + c] : 0) + NAME(across)(sum[r][c]);
+        if (r >= real) break;
+        float part[PANEL], *to = p->y + (m + r) * p->n + n;
+        float *full = columns < PANEL ? part : to;
+        STORE(full, sum[r][0]);
+        STORE(full + LANES, sum[r][1]);
+        if (columns < PANEL) memcpy(to, part, (size_t)(4 * columns));
+    }
+}
+
+/* Columns n0 .. n1 of all rows. */
+TARGET static void NAME(many_columns)(const nbits *p, int64_t n0, int64_t n1, float *w) {
+    for (int64_t n = n0; n < n1; n += PANEL) {
+        int64_t last = lap_min(n + PANEL, n1) - 1;
+        float bias[PANEL] = {0};
+        if (p->bias) memcpy(bias, p->bias + n, (size_t)(4 * (last - n + 1)));
+        for (int64_t k = 0; k < p->k; k += PART) {
+            int64_t count = lap_min(PART, p->k - k);
+            NAME(unpack_panel)(p, n, last, k, count, w);
+            for (int64_t m = 0; m < p->m; m += TILE) {
+                const float *start = k ? NULL : bias;
+                /* As many rows as registers hold at a time. */
+                for (int64_t r = 0; r < TILE && m + r < p->m;) {
+                    const float *a = p->rows + m * p->k + k * TILE + r;
+                    int64_t left = lap_min(TILE - r, p->m - m - r), rows = left >= ROWS ? ROWS : left > 1 ? lap_min(4, ROWS) : 1;
+                    if (rows == 1) NAME(tile)(p, a, count, w, start, m + r, n, last, 1);
+                    else if (rows == ROWS) NAME(tile)(p, a, count, w, start, m + r, n, last, ROWS);
+                    else NAME(tile)(p, a, count, w, start, m + r, n, last, 4);
+                    r += rows;
+                }
+            }
         }
     }
 }
+#undef PANEL
 
-/* All rows by the columns n .. last, by way of the buffer. */
-TARGET static void NAME(many)(const nbits *p, int64_t n, int64_t last, float *w) {
-    for (int64_t k = 0; k < p->depth; k += DEPTH) {
-        int64_t count = lap_min(DEPTH, p->depth - k), m = 0;
-        UNROLL
-        for (int64_t c = 0; c < COLUMNS; c++) NAME(unpack_column)(p, lap_min(n + c, last), k, count, w + c * SLOT);
-        for (; m + ROWS <= p->m; m += ROWS) NAME(tile)(p, m, ROWS, n, last, k, count, w);
-        for (; m < p->m; m++) NAME(tile)(p, m, 1, n, last, k, count, w);
-    }
-}
+/* ---- few rows ------------------------------------------------------------------------------------ */
 
-/* The same for a few rows and units of 16 bytes, without the buffer: two sums for each element hide the latency. */
+/* Columns n .. last of `rows` rows, without a buffer. */
 TARGET static inline __attribute__((always_inline)) void NAME(few)(const nbits *p, int64_t rows, int64_t n, int64_t last, int64_t bits) {
     int64_t at[COLUMNS];
     UNROLL
@@ -97,11 +133,19 @@ TARGET static inline __attribute__((always_inline)) void NAME(few)(const nbits *
         for (int64_t c = 0; c < COLUMNS; c++) sum[r][c] = SET(0);
     }
     int mask = (1 << bits) - 1;
-    const float *a = p->turned;
+    (void)mask;
+    const float *a = p->rows;
     for (int64_t block = 0; block < p->blocks; block++) {
-        VECTOR scale[COLUMNS], shift[COLUMNS];
+        VECTOR scale[COLUMNS], zero[COLUMNS];
         UNROLL
-        for (int64_t c = 0; c < COLUMNS; c++) NAME(factors)(p, at[c], block, &scale[c], &shift[c]);
+        for (int64_t c = 0; c < COLUMNS; c++) {
+            scale[c] = SET(p->scales[at[c] * p->blocks + block]);
+            zero[c] = SET(zero_of(p, at[c], block));
+#ifdef LOOKUP
+            const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            if (bits < 8) scale[c] = MUL(SUB(FLOATS(MASKED(each, mask)), zero[c]), scale[c]);
+#endif
+        }
         for (int64_t u = 0; u < p->blob; u += 16) {
             UNROLL
             for (int64_t c = 0; c < COLUMNS; c++) {
@@ -110,10 +154,15 @@ TARGET static inline __attribute__((always_inline)) void NAME(few)(const nbits *
                 const float *x = a;
                 UNROLL
                 for (int64_t j = 0; j < 8 / bits; j++) {
-                    __m128i by = _mm_cvtsi32_si128((int)(j * bits));
                     UNROLL
                     for (int64_t i = 0; i < 16 / LANES; i++, x += LANES) {
-                        VECTOR w = FMA(FIELD(bytes, i, by, mask), scale[c], shift[c]);
+                        INTS q = WIDENED(bytes, i);
+                        if (j > 0) q = SHIFTED(q, _mm_cvtsi32_si128((int)(j * bits)));
+#ifdef LOOKUP
+                        VECTOR w = bits < 8 ? LOOKUP(scale[c], q) : MUL(SUB(FLOATS(q), zero[c]), scale[c]);
+#else
+                        VECTOR w = MUL(SUB(FLOATS(MASKED(q, mask)), zero[c]), scale[c]);
+#endif
                         UNROLL
                         for (int64_t r = 0; r < rows; r++) sum[r][c] = FMA(LOAD(x + r * p->depth), w, sum[r][c]);
                     }
@@ -137,13 +186,9 @@ TARGET static inline __attribute__((always_inline)) void NAME(few_rows)(const nb
 }
 
 /* Columns n0 .. n1 of all rows. */
-TARGET static void NAME(columns)(const nbits *p, int64_t n0, int64_t n1, float *w) {
+TARGET static void NAME(few_columns)(const nbits *p, int64_t n0, int64_t n1) {
     for (int64_t n = n0; n < n1; n += COLUMNS) {
         int64_t last = lap_min(n + COLUMNS, n1) - 1;
-        if (p->m > FEW_ROWS || p->unit_bytes != 16 || p->group) {
-            NAME(many)(p, n, last, w);
-            continue;
-        }
         switch (p->m) {
         case 1: NAME(few_rows)(p, 1, n, last); break;
         case 2: NAME(few_rows)(p, 2, n, last); break;
