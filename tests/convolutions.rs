@@ -118,7 +118,48 @@ fn windows_are_packed_only_where_lines_cannot_be_read_in_place() {
         }),
         ["windows"]
     );
-    assert_eq!(scratch(&Conv { out: 160, ..SAME }), ["windows"]);
+    // Two lines of 7 fill a tile, one of 9 does not; rows 4 KiB apart must be few.
+    let square = |size| Conv {
+        size: (size, size),
+        channels: 1024,
+        out: 1,
+        ..SAME
+    };
+    assert_eq!(scratch(&square(7)), ["lines"]);
+    assert_eq!(scratch(&square(10)), ["windows"]);
+}
+
+#[test]
+fn short_lines_share_a_tile() {
+    for (height, width) in [(7, 7), (4, 6), (5, 4), (9, 3), (3, 2), (6, 1)] {
+        for strides in [(1, 1), (2, 1), (1, 2)] {
+            case(&Conv {
+                size: (height, width),
+                strides,
+                out: 40,
+                ..SAME
+            });
+        }
+    }
+}
+
+/// Tasks divide columns, and blocks of lines where an image has more than fit.
+#[test]
+fn weights_that_are_large() {
+    for (size, channels, kernel, strides, out) in [
+        ((7, 7), 64, (3, 3), (1, 1), 300),
+        ((5, 14), 64, (3, 3), (1, 1), 332),
+        ((66, 10), 256, (1, 3), (4, 1), 214),
+    ] {
+        case(&Conv {
+            size,
+            channels,
+            kernel,
+            strides,
+            out,
+            ..SAME
+        });
+    }
 }
 
 #[test]

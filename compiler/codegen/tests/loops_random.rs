@@ -576,7 +576,16 @@ fn product(seed: u64) {
     g.elems = vec![Elem::F32];
     let (m, n, depth) = (g.pick(41) as i64, g.pick(71) as i64, g.pick(10) as i64);
     let (m, n) = (m, if g.chance(20) { 0 } else { n.max(1) });
-    let (rows, cols, k) = (g.extent(m), g.extent(n), g.extent(depth));
+    let (mut rows, cols, mut k) = (g.extent(m), g.extent(n), g.extent(depth));
+    // Rows of some lines: a jump from the end of one to the start of the next.
+    let line = g.chance(4).then(|| 1 + g.pick(18) as i64);
+    let (mut m, mut lines) = (m, Dim::Const(0));
+    if let Some(line) = line {
+        let count = g.pick(5) as i64;
+        lines = g.extent(count);
+        (m, rows) = (count * line, lines.mul(&Dim::Const(line)));
+        k = Dim::Const(depth);
+    }
     let [row, col, kk] = [(); 3].map(|()| g.k.sym(SymKind::Loop));
 
     // The left operand: rows at some distance, steps of one or two, or runs with a jump between.
@@ -589,6 +598,7 @@ fn product(seed: u64) {
     } else {
         (k, depth, 0)
     };
+    let line_jump = g.pick(40) as i64;
     let lead = k.mul(&Dim::Const(step)).add(&Dim::Const(pad));
     let first = g.pick(2) as i64 * 5;
     let mut a_at = Dim::from(row)
@@ -599,9 +609,13 @@ fn product(seed: u64) {
         let jumps = Dim::from(kk).floor_div(&Dim::Const(run));
         a_at = a_at.add(&jumps.mul(&g.extent(jump)));
     }
+    if let Some(line) = line {
+        let lines = Dim::from(row).floor_div(&Dim::Const(line));
+        a_at = a_at.add(&lines.mul(&Dim::Const(line_jump)));
+    }
     let a = g.input(
         Mem::F32,
-        first + m * (depth * step + pad) + depth / run * jump + 1,
+        first + m * (depth * step + pad + line_jump) + depth / run * jump + 1,
     );
 
     // The right operand: rows, or panels padded with zeros.
@@ -745,10 +759,18 @@ fn product(seed: u64) {
     let mut contract = contract;
     if g.chance(3) {
         let block = 1 + g.pick(20) as i64;
-        let t = Dim::from(g.k.sym(SymKind::Task)).mul(&Dim::Const(block));
+        let task = Dim::from(g.k.sym(SymKind::Task));
+        let t = task.mul(&Dim::Const(block));
         let to = t.add(&Dim::Const(block)).minimum(&contract.rows.1);
         tasks = (m + block - 1) / block;
-        contract.rows = (t, to);
+        contract.rows = (t.clone(), to);
+        if let Some(line) = line {
+            let first = t;
+            let end = first.add(&Dim::Const(block)).minimum(&lines);
+            tasks = (m / line + block - 1) / block;
+            let width = Dim::Const(line);
+            contract.rows = (first.mul(&width), end.mul(&width));
+        }
     }
     g.k.body = vec![Stmt::Contract(Box::new(contract))];
     let tiles = [

@@ -21,6 +21,10 @@ type Result<T> = std::result::Result<T, LowerError>;
 
 /// Floats of a packed block of windows: what leaves room for weights in a 1 to 2 MiB second level cache.
 const BLOCK_FLOATS: i64 = 160 * 1024;
+/// Floats of windows that are packed as one block, whatever their number.
+const WHOLE_FLOATS: i64 = 256 * 1024;
+/// Most tiles of rows in a block: 196 rows, which maps of 14, 28 and 56 lines are multiples of.
+const MOST_TILES: i64 = 14;
 /// Rows of register tiles divide blocks evenly.
 pub(crate) const TILE_ROWS: i64 = 14;
 
@@ -137,11 +141,13 @@ fn tiled(
     // Rows a multiple of 2 KiB apart share too few sets of a first level cache for a tile of them.
     let direct = kh * kw == 1 && win.strides == [1, 1] && unpadded && channels % 512 != 0;
 
-    let block = if direct {
-        168
-    } else {
-        (BLOCK_FLOATS / depth / TILE_ROWS).clamp(2, 12) * TILE_ROWS
+    let fit = match m.as_const().and_then(|m| m.checked_mul(depth)) {
+        _ if direct => MOST_TILES,
+        // A second block reads all weights again, which costs more than a left operand that fills the cache.
+        Some(floats) if floats <= WHOLE_FLOATS => MOST_TILES,
+        _ => (BLOCK_FLOATS / depth / TILE_ROWS).clamp(2, MOST_TILES),
     };
+    let block = fit * TILE_ROWS;
     let few_rows = m.as_const().is_some_and(|m| m <= block);
     let block_d = if few_rows {
         m.clone()

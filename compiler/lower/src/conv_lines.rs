@@ -1,12 +1,13 @@
 //! Channels-last convolutions whose windows are read in place.
 //!
-//! A task computes some lines of one output image. The lines of the input that they need are copied to scratch memory
+//! A task computes some lines of one output image, of all channels or, where lines are few and weights many, of some. The lines of the input that they need are copied to scratch memory
 //! with zeros where the window leaves the image; without padding they are read where they lie. The window of an output
 //! position is then one run of `kernel width * channels` elements a kernel line, with the same jump from run to run,
 //! and the next position's window begins `stride * channels` elements further: the left operand of a contraction. So an
 //! element is copied about once, not once a tap.
 //!
-//! Takes convolutions of one group whose output lines fill register tiles; the others pack windows (`conv.rs`).
+//! Takes convolutions of one group whose output lines, or a few whole ones, fill register tiles; the others pack
+//! windows (`conv.rs`).
 
 use crate::builder::Builder;
 use crate::contract::store_outputs;
@@ -19,13 +20,16 @@ use lapidary_graph::{DType, Dim, Graph, Group};
 
 type Result<T> = std::result::Result<T, LowerError>;
 
-/// Floats of the lines that a task copies: what leaves room for weights in a 1 MiB second level cache.
-const LINES_FLOATS: i64 = 96 * 1024;
-/// Most output channels: with more, packing windows costs little beside what is computed from them, and windows of
-/// several lines share each panel of weights.
-const MOST_CHANNELS: i64 = 128;
-/// Tasks that an image is cut into where it has so many lines.
+/// Floats of the lines that a task copies: half of a 1 MiB second level cache, the rest of which is for weights.
+const LINES_FLOATS: i64 = 128 * 1024;
+/// Weights that are read again for each block of lines without harm, in floats: they stay in a second level cache.
+const SMALL_WEIGHTS: i64 = 160 * 1024;
+/// Tasks that an image is cut into where it has so many lines or panels.
 const TASKS: i64 = 4;
+/// Elements between copied lines, so that lines of equal rows do not share sets of a first level cache.
+const GAP: i64 = 16;
+/// Fewest rows in a tile, be it of a line or of some short ones.
+const LEAST_ROWS: i64 = TILE_ROWS - 4;
 
 /// Above it a size is not of an image; products of three such stay below 2^63.
 const MOST: i64 = 1 << 20;
@@ -91,15 +95,27 @@ impl Lines {
         if sizes.iter().chain(&pads).chain(&ends).any(|n| *n > MOST) {
             return None;
         }
-        // Rows of the left operand a multiple of 2 KiB apart share too few sets of a first level cache.
         let tiles = (lines.out_width + TILE_ROWS - 1) / TILE_ROWS;
+        let (rows, fill) = match lines.out_width <= TILE_ROWS {
+            true => (
+                lines.out_width,
+                TILE_ROWS / lines.out_width * lines.out_width,
+            ),
+            false => (TILE_ROWS, lines.out_width / tiles),
+        };
+        // Rows of the left operand a multiple of 2 KiB apart share one or two sets of a first level cache of 4 KiB a way
+        // and at least eight ways; few of a line may.
+        let apart = match (channels * sw) % 1024 {
+            0 => rows == 1 || lines.padded && rows <= 7,
+            512 => lines.padded && rows <= 8,
+            _ => true,
+        };
         let fits = c.groups.is_const(1)
             && dw == 1
             && kh * kw > 1
             && pads.iter().chain(&ends).all(|p| *p >= 0)
-            && out_channels <= MOST_CHANNELS
-            && (channels * sw) % 512 != 0
-            && lines.out_width / tiles >= TILE_ROWS - 4
+            && apart
+            && fill >= LEAST_ROWS
             && lines.line() <= LINES_FLOATS
             && lines.input_lines(1) <= LINES_FLOATS / lines.line();
         fits.then_some(lines)
@@ -113,20 +129,37 @@ impl Lines {
     /// Elements of a line as the contraction reads it.
     fn line(&self) -> i64 {
         match self.padded {
-            true => ((self.out_width - 1) * self.strides[1] + self.kernel[1]) * self.channels,
+            true => ((self.out_width - 1) * self.strides[1] + self.kernel[1]) * self.channels + GAP,
             false => self.width * self.channels,
         }
+    }
+
+    fn depth(&self) -> i64 {
+        self.kernel[0] * self.kernel[1] * self.channels
     }
 
     /// Output lines of a task.
     fn block(&self) -> i64 {
         let least = (self.kernel[0] - 1) * self.dilation + 1;
         let fit = (LINES_FLOATS / self.line() - least) / self.strides[0] + 1;
-        let share = (self.out_height + TASKS - 1) / TASKS;
+        // Large weights are read as few times as can be: tasks divide columns instead.
+        let share = match self.depth() * self.out_channels <= SMALL_WEIGHTS {
+            true => (self.out_height + TASKS - 1) / TASKS,
+            false => self.out_height,
+        };
         let most = fit.min(share).clamp(1, self.out_height);
         // Blocks of equal size, as far as they go.
         let blocks = (self.out_height + most - 1) / most;
         (self.out_height + blocks - 1) / blocks
+    }
+
+    /// Panels of weights of a task, where an image has this many blocks of lines.
+    fn run(&self, blocks: i64) -> i64 {
+        let panels = (self.out_channels + PANEL - 1) / PANEL;
+        match blocks >= TASKS {
+            true => panels,
+            false => (panels * blocks / TASKS).max(1),
+        }
     }
 }
 
@@ -135,13 +168,18 @@ pub(crate) fn lines(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, s: &Li
     let (xs, ys) = (b.shape(c.x)?, b.shape(c.y)?);
     let (block, line) = (s.block(), s.line());
     let blocks = (s.out_height + block - 1) / block;
-    b.kernel.tasks = ys[0].mul(&Dim::Const(blocks));
+    let columns = s.run(blocks) * PANEL;
+    let col_blocks = (s.out_channels + columns - 1) / columns;
+    b.kernel.tasks = ys[0].mul(&Dim::Const(blocks * col_blocks));
     let task = Dim::from(b.kernel.sym(SymKind::Task));
+    // Columns first: tasks that follow each other share copied lines.
+    let column = task.modulo(&Dim::Const(col_blocks));
+    let position = task.floor_div(&Dim::Const(col_blocks));
     let image_number = match xs[0].as_const() {
         Some(1) => Dim::Const(0),
-        _ => task.floor_div(&Dim::Const(blocks)),
+        _ => position.floor_div(&Dim::Const(blocks)),
     };
-    let first = task
+    let first = position
         .sub(&image_number.mul(&Dim::Const(blocks)))
         .mul(&Dim::Const(block));
     let end = match s.out_height % block {
@@ -163,14 +201,27 @@ pub(crate) fn lines(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, s: &Li
             .sub(&Dim::Const(1))
             .mul(&Dim::Const(s.strides[0]))
             .add(&Dim::Const((s.kernel[0] - 1) * s.dilation + 1));
+        b.begin_block();
         copy_lines(&mut b, s, (image, &image_at), buffer, &top, &count);
+        let copy = b.end_block();
+        if col_blocks == 1 {
+            copy.into_iter().for_each(|s| b.push(s));
+        } else {
+            // Of tasks that share lines, the first that a worker meets copies.
+            let begin = Dim::from(b.kernel.sym(SymKind::TaskBegin));
+            b.push(Stmt::If {
+                all: vec![column.minimum(&task.sub(&begin)).neg()],
+                then: copy,
+                otherwise: Vec::new(),
+            });
+        }
         (buffer, Dim::Const(0))
     } else {
         (image, image_at.add(&top.mul(&Dim::Const(line))))
     };
 
     let run = s.kernel[1] * s.channels;
-    let depth = s.kernel[0] * run;
+    let depth = s.depth();
     let form = Form::ConvPanels {
         groups: 1,
         n: s.out_channels,
@@ -179,57 +230,59 @@ pub(crate) fn lines(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv, s: &Li
     };
     let id = l.prepare(g, c.w, form)?;
     let weights = b.input_operand(Operand::Const(id), DType::F32)?;
-    // Each panel of weights meets all lines while it is in the cache.
-    let whole = s.out_channels / PANEL;
-    let panels = [
-        (0, whole, PANEL),
-        (whole, whole + 1, s.out_channels % PANEL),
-    ];
-    for (from, to, columns) in panels {
-        if from == to || columns == 0 {
-            continue;
-        }
-        let panel = match to - from {
-            1 => Dim::Const(from),
-            _ => b.open(&Dim::Const(to)),
-        };
-        let y = Dim::from(b.open_range(&first, &end));
-        let row = b.variable(Some(&Dim::Const(s.out_width)));
-        let col = b.variable(Some(&Dim::Const(s.out_channels)));
-        let k = b.variable(Some(&Dim::Const(depth)));
-        let jumps = Dim::from(k).floor_div(&Dim::Const(run));
-        let a_at = left_at
-            .add(&y.sub(&first).mul(&Dim::Const(s.strides[0] * line)))
-            .add(&Dim::from(row).mul(&Dim::Const(s.strides[1] * s.channels)))
-            .add(&Dim::from(k))
-            .add(&jumps.mul(&Dim::Const(s.dilation * line - run)));
-        let acc = b.kernel.local(Ty::Num(Elem::F32));
-        b.begin_block();
-        with_bias(&mut b, c, acc, &Dim::from(col))?;
-        let index = [image_number.clone(), y, Dim::from(row), Dim::from(col)];
-        store_outputs(&mut b, group, &ys, &index)?;
-        let epilogue = b.end_block();
-        let first_column = panel.mul(&Dim::Const(PANEL));
-        b.push(Stmt::Contract(Box::new(Contract {
-            row,
-            rows: (Dim::Const(0), Dim::Const(s.out_width)),
-            col,
-            cols: (first_column.clone(), first_column.add(&Dim::Const(columns))),
-            k,
-            depth: Dim::Const(depth),
-            a: left,
-            a_at,
-            b: BOperand {
-                buf: weights,
-                base: Dim::Const(0),
-                k_stride: Dim::Const(PANEL),
-                panel: Some((PANEL, Dim::Const(PANEL * depth))),
-            },
-            acc,
-            epilogue,
-        })));
-        b.close_to(1);
-    }
+    // Rows are the positions of all lines of the block: each panel of weights meets them all while it is in the cache.
+    let width = Dim::Const(s.out_width);
+    let rows = end.sub(&first).mul(&width);
+    let row = b.variable(Some(&Dim::Const(block * s.out_width)));
+    let col = b.variable(Some(&Dim::Const(s.out_channels)));
+    let k = b.variable(Some(&Dim::Const(depth)));
+    let (step, line_step) = (s.strides[1] * s.channels, s.strides[0] * line);
+    let mut a_at = left_at
+        .add(&Dim::from(row).mul(&Dim::Const(step)))
+        .add(&Dim::from(k));
+    let lines = Dim::from(row).floor_div(&width);
+    a_at = a_at.add(&lines.mul(&Dim::Const(line_step - s.out_width * step)));
+    let jumps = Dim::from(k).floor_div(&Dim::Const(run));
+    a_at = a_at.add(&jumps.mul(&Dim::Const(s.dilation * line - run)));
+    let c0 = column.mul(&Dim::Const(columns));
+    let c1 = match s.out_channels % columns {
+        0 => c0.add(&Dim::Const(columns)),
+        _ => c0
+            .add(&Dim::Const(columns))
+            .minimum(&Dim::Const(s.out_channels)),
+    };
+    let acc = b.kernel.local(Ty::Num(Elem::F32));
+    b.begin_block();
+    with_bias(&mut b, c, acc, &Dim::from(col))?;
+    // The result's positions are one flat axis here.
+    let place = image_number
+        .mul(&Dim::Const(s.out_height))
+        .add(&first)
+        .mul(&width)
+        .add(&Dim::from(row));
+    let all = ys[0].mul(&Dim::Const(s.out_height * s.out_width));
+    let mut index = b.reshape_index(&ys[..3], &[all], &[place]);
+    index.push(Dim::from(col));
+    store_outputs(&mut b, group, &ys, &index)?;
+    let epilogue = b.end_block();
+    b.push(Stmt::Contract(Box::new(Contract {
+        row,
+        rows: (Dim::Const(0), rows),
+        col,
+        cols: (c0, c1),
+        k,
+        depth: Dim::Const(depth),
+        a: left,
+        a_at,
+        b: BOperand {
+            buf: weights,
+            base: Dim::Const(0),
+            k_stride: Dim::Const(PANEL),
+            panel: Some((PANEL, Dim::Const(PANEL * depth))),
+        },
+        acc,
+        epilogue,
+    })));
     let flops = flops(g, c);
     let (loops, step) = b.finish(group.nodes.clone(), flops.clone(), flops)?;
     l.kernel(loops, step);

@@ -17,6 +17,18 @@ const UNROLL_K: i64 = 4;
 /// the latency of a multiply-add (4 cycles, two a cycle).
 const FEW_SUMS: i64 = 8;
 
+/// Most tiles of rows over which the reading of the next panel is spread: with more, a panel is used so often that
+/// it does not matter how it came into the cache.
+const MOST_TILES: i64 = 16;
+/// Tiles of rows that are assumed where their number is not known.
+const SOME_TILES: i64 = 8;
+/// Lines of rows that are assumed where their number is not known.
+const SOME_LINES: i64 = 8;
+/// Most lines of the next panel asked for in one trip of the inner loop.
+const MOST_HINTS: i64 = 4;
+/// Bytes of a line of the cache.
+const LINE: i64 = 64;
+
 /// Bytes of scratch memory, past the kernel's own, in which a tile's sums wait for an epilogue that
 /// needs the registers: [`MOST_SUMS`] vectors of 64 bytes.
 pub const TILE_SCRATCH: i64 = 64 * MOST_SUMS;
@@ -37,9 +49,31 @@ struct Tile<'c> {
     /// First row and first column.
     i: Sym,
     j: Sym,
+    /// Rows and tiles of a panel; some number where it is not known.
+    rows: i64,
+    tiles: i64,
     columns: Columns,
     /// Columns left from `j` on, where the tile is not full.
     rest: Option<Dim>,
+}
+
+/// Tiles that some lines of rows take.
+fn tiles_in_lines(lines: i64, line: i64, most: i64) -> i64 {
+    match line > most {
+        true => lines * ((line + most - 1) / most),
+        false => {
+            let some = most / line;
+            lines / some + lines % some
+        }
+    }
+}
+
+/// A pointer into the next panel that moves with the inner loop.
+struct Ahead {
+    at: Reg,
+    /// Lines asked for in each trip, and their distance in bytes.
+    hints: i64,
+    pitch: i64,
 }
 
 impl Expander<'_> {
@@ -125,22 +159,32 @@ impl Expander<'_> {
         };
         let (from, to) = (self.resolve(&c.rows.0), self.resolve(&c.rows.1));
         let i = self.fresh_sym();
+        let line = left_operand(&c.a_at, c.row, c.k)
+            .and_then(|l| l.lines)
+            .map(|l| l.length);
+        let count = to.sub(&from);
+        let tiles = match (line, count.as_const()) {
+            (Some(line), _) => {
+                let lines = count.as_const().map_or(SOME_LINES, |c| c / line);
+                tiles_in_lines(lines, line, most)
+            }
+            (None, Some(rows)) => (rows + most - 1) / most,
+            (None, None) => SOME_TILES,
+        };
         let tile = Tile {
             c,
             i,
             j,
+            rows: count.as_const().unwrap_or(tiles * most),
+            tiles,
             columns,
             rest,
         };
-        if let Some(rows) = to.sub(&from).as_const() {
-            if rows <= 0 {
-                return Ok(());
-            }
-            let tiles = (rows + most - 1) / most;
-            let (least, longer) = (rows / tiles, rows % tiles);
-            let middle = from.add(&Dim::Const(longer * (least + 1)));
-            self.serial(i, &from, &middle, least + 1, |e| e.tile(&tile, least + 1))?;
-            return self.serial(i, &middle, &to, least, |e| e.tile(&tile, least));
+        if let Some(line) = line {
+            return self.tiles_of_lines(&tile, line, most, &from, &to);
+        }
+        if let Some(rows) = count.as_const() {
+            return self.equal_tiles(&tile, rows, most, &from);
         }
         let mut at = from;
         let mut size = most;
@@ -153,6 +197,44 @@ impl Expander<'_> {
             }
             at = next;
             size = [8, 4, 2, 1].into_iter().find(|s| *s < size).unwrap_or(1);
+        }
+    }
+
+    /// A known number of rows from `from` on, in tiles of two nearly equal sizes.
+    fn equal_tiles(&mut self, t: &Tile, rows: i64, most: i64, from: &Dim) -> Result<()> {
+        if rows <= 0 {
+            return Ok(());
+        }
+        let tiles = (rows + most - 1) / most;
+        let (least, longer) = (rows / tiles, rows % tiles);
+        let middle = from.add(&Dim::Const(longer * (least + 1)));
+        let to = from.add(&Dim::Const(rows));
+        self.serial(t.i, from, &middle, least + 1, |e| e.tile(t, least + 1))?;
+        self.serial(t.i, &middle, &to, least, |e| e.tile(t, least))
+    }
+
+    /// Rows in lines: a tile is some whole lines, or a part of one.
+    fn tiles_of_lines(
+        &mut self,
+        t: &Tile,
+        line: i64,
+        most: i64,
+        from: &Dim,
+        to: &Dim,
+    ) -> Result<()> {
+        if line > most {
+            let start = self.fresh_sym();
+            return self.serial(start, from, to, line, |e| {
+                e.equal_tiles(t, line, most, &Dim::from(start))
+            });
+        }
+        let some = most / line * line;
+        let count = to.sub(from).floor_div(&Dim::Const(some));
+        let middle = from.add(&count.mul(&Dim::Const(some)));
+        self.serial(t.i, from, &middle, some, |e| e.tile(t, some))?;
+        match some == line {
+            true => Ok(()),
+            false => self.serial(t.i, &middle, to, line, |e| e.tile(t, line)),
         }
     }
 
@@ -239,13 +321,26 @@ impl Expander<'_> {
         // Left rows: displacements from one pointer when the stride is known, else a moving pointer
         // for every three rows, reached by the stride and twice the stride.
         let a0 = self.full_pointer(c.a, &a_first)?;
+        let lines = left
+            .lines
+            .as_ref()
+            .and_then(|l| Some((l.length, l.jump.as_const()?)));
         let near = row_stride
             .as_const()
             .and_then(|s| {
-                s.checked_mul(4 * rows)?
+                let jumps = lines.map_or(0, |(length, jump)| rows / length * jump);
+                s.checked_mul(rows)?
+                    .checked_add(jumps)?
+                    .checked_mul(4)?
                     .checked_add(k_step.checked_mul(8 * UNROLL_K)?)
             })
             .is_some_and(|b| b.abs() < i32::MAX as i64 / 2);
+        if !near && left.lines.is_some() {
+            return Err(ExpandError(format!(
+                "the lines of the left operand of `{}` lie too far apart",
+                self.loops.name
+            )));
+        }
         // What a pointer has left to go from the end of a run to the start of the next.
         let mut onward = match (&left.runs, near) {
             (Some(r), true) => r.jump.add(&Dim::Const(r.length * k_step)),
@@ -313,6 +408,8 @@ impl Expander<'_> {
             _ => Int::Reg(self.int_reg(&b_stride.mul(&Dim::Const(4)))?),
         };
 
+        let ahead = self.ahead(t, vectors, &b_first)?;
+
         // A short run is one step of the loop.
         let unroll = match depth.as_const() {
             Some(k) if runs > 1 && k < 2 * UNROLL_K => k,
@@ -374,10 +471,12 @@ impl Expander<'_> {
                     let addr = match stride_bytes {
                         None => {
                             let s = row_stride.as_const().unwrap_or(0);
+                            // A tile begins with a line or lies in one.
+                            let line = lines.map_or(0, |(length, jump)| r / length * jump);
                             Addr {
                                 base: a_base,
                                 index: Some((kk, 4)),
-                                disp: (r * s * 4 + k_disp) as i32,
+                                disp: ((r * s + line) * 4 + k_disp) as i32,
                             }
                         }
                         Some(s) => Addr {
@@ -402,6 +501,20 @@ impl Expander<'_> {
                         });
                     }
                 }
+            }
+            if let Some(h) = ahead.as_ref().filter(|_| steps == UNROLL_K) {
+                for n in 0..h.hints {
+                    body.push(Inst::Prefetch {
+                        addr: Addr::base(h.at).with_disp((n * h.pitch) as i32),
+                        level: 1,
+                    });
+                }
+                body.push(Inst::GBin {
+                    op: GOp::Add,
+                    dst: h.at,
+                    a: h.at,
+                    b: Int::Imm(h.hints * h.pitch),
+                });
             }
             if let Int::Imm(s) = b_bytes {
                 body.push(Inst::GBin {
@@ -512,6 +625,54 @@ impl Expander<'_> {
         self.syms[c.row.0 as usize] = None;
         self.syms[c.col.0 as usize] = None;
         Ok(())
+    }
+
+    /// How a tile asks for its share of the next panel of weights, which stream from memory: the tiles of a panel's rows
+    /// together have asked for all of it when its turn comes. `docs/decisions.md` has the figures.
+    fn ahead(&mut self, t: &Tile, vectors: i64, b_first: &Dim) -> Result<Option<Ahead>> {
+        let c = t.c;
+        let streams = matches!(
+            self.loops.buffers[c.b.buf.0 as usize].kind,
+            BufferKind::Input(_)
+        );
+        let (Some((width, stride)), Some(depth), true) =
+            (&c.b.panel, self.resolve(&c.depth).as_const(), streams)
+        else {
+            return Ok(None);
+        };
+        let (panel, own) = (width * 4, vectors * self.lanes() * 4);
+        if !self.target.masks || depth < UNROLL_K || own % LINE != 0 || panel % own != 0 {
+            return Ok(None);
+        }
+        let Some(bytes) = depth
+            .checked_mul(panel)
+            .filter(|_| (2..=MOST_TILES).contains(&t.tiles))
+        else {
+            return Ok(None);
+        };
+        // A tile narrower than the panel asks for its own columns of the next one.
+        let pitch = if own == panel { LINE } else { panel };
+        let hints_of_panel = bytes / panel * (own / LINE);
+        let trips = depth / UNROLL_K * t.tiles;
+        let row = bytes / t.rows.max(1) / panel * panel;
+        let first = Dim::from(t.i)
+            .sub(&c.rows.0)
+            .mul(&Dim::Const(row))
+            .minimum(&Dim::Const(bytes));
+        let base = self.full_pointer(c.b.buf, &b_first.add(stride))?;
+        let offset = self.int_reg(&first)?;
+        let at = self.out.reg(Class::Gpr);
+        self.emit(Inst::GBin {
+            op: GOp::Add,
+            dst: at,
+            a: base,
+            b: Int::Reg(offset),
+        });
+        Ok(Some(Ahead {
+            at,
+            hints: ((hints_of_panel + trips - 1) / trips).clamp(1, MOST_HINTS),
+            pitch,
+        }))
     }
 
     /// The epilogue of one vector of sums.

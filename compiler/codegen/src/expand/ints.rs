@@ -411,53 +411,72 @@ pub fn factor(d: &Dim, var: Sym) -> Option<Dim> {
     Some(total)
 }
 
-/// The left operand of a contraction: how far apart its rows, its steps of the depth and, where the depth is cut
-/// into runs, its runs lie, in elements.
+/// The left operand of a contraction: how far apart its rows and its steps of the depth lie, in elements, and where
+/// either is cut into runs.
 pub struct Left {
     pub row_stride: Dim,
     pub k_step: i64,
+    /// Rows of one run are those of a line of an image, say.
+    pub lines: Option<Runs>,
     pub runs: Option<Runs>,
 }
 
-/// A depth cut into runs of equal length; from the end of one to the start of the next is a jump.
+/// Rows or a depth cut into runs of equal length; from the end of one to the start of the next is a jump.
 pub struct Runs {
     pub length: i64,
     pub jump: Dim,
 }
 
 /// Reads an index that is linear in `row`, linear in `k` with a constant positive factor, and perhaps linear in
-/// `floordiv(k, length)`; `None` for any other.
+/// `floordiv(row, length)` and in `floordiv(k, length)`; `None` for any other.
 pub fn left_operand(at: &Dim, row: Sym, k: Sym) -> Option<Left> {
-    let run_length = |atom: &Atom| match atom {
-        Atom::FloorDiv(a, b) if a.as_sym() == Some(k) => b.as_const().filter(|b| *b > 0),
-        _ => None,
-    };
-    let (mut plain, mut jump, mut length) = (at.clone(), Dim::Const(0), None);
-    if let Dim::Sum(s) = at {
-        plain = Dim::Const(s.constant);
-        for (atoms, c) in &s.terms {
-            let Some((i, found)) = atoms
-                .iter()
-                .enumerate()
-                .find_map(|(i, a)| Some((i, run_length(a)?)))
-            else {
-                plain = plain.add(&product(atoms, *c));
-                continue;
-            };
-            let mut rest = atoms.clone();
-            rest.remove(i);
-            let rest = product(&rest, *c);
-            let mut again = false;
-            for_each_sym(&rest, &mut |s| again |= s == row || s == k);
-            if again || *length.get_or_insert(found) != found {
-                return None;
-            }
-            jump = jump.add(&rest);
-        }
+    let mut plain = at.clone();
+    let (mut lines, mut runs) = (None, None);
+    for (var, cut) in [(row, &mut lines), (k, &mut runs)] {
+        let rest = take_runs(&plain, var, [row, k], cut)?;
+        plain = rest;
     }
     Some(Left {
         row_stride: factor(&plain, row)?,
         k_step: factor(&plain, k)?.as_const().filter(|f| *f > 0)?,
-        runs: length.map(|length| Runs { length, jump }),
+        lines,
+        runs,
     })
+}
+
+/// Takes the terms with `floordiv(var, length)` out of an index; `None` if they have several lengths, or one of
+/// `free` beside it.
+fn take_runs(at: &Dim, var: Sym, free: [Sym; 2], cut: &mut Option<Runs>) -> Option<Dim> {
+    let Dim::Sum(s) = at else {
+        return Some(at.clone());
+    };
+    let run_length = |atom: &Atom| match atom {
+        Atom::FloorDiv(a, b) if a.as_sym() == Some(var) => b.as_const().filter(|b| *b > 0),
+        _ => None,
+    };
+    let mut plain = Dim::Const(s.constant);
+    for (atoms, c) in &s.terms {
+        let Some((i, length)) = atoms
+            .iter()
+            .enumerate()
+            .find_map(|(i, a)| Some((i, run_length(a)?)))
+        else {
+            plain = plain.add(&product(atoms, *c));
+            continue;
+        };
+        let mut rest = atoms.clone();
+        rest.remove(i);
+        let rest = product(&rest, *c);
+        let mut again = false;
+        for_each_sym(&rest, &mut |s| again |= free.contains(&s));
+        let runs = cut.get_or_insert(Runs {
+            length,
+            jump: Dim::Const(0),
+        });
+        if again || runs.length != length {
+            return None;
+        }
+        runs.jump = runs.jump.add(&rest);
+    }
+    Some(plain)
 }

@@ -4,7 +4,8 @@
 //! The rules are those of the module comment of [`super`], and: operands of an expression have the
 //! types that its operation takes; tasks, scratch sizes and offsets speak of parameters alone; a
 //! vectorised loop hands no local from one trip to the next (sums go through [`Stmt::Reduce`]);
-//! the left operand of a contraction is linear in its row and, with a constant factor, in its depth.
+//! the left operand of a contraction is linear in its row and, with a constant factor, in its depth, where both
+//! may be cut into runs of equal length (rows in runs, lines, begin and end with one).
 //! Whether an index stays inside its buffer is not known here; the interpreter checks that.
 
 use super::text::{for_each_stmt, operands};
@@ -25,6 +26,9 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Most vectors of sums in a tile: what its scratch memory holds.
 const MOST_SUMS: u32 = (crate::expand::TILE_SCRATCH / 64) as u32;
+
+/// Elements below which the rows of a left operand in lines lie apart: displacements of one pointer reach them.
+const MOST_OF_A_LINE: i64 = 1 << 24;
 
 /// Checks a kernel.
 pub fn verify(kernel: &LoopKernel) -> std::result::Result<(), VerifyError> {
@@ -531,6 +535,22 @@ impl<'k> Verifier<'k> {
                 && c.depth.as_const().is_none_or(|d| d % runs.length != 0)
             {
                 return Err(format!("a depth of {} in runs of {}", c.depth, runs.length));
+            }
+            if let Some(lines) = &left.lines {
+                let whole = |d: &Dim| d.modulo(&Dim::Const(lines.length)).is_const(0);
+                let near = |d: &Dim| d.as_const().is_some_and(|d| d.abs() < MOST_OF_A_LINE);
+                if !whole(&c.rows.0) || !whole(&c.rows.1) {
+                    return Err(format!(
+                        "rows {} to {} in lines of {}",
+                        c.rows.0, c.rows.1, lines.length
+                    ));
+                }
+                if !near(&left.row_stride) || !near(&lines.jump) {
+                    return Err(format!(
+                        "lines of a left operand with rows {} and a jump of {}",
+                        left.row_stride, lines.jump
+                    ));
+                }
             }
             v.bind(c.col, SymKind::Loop)?;
             v.assign(c.acc, Ty::Num(Elem::F32))?;
