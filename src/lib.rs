@@ -16,6 +16,7 @@
 //! What a stage does is known to its crate alone.
 
 pub mod bisect;
+mod cache;
 pub mod case;
 pub mod compare;
 mod compiled;
@@ -34,6 +35,7 @@ mod states;
 mod value;
 mod variants;
 
+pub use cache::Cache;
 pub use compiled::{Compiled, Context};
 pub use error::{Class, Error, Faults};
 pub use lapidary_codegen::Level;

@@ -11,7 +11,7 @@ use lapidary_runtime::{Container, DType, Dim, Tensor, ValueInfo};
 
 use crate::files::tensor_of_view;
 use crate::operator::Target;
-use crate::{Compiled, Error, Options, pipeline};
+use crate::{Compiled, Error, Options, cache, pipeline};
 
 /// An input or output as the model declares it, or why it is none that can be compiled.
 type Declared = (String, Result<ValueInfo, String>);
@@ -168,6 +168,10 @@ impl Model {
 
     /// Compiles into memory.
     pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
+        if let Some(folder) = &options.cache {
+            let code = cache::compile(self, options, folder)?;
+            return Compiled::from_code(code, options);
+        }
         let program = pipeline::program(self, options, Target::Memory)?;
         let code = pipeline::sound(self, pipeline::jit(program, options))?;
         Compiled::from_code(code, options)

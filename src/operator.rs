@@ -106,6 +106,11 @@ pub enum Target {
 }
 
 impl Operators {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Adds an operator.
     pub fn add(&mut self, operator: impl Operator) {
         let operator = Arc::new(operator);

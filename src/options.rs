@@ -8,8 +8,8 @@ use lapidary_runtime::{CpuLevel, Weights};
 
 pub use lapidary_import::DimSetting;
 
-use crate::Error;
 use crate::operator::Operators;
+use crate::{Cache, Error};
 
 /// The instructions that code may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -92,6 +92,8 @@ pub struct Options {
     pub skip_passes: Vec<String>,
     /// Operators of the application.
     pub operators: Operators,
+    /// Compiled models on disk: code is taken from there, or compiled and stored (docs/cache.md). `None`: none.
+    pub cache: Option<Cache>,
     /// Objects and archives that a shared library needs beside the runtime: the application's kernels.
     pub link: Vec<PathBuf>,
 }

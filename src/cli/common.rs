@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use lapidary::case::Case;
 use lapidary::random::Random;
-use lapidary::{Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
+use lapidary::{Cache, Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
 
 /// How a model is compiled and run.
 #[derive(Args, Clone, Debug, Default)]
@@ -24,6 +24,9 @@ pub struct CompileOptions {
     /// Instructions that the code may use
     #[arg(long, value_enum, default_value_t = CpuChoice::Native)]
     pub cpu: CpuChoice,
+    /// Keeps compiled models in this folder, and takes them from there
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
     /// A shared library of operators in C (lapidary_operator.h); trusted as code is
     #[arg(long = "operators", value_name = "FILE")]
     pub operators: Vec<PathBuf>,
@@ -76,6 +79,7 @@ impl CompileOptions {
         let mut options = Options {
             threads,
             cpu: self.cpu.into(),
+            cache: self.cache.as_ref().map(Cache::new),
             ..Options::default()
         };
         for dim in &self.dims {

@@ -32,6 +32,12 @@ impl Compile {
     pub fn run(self) -> Result<(), Error> {
         require_file(&self.model)?;
         self.require_distinct()?;
+        if self.compile.cache.is_some() {
+            return Err(Error::Usage(
+                "--cache keeps code that runs in memory; `compile` writes a file of its own"
+                    .to_string(),
+            ));
+        }
         let mut options = self.compile.options(0)?;
         options.link = self.link.clone();
         let model = self.compile.load(&self.model)?;

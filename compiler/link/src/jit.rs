@@ -233,7 +233,7 @@ pub(crate) fn check_library(
 }
 
 /// A function of the C library that Cranelift may call, out of the runtime's table.
-fn runtime_function(name: &str) -> Option<*const u8> {
+pub(crate) fn runtime_function(name: &str) -> Option<*const u8> {
     let name = match name {
         "fma" => "fmaf64",
         "fmaf" => "fmaf32",

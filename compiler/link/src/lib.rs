@@ -4,6 +4,7 @@
 //! * driver: the Cranelift functions that compute dimensions and make the calls.
 //! * [`jit`]: a model in memory.
 //! * [`file`]: objects, archives, shared libraries.
+//! * [`stored`]: a model in a file of the cache.
 //! * [`header`]: the C header of a compiled model.
 //!
 //! The same driver and the same machine code go into memory and into object files.
@@ -14,8 +15,10 @@ mod driver;
 mod error;
 pub mod file;
 pub mod header;
+mod image;
 pub mod jit;
 pub mod plan;
+pub mod stored;
 
 pub use error::LinkError;
 pub use file::{Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write};

@@ -136,7 +136,7 @@ impl DataFiles {
     }
 
     /// The file at a location, mapped now or before.
-    fn open(&self, location: &str) -> Result<Arc<MappedFile>, ExternalProblem> {
+    pub(crate) fn open(&self, location: &str) -> Result<Arc<MappedFile>, ExternalProblem> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = open.by_location.get(location) {
             return Ok(Arc::clone(file));

@@ -26,7 +26,7 @@ pub mod proto {
 pub use dtype::DataType;
 pub use error::{ExternalProblem, OnnxError, TensorProblem};
 pub use load::ModelFile;
-pub use mapped::{Watch, Watcher, release, watch_mappings};
+pub use mapped::{Source, Stamp, Watch, Watcher, release, watch_mappings};
 pub use tensor::{TensorView, pack, tensor_view};
 pub use values::{
     read_map_file, read_optional_file, read_sequence_file, read_tensor_file, write_optional_file,

@@ -3,6 +3,7 @@
 //! In: a path, or bytes and a folder. Out: a [`ModelFile`], whose graph is there for certain and whose tensors' bytes
 //! are views of the mapped file. What else is wrong with the model is for [`crate::checker`] to say.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use prost::Message;
 
 use crate::external::DataFiles;
 use crate::mapped::MappedFile;
-use crate::proto::{GraphProto, ModelProto, TensorProto};
+use crate::mapped::Source;
+use crate::proto::tensor_proto::DataLocation;
+use crate::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::tensor;
 use crate::{OnnxError, TensorView};
 
@@ -21,6 +24,8 @@ use crate::{OnnxError, TensorView};
 pub struct ModelFile {
     path: Option<PathBuf>,
     mapped: Option<MappedFile>,
+    /// The bytes of a model that was given as such.
+    given: Option<Bytes>,
     model: ModelProto,
     files: DataFiles,
 }
@@ -37,6 +42,7 @@ impl ModelFile {
         Ok(ModelFile {
             path: Some(path.to_path_buf()),
             mapped: Some(mapped),
+            given: None,
             model,
             files: DataFiles::of_model(path),
         })
@@ -47,6 +53,7 @@ impl ModelFile {
         Ok(ModelFile {
             path: None,
             mapped: None,
+            given: Some(bytes.clone()),
             model: decode(bytes, &|| "the model".to_string())?,
             files: DataFiles::in_folder(base_dir),
         })
@@ -57,6 +64,7 @@ impl ModelFile {
         ModelFile {
             path: self.path.clone(),
             mapped: None,
+            given: None,
             model,
             files: self.files.again(),
         }
@@ -91,6 +99,31 @@ impl ModelFile {
         tensor::validate(tensor, Some(&self.files))
     }
 
+    /// All files that the model is read from: its own first, then those of its tensors, by location. `None` for a model that
+    /// was made from another ([`ModelFile::with_model`]), and where a data file cannot be opened.
+    pub fn sources(&self) -> Option<Vec<Source>> {
+        let own = match (&self.mapped, &self.given) {
+            (Some(mapped), _) => mapped.source(None),
+            (None, Some(bytes)) => Source {
+                path: None,
+                location: None,
+                bytes: bytes.clone(),
+                stamp: None,
+            },
+            (None, None) => return None,
+        };
+        let mut locations = BTreeSet::new();
+        locations_of(self.graph(), &mut locations);
+        for node in self.model.functions.iter().flat_map(|f| &f.node) {
+            locations_in(node, &mut locations);
+        }
+        let mut all = vec![own];
+        for location in locations {
+            all.push(self.files.open(location).ok()?.source(Some(location)));
+        }
+        Some(all)
+    }
+
     /// Fails if the model's file or a data file that is in use has another length than when it was mapped, or part
     /// of it was gone when it was read.
     ///
@@ -101,6 +134,44 @@ impl ModelFile {
             mapped.verify_unchanged()?;
         }
         self.files.verify_unchanged()
+    }
+}
+
+/// The data files that a graph's tensors lie in.
+fn locations_of<'m>(graph: &'m GraphProto, into: &mut BTreeSet<&'m str>) {
+    let sparse = graph.sparse_initializer.iter();
+    let sparse = sparse.flat_map(|s| s.values.iter().chain(&s.indices));
+    for tensor in graph.initializer.iter().chain(sparse) {
+        location_of(tensor, into);
+    }
+    for node in &graph.node {
+        locations_in(node, into);
+    }
+}
+
+fn locations_in<'m>(node: &'m NodeProto, into: &mut BTreeSet<&'m str>) {
+    for attribute in &node.attribute {
+        for tensor in attribute.t.iter().chain(&attribute.tensors) {
+            location_of(tensor, into);
+        }
+        let sparse = attribute
+            .sparse_tensor
+            .iter()
+            .chain(&attribute.sparse_tensors);
+        for tensor in sparse.flat_map(|s| s.values.iter().chain(&s.indices)) {
+            location_of(tensor, into);
+        }
+        for body in attribute.g.iter().chain(&attribute.graphs) {
+            locations_of(body, into);
+        }
+    }
+}
+
+fn location_of<'m>(tensor: &'m TensorProto, into: &mut BTreeSet<&'m str>) {
+    if tensor.data_location == DataLocation::External as i32 {
+        let entries = tensor.external_data.iter();
+        let named = entries.filter(|entry| entry.key == "location");
+        into.extend(named.map(|entry| entry.value.as_str()));
     }
 }
 

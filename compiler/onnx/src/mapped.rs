@@ -86,10 +86,59 @@ pub fn release(bytes: *const [u8]) {
     }
 }
 
+/// What tells a file from others and from itself at other times, without reading it: whoever writes to it, or puts another in
+/// its place, changes this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// Device and number of the file.
+    pub file: (u64, u64),
+    /// Its length.
+    pub bytes: u64,
+    /// Nanoseconds since 1970 at which its content changed last.
+    pub modified: i128,
+    /// Nanoseconds since 1970 at which anything about it changed last; no program can set this.
+    pub changed: i128,
+}
+
+impl Stamp {
+    /// The stamp of a file as the system describes it; `None` where the system does not say so much.
+    #[cfg(unix)]
+    pub fn of(metadata: &Metadata) -> Option<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        let time = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Some(Stamp {
+            file: (metadata.dev(), metadata.ino()),
+            bytes: metadata.len(),
+            modified: time(metadata.mtime(), metadata.mtime_nsec()),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// The stamp of a file as the system describes it; `None` where the system does not say so much.
+    #[cfg(not(unix))]
+    pub fn of(_: &Metadata) -> Option<Stamp> {
+        None
+    }
+}
+
+/// A file that a model is read from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it was opened; `None`: the bytes were given.
+    pub path: Option<PathBuf>,
+    /// What the model calls it, for a data file.
+    pub location: Option<String>,
+    /// Its content.
+    pub bytes: Bytes,
+    /// Its stamp when it was opened.
+    pub stamp: Option<Stamp>,
+}
+
 /// A mapped file.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
+    stamp: Option<Stamp>,
     identity: Option<(u64, u64)>,
     bytes: Bytes,
     /// `None`: the file is empty.
@@ -130,10 +179,21 @@ impl MappedFile {
         };
         Ok(MappedFile {
             path: path.to_path_buf(),
+            stamp: Stamp::of(&metadata),
             identity: identity(&metadata),
             bytes,
             mapping,
         })
+    }
+
+    /// The file as a source of a model.
+    pub(crate) fn source(&self, location: Option<&str>) -> Source {
+        Source {
+            path: Some(self.path.clone()),
+            location: location.map(str::to_string),
+            bytes: self.bytes.clone(),
+            stamp: self.stamp,
+        }
     }
 
     /// The whole file.

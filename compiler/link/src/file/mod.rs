@@ -24,6 +24,8 @@ use std::sync::Arc;
 use target_lexicon::{Architecture, BinaryFormat, Triple};
 use tools::{Finished, Workplace};
 
+pub(crate) use weights::Hasher;
+
 /// Weights above this many bytes are not put into a library: code must reach past them.
 const INSIDE_LIMIT: u64 = 3 << 29;
 /// The same for an object, which is held in memory.
