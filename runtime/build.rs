@@ -3,7 +3,7 @@
 //! Two archives: `liblapidary_runtime.a` (every `c/*.c` and `../kernels/*.c`), which is also what a compiled
 //! library is linked with; and `liblapidary_registry.a`, linked into Rust programs alone: the names and
 //! addresses of kernels for the JIT, and the layouts for the tests. Dependents read
-//! `DEP_LAPIDARY_RUNTIME_ARCHIVE`, `DEP_LAPIDARY_RUNTIME_INCLUDE` and `DEP_LAPIDARY_RUNTIME_SOURCES`.
+//! `DEP_LAPIDARY_RUNTIME_ARCHIVE`, `…_INCLUDE`, and for other machines `…_SOURCES`, `…_KERNELS` and `…_FLAGS`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -52,22 +52,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:include={}", root.join("include").display());
     println!("cargo:sources={}", root.join("c").display());
     println!("cargo:kernels={}", kernels.display());
+    println!("cargo:flags={}", FLAGS.join(" "));
     Ok(())
 }
 
-/// The flags that the JIT and ahead-of-time code share. Optimised in debug builds too: it is the product.
+/// The flags that code in memory and ahead of time share, whoever compiles. Optimised in debug builds too: it is the product.
+const FLAGS: [&str; 8] = [
+    "-std=c11",
+    "-O2",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fvisibility=hidden",
+];
+
 fn build(root: &Path, kernels: &Path) -> cc::Build {
     let mut build = cc::Build::new();
+    build.opt_level(2).debug(false).pic(true);
+    for flag in FLAGS {
+        build.flag(flag);
+    }
     build
-        .std("c11")
-        .opt_level(2)
-        .debug(false)
-        .pic(true)
-        .flag("-ffp-contract=off")
-        .flag("-fno-math-errno")
-        .flag("-ffunction-sections")
-        .flag("-fdata-sections")
-        .flag("-fvisibility=hidden")
         .flag("-Wall")
         .flag("-Wextra")
         .flag("-Wno-unused-parameter")
@@ -114,8 +121,10 @@ fn registry(kernels: &[PathBuf]) -> Result<String, Box<dyn Error>> {
     names.sort();
     names.dedup();
     let mut text = String::from(
-        "/* Made by build.rs. */\n#include \"lap_internal.h\"\n#include \"registry.h\"\n",
+        "/* Made by build.rs. */\n#include \"guard.h\"\n#include \"lap_internal.h\"\n#include \"registry.h\"\n",
     );
+    // A Rust library may be unloaded, as a compiled one may.
+    text.push_str("void (*const lap_registry_pin)(const void *) = lap_pin_library;\n");
     for (name, kind) in &names {
         text.push_str(&format!("{kind}({name});\n"));
     }

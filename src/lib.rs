@@ -32,6 +32,7 @@ pub mod portable;
 pub mod random;
 pub mod reference;
 mod states;
+pub mod target;
 mod value;
 mod variants;
 
@@ -43,7 +44,7 @@ pub use lapidary_runtime::{
     Container, CpuLevel, DType, Dim, Element, OwnedValue, StateInfo, Tensor, TensorView, ValueInfo,
     Weights,
 };
-pub use model::Model;
+pub use model::{Made, Model};
 pub use options::{Cpu, DimSetting, Options};
 pub use value::{Output, Value};
 

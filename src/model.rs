@@ -16,6 +16,15 @@ use crate::{Compiled, Error, Options, cache, pipeline};
 /// An input or output as the model declares it, or why it is none that can be compiled.
 type Declared = (String, Result<ValueInfo, String>);
 
+/// What a compilation into files has made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The files: the library or object, its weights if they are beside it, its header.
+    pub files: Vec<PathBuf>,
+    /// Whether a program that uses it must be linked with the runtime as well.
+    pub needs_runtime: bool,
+}
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct Model {
@@ -192,15 +201,15 @@ impl Model {
     }
 
     /// Compiles into a file (`.so`, `.a`, `.o`) and writes its C header, beside it if no other place is given. The
-    /// model's name is the file's. Gives the paths of all that was written; where one cannot be, none is, and older
-    /// files of these names stay as they were.
+    /// model's name is the file's. Where one file cannot be written, none is, and older files of these names stay as they
+    /// were.
     pub fn compile_to(
         &self,
         output: &Path,
         weights: Option<&Path>,
         header: Option<&Path>,
         options: &Options,
-    ) -> Result<Vec<PathBuf>, Error> {
+    ) -> Result<Made, Error> {
         let program = pipeline::program(self, options, Target::File)?;
         let name = artifact_name(output);
         let files = pipeline::prepare(&program, &name, output, weights, options);
@@ -209,8 +218,11 @@ impl Model {
         let text = lapidary_link::header(&program.graph, &name);
         files.add(&header, text.as_bytes())?;
         let written = files.publish()?;
-        let made = [Some(written.path), written.weights, Some(header)];
-        Ok(made.into_iter().flatten().collect())
+        let files = [Some(written.path), written.weights, Some(header)];
+        Ok(Made {
+            files: files.into_iter().flatten().collect(),
+            needs_runtime: written.needs_runtime,
+        })
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lapidary_codegen::Level;
+use lapidary_link::target;
 use lapidary_runtime::{CpuLevel, Weights};
+use target_lexicon::Triple;
 
 pub use lapidary_import::DimSetting;
 
@@ -96,6 +98,12 @@ pub struct Options {
     pub cache: Option<Cache>,
     /// Objects and archives that a shared library needs beside the runtime: the application's kernels.
     pub link: Vec<PathBuf>,
+    /// The machine that files are made for ([`target::parse`]); `None`: this one.
+    pub target: Option<Triple>,
+    /// The C compiler for that machine, which links libraries; `None`: one with a usual name.
+    pub compiler: Option<PathBuf>,
+    /// The runtime's archive for that machine, if it is there already.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Options {
@@ -146,6 +154,18 @@ impl Options {
             _ => Err(Error::Usage(format!(
                 "'{text}' is no state (hint: INPUT=OUTPUT, or INPUT*=OUTPUT* where * stands for the same text in both)"
             ))),
+        }
+    }
+
+    /// The level of files for the target: where this machine says nothing about it, what every one has.
+    pub(crate) fn level(&self) -> Level {
+        let target = self.target.as_ref();
+        let other = target.is_some_and(|t| {
+            !target::has_levels(t) || t.architecture != Triple::host().architecture
+        });
+        match self.cpu {
+            Cpu::Native if other => Level::Baseline,
+            cpu => cpu.level(),
         }
     }
 

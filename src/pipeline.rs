@@ -168,11 +168,19 @@ pub fn prepare(
     })?;
     let mut file = FileOptions::new(name);
     file.link = options.link.clone();
+    if let Some(target) = &options.target {
+        file.target = target.clone();
+    }
+    file.compiler = options.compiler.clone();
+    file.runtime = options.runtime.clone();
     if let Some(weights) = weights {
         file.weights = WeightsIn::Beside;
         file.weights_path = Some(weights.to_path_buf());
     }
-    let code = code_options(options);
+    let code = CodeOptions {
+        level: options.level(),
+        ..code_options(options)
+    };
     Ok(lapidary_link::prepare(
         program, artifact, output, &file, &code,
     )?)

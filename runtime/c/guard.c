@@ -12,7 +12,6 @@
 
 #include "guard.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,6 +21,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#if defined(__ELF__)
+/* Not linked into a static program, whose code stays anyway. */
+#pragma weak lap_pin_library
+#define CAN_PIN (lap_pin_library != NULL)
+#else
+#define CAN_PIN 1
+#endif
 
 #define BLOCK 256
 
@@ -130,13 +137,8 @@ static int uninstall(void) {
 /* A later handler may call ours: the library with our code is never unloaded. Not under the lock: the dynamic linker
  * has one of its own, which it holds while it runs destructors, and these may remove guards. */
 static void stay(void) {
-#ifdef RTLD_NODELETE
     static atomic_int stays;
-    Dl_info here;
-    if (atomic_exchange(&stays, 1) || !dladdr((void *)(uintptr_t)handle, &here) || !here.dli_fname) return;
-    void *library = dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-    if (library) dlclose(library);
-#endif
+    if (CAN_PIN && !atomic_exchange(&stays, 1)) lap_pin_library((const void *)(uintptr_t)handle);
 }
 
 /* ---- the table --------------------------------------------------------------------------------- */

@@ -24,4 +24,8 @@ void lap_guard_let_go(void);
 /* Not zero: some of the mapping could not be read, and reads as zeros now. It stays so. One atomic load. */
 int32_t lap_guard_lost(const lap_guard *guard);
 
+/* Has the shared library that holds `address` stay loaded. In a file of its own (pin.c), which what is loaded at run time
+ * asks for when it is linked, and a static program need not have. */
+void lap_pin_library(const void *address);
+
 #endif

@@ -27,6 +27,13 @@
 
 #include "lapidary.h"
 
+#if defined(__ELF__)
+#pragma weak dladdr /* not there in a static program */
+#define HAS_DLADDR (dladdr != NULL)
+#else
+#define HAS_DLADDR 1
+#endif
+
 struct lap_os_thread {
     pthread_t id;
     void (*body)(void *);
@@ -242,10 +249,22 @@ void lap_os_unmap(const void *memory, size_t bytes) { munmap((void *)(uintptr_t)
 
 int lap_os_beside(const void *address, const char *file, char *path, size_t path_bytes) {
     Dl_info info;
-    if (!dladdr(address, &info) || !info.dli_fname) return 1;
-    const char *slash = strrchr(info.dli_fname, '/');
-    int folder = slash ? (int)(slash - info.dli_fname) + 1 : 0;
-    int length = snprintf(path, path_bytes, "%.*s%s", folder, info.dli_fname, file);
+    const char *holder = NULL;
+    if (HAS_DLADDR && dladdr(address, &info)) holder = info.dli_fname;
+#ifdef __linux__
+    char program[4096];
+    if (!holder) { /* static, or the C library does not tell */
+        ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+        if (length > 0) {
+            program[length] = 0;
+            holder = program;
+        }
+    }
+#endif
+    if (!holder) return 1;
+    const char *slash = strrchr(holder, '/');
+    int folder = slash ? (int)(slash - holder) + 1 : 0;
+    int length = snprintf(path, path_bytes, "%.*s%s", folder, holder, file);
     return length < 0 || (size_t)length >= path_bytes;
 }
 

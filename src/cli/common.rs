@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use lapidary::case::Case;
 use lapidary::random::Random;
+use lapidary::target::Triple;
 use lapidary::{Cache, Compiled, Cpu, Error, Model, Options, Tensor, ValueInfo};
 
 /// How a model is compiled and run.
@@ -30,6 +31,25 @@ pub struct CompileOptions {
     /// A shared library of operators in C (lapidary_operator.h); trusted as code is
     #[arg(long = "operators", value_name = "FILE")]
     pub operators: Vec<PathBuf>,
+}
+
+/// The machine that files are made for.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TargetOptions {
+    /// The machine that the file is for, if not this one: aarch64-linux, x86_64-linux-musl, or a whole triple
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+    /// The C compiler for that machine, perhaps with arguments ("clang --target=…"); one with a usual name if not given
+    #[arg(long, value_name = "COMMAND")]
+    pub cc: Option<PathBuf>,
+}
+
+impl TargetOptions {
+    /// The target, if it is named.
+    pub fn triple(&self) -> Result<Option<Triple>, Error> {
+        let name = self.target.as_deref();
+        Ok(name.map(lapidary::target::parse).transpose()?)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

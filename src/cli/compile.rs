@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lapidary::Error;
 
-use super::common::{CompileOptions, print, require_file};
+use super::common::{CompileOptions, TargetOptions, print, require_file};
 
 /// Compiles a model to a file
 #[derive(Args)]
@@ -24,6 +24,11 @@ pub struct Compile {
     /// Links an object or archive into the shared library: the kernels of --operators
     #[arg(long, value_name = "FILE")]
     link: Vec<PathBuf>,
+    /// The runtime's archive for the target, as `lapidary runtime` makes it; it is compiled here if not given
+    #[arg(long, value_name = "FILE")]
+    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetOptions,
     #[command(flatten)]
     compile: CompileOptions,
 }
@@ -40,6 +45,12 @@ impl Compile {
         }
         let mut options = self.compile.options(0)?;
         options.link = self.link.clone();
+        options.target = self.target.triple()?;
+        options.compiler = self.target.cc.clone();
+        options.runtime = self.runtime.clone();
+        for file in options.link.iter().chain(&options.runtime) {
+            require_file(file)?;
+        }
         let model = self.compile.load(&self.model)?;
         let made = model.compile_to(
             &self.output,
@@ -47,9 +58,15 @@ impl Compile {
             self.header.as_deref(),
             &options,
         )?;
-        for path in made {
+        for path in made.files {
             let bytes = std::fs::metadata(&path).map_or(0, |m| m.len());
             print(&format!("{} ({} bytes)\n", path.display(), bytes))?;
+        }
+        if made.needs_runtime {
+            eprintln!(
+                "note: {} has no runtime inside: link it with the archive that `lapidary runtime` makes",
+                self.output.display()
+            );
         }
         Ok(())
     }

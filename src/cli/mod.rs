@@ -12,6 +12,7 @@ mod html;
 mod optimize;
 mod profile;
 mod run;
+mod runtime;
 mod show;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +35,7 @@ enum Verb {
     Show(show::Show),
     Edit(edit::Edit),
     Optimize(optimize::Optimize),
+    Runtime(runtime::Runtime),
 }
 
 /// Reads the arguments, does what they say, and gives the exit code.
@@ -59,6 +61,7 @@ pub fn main() -> u8 {
         Verb::Show(verb) => verb.run(),
         Verb::Edit(verb) => verb.run(),
         Verb::Optimize(verb) => verb.run(),
+        Verb::Runtime(verb) => verb.run(),
     };
     match result {
         Ok(()) => 0,

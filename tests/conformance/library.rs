@@ -1,34 +1,65 @@
-//! Cases as libraries: compiled here, loaded and run by a C program that has no compiler in it (`loader.c`).
+//! Cases as libraries: compiled here, loaded and run by a C program that has no compiler in it.
 
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use lapidary::{Error, Options, target};
 
-use lapidary::{Container, DType, Error, OwnedValue, Tensor, ValueInfo};
-
+use crate::loader::{self, Loader};
 use crate::suite::{Case, Suite};
 use crate::workers::Outcome;
 
 /// Of one worker.
-#[derive(Default)]
 pub struct Libraries {
+    machine: loader::Machine,
+    options: Options,
     loader: Option<Loader>,
     number: usize,
 }
 
 impl Libraries {
+    /// Libraries for this machine.
+    pub fn here() -> Libraries {
+        Libraries {
+            machine: loader::HERE,
+            options: crate::options(false),
+            loader: None,
+            number: 0,
+        }
+    }
+
+    /// Libraries for AArch64, run by an emulator.
+    pub fn aarch64() -> Libraries {
+        let mut options = crate::options(false);
+        options.target = target::parse("aarch64-linux").ok();
+        Libraries {
+            machine: loader::AARCH64,
+            options,
+            ..Libraries::here()
+        }
+    }
+
+    fn start(&mut self) -> Result<Loader, Error> {
+        let name = format!("lapidary-conformance-{}", std::process::id());
+        let loader = Loader::start(&self.machine, std::env::temp_dir().join(name))?;
+        if let Some(target) = &self.options.target {
+            // Once, not for each case.
+            let runtime = loader.folder.join("runtime.a");
+            target::write_runtime(target, None, &runtime)?;
+            self.options.runtime = Some(runtime);
+        }
+        Ok(loader)
+    }
+
     pub fn run(&mut self, suite: &Suite, case: &Case) -> Result<Outcome, Error> {
         let model = suite.model(case)?;
-        let loader = match &mut self.loader {
+        let mut loader = match self.loader.take() {
             Some(loader) => loader,
-            none => none.insert(Loader::start()?),
+            None => self.start()?,
         };
         self.number += 1;
         // A name of its own: a library that could not be unloaded must not stand for the next.
         let name = format!("case{}", self.number);
         let path = loader.folder.join(format!("lib{name}.so"));
-        model.compile_library(&path, None, &crate::options(false))?;
-        let result = (|| {
+        let compiled = model.compile_library(&path, None, &self.options);
+        let result = compiled.and_then(|()| {
             for set in suite.sets(case, &model)? {
                 let found = loader
                     .run(&path, &name, &set.inputs, &model.outputs())
@@ -36,210 +67,12 @@ impl Libraries {
                 crate::judge(case, &set, &found, &model.output_names())?;
             }
             Ok(Outcome::new("pass", "-"))
-        })();
+        });
         let _ = std::fs::remove_file(&path);
-        if loader.process.try_wait().is_ok_and(|ended| ended.is_some()) {
-            // It crashed; the next case gets a new one.
-            self.loader = None;
+        if !loader.is_gone() {
+            // One that crashed is not asked again.
+            self.loader = Some(loader);
         }
         result
-    }
-}
-
-/// A process of the C program, in a folder of its own.
-struct Loader {
-    folder: PathBuf,
-    process: Child,
-    to: BufWriter<ChildStdin>,
-    from: BufReader<ChildStdout>,
-}
-
-impl Loader {
-    fn start() -> Result<Loader, Error> {
-        let failed = |what: &str, e: std::io::Error| Error::Other(format!("{what}: {e}"));
-        let name = format!("lapidary-conformance-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).map_err(|e| failed("a folder", e))?;
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let program = folder.join("loader");
-        let built = Command::new("cc")
-            .args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
-            .arg(&program)
-            .arg(root.join("tests/conformance/loader.c"))
-            .arg("-I")
-            .arg(root.join("runtime/include"))
-            .arg("-ldl")
-            .output()
-            .map_err(|e| failed("cc", e))?;
-        if !built.status.success() {
-            let text = String::from_utf8_lossy(&built.stderr).into_owned();
-            return Err(Error::Other(format!("loader.c: {text}")));
-        }
-        let mut process = Command::new(&program)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| failed("the loader", e))?;
-        let to = process.stdin.take().expect("stdin is a pipe");
-        let from = process.stdout.take().expect("stdout is a pipe");
-        Ok(Loader {
-            folder,
-            process,
-            to: BufWriter::new(to),
-            from: BufReader::new(from),
-        })
-    }
-
-    fn run(
-        &mut self,
-        path: &Path,
-        name: &str,
-        inputs: &[OwnedValue],
-        outputs: &[ValueInfo],
-    ) -> Result<Vec<OwnedValue>, String> {
-        let mut request = Vec::new();
-        put_bytes(&mut request, path.as_os_str().as_encoded_bytes());
-        put_bytes(&mut request, format!("lapidary_model_{name}").as_bytes());
-        put(&mut request, inputs.len());
-        for input in inputs {
-            put_value(&mut request, input);
-        }
-        let lost = |e: std::io::Error| format!("the loader is gone: {e}");
-        self.to.write_all(&request).map_err(lost)?;
-        self.to.flush().map_err(lost)?;
-        if self.number()? != 0 {
-            let text = self.bytes()?;
-            return Err(String::from_utf8_lossy(&text).into_owned());
-        }
-        let count = self.number()?;
-        if count != outputs.len() {
-            return Err(format!("{count} outputs, expected {}", outputs.len()));
-        }
-        outputs.iter().map(|info| self.value(info)).collect()
-    }
-
-    fn take(&mut self, length: usize) -> Result<Vec<u8>, String> {
-        let mut bytes = vec![0; length];
-        let read = self.from.read_exact(&mut bytes);
-        read.map_err(|e| format!("the loader is gone: {e}"))?;
-        Ok(bytes)
-    }
-
-    fn number(&mut self) -> Result<usize, String> {
-        let bytes = self.take(8)?.try_into().expect("eight bytes");
-        usize::try_from(i64::from_ne_bytes(bytes)).map_err(|e| e.to_string())
-    }
-
-    fn numbers(&mut self, count: usize) -> Result<Vec<usize>, String> {
-        (0..count).map(|_| self.number()).collect()
-    }
-
-    fn bytes(&mut self) -> Result<Vec<u8>, String> {
-        let length = self.number()?;
-        self.take(length)
-    }
-
-    fn value(&mut self, info: &ValueInfo) -> Result<OwnedValue, String> {
-        let kind = self.number()?;
-        if kind == 0 {
-            return self.tensor(info).map(OwnedValue::Tensor);
-        }
-        let count = self.number()?;
-        let mut values = Vec::new();
-        for _ in 0..count {
-            values.push(self.value(info)?);
-        }
-        Ok(match kind {
-            1 => OwnedValue::Sequence(values),
-            2 => OwnedValue::Optional(values.pop().map(Box::new)),
-            _ => match <[OwnedValue; 2]>::try_from(values) {
-                Ok([OwnedValue::Tensor(keys), values]) => OwnedValue::Map {
-                    keys,
-                    values: Box::new(values),
-                },
-                _ => return Err("a map without keys".into()),
-            },
-        })
-    }
-
-    fn tensor(&mut self, info: &ValueInfo) -> Result<Tensor, String> {
-        let (code, bits, rank) = (self.number()?, self.number()?, self.number()?);
-        let shape = self.numbers(rank)?;
-        // What the model states: the elements' type, or that of a map's keys.
-        let keys = info.containers.iter().filter_map(|c| match c {
-            Container::Map(keys) => Some(*keys),
-            _ => None,
-        });
-        let fits = |t: &DType| {
-            let t = t.dlpack();
-            (usize::from(t.code), usize::from(t.bits)) == (code, bits)
-        };
-        let dtype = std::iter::once(info.dtype)
-            .chain(keys)
-            .find(fits)
-            .ok_or_else(|| format!("a tensor of DLPack code {code} and {bits} bits"))?;
-        let tensor = if dtype == DType::String {
-            let count = self.number()?;
-            let offsets = self.numbers(count)?;
-            let bytes = self.bytes()?;
-            let text = |w: &[usize]| String::from_utf8_lossy(&bytes[w[0]..w[1]]).into_owned();
-            Tensor::from_strings(&shape, offsets.windows(2).map(text).collect())
-        } else {
-            Tensor::from_bytes(dtype, &shape, &self.bytes()?)
-        };
-        tensor.map_err(|e| e.to_string())
-    }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn put(to: &mut Vec<u8>, n: usize) {
-    to.extend((n as i64).to_ne_bytes());
-}
-
-fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    put(to, bytes.len());
-    to.extend(bytes);
-}
-
-fn put_value(to: &mut Vec<u8>, value: &OwnedValue) {
-    let mut list = |kind, values: &[&OwnedValue]| {
-        put(to, kind);
-        put(to, values.len());
-        values.iter().for_each(|v| put_value(to, v));
-    };
-    match value {
-        OwnedValue::Tensor(tensor) => put_tensor(to, tensor),
-        OwnedValue::Sequence(values) => list(1, &values.iter().collect::<Vec<_>>()),
-        OwnedValue::Optional(value) => list(2, &value.iter().map(|v| &**v).collect::<Vec<_>>()),
-        OwnedValue::Map { keys, values } => list(3, &[&keys.clone().into(), values]),
-    }
-}
-
-fn put_tensor(to: &mut Vec<u8>, tensor: &Tensor) {
-    let kind = tensor.dtype().dlpack();
-    put(to, 0);
-    put(to, kind.code.into());
-    put(to, kind.bits.into());
-    put(to, tensor.shape().len());
-    tensor.shape().iter().for_each(|n| put(to, *n));
-    match tensor.strings() {
-        Ok(strings) => {
-            put(to, strings.len() + 1);
-            let mut end = 0;
-            put(to, end);
-            for s in strings {
-                end += s.len();
-                put(to, end);
-            }
-            put_bytes(to, strings.concat().as_bytes());
-        }
-        Err(_) => put_bytes(to, tensor.bytes()),
     }
 }

@@ -12,7 +12,8 @@
 //! - symbolic: the same with every dim free;
 //! - shapes: the code of symbolic, run once more at another shape, against the interpreter;
 //! - portable: the model as `lapidary optimize` writes it, in memory;
-//! - aot: a library for each case, which a C program without the compiler loads and runs.
+//! - aot: a library for each case, which a C program without the compiler loads and runs;
+//! - aarch64: the same for AArch64 in an emulator; only when it is asked for.
 //!
 //! Cases run in child processes, so that one that crashes or hangs is a failure of its own.
 
@@ -20,6 +21,8 @@
 mod children;
 mod expected;
 mod library;
+#[path = "../common/loader.rs"]
+mod loader;
 mod shapes;
 mod suite;
 mod workers;
@@ -45,15 +48,17 @@ enum Mode {
     Shapes,
     Portable,
     Aot,
+    Aarch64,
 }
 
 impl Mode {
-    const ALL: [Mode; 5] = [
+    const ALL: [Mode; 6] = [
         Mode::Jit,
         Mode::Symbolic,
         Mode::Shapes,
         Mode::Portable,
         Mode::Aot,
+        Mode::Aarch64,
     ];
 
     fn name(self) -> &'static str {
@@ -63,13 +68,14 @@ impl Mode {
             Mode::Shapes => "shapes",
             Mode::Portable => "portable",
             Mode::Aot => "aot",
+            Mode::Aarch64 => "aarch64",
         }
     }
 
     /// What fails in memory fails in a library, and written back as ONNX.
     fn list(self) -> PathBuf {
         let name = match self {
-            Mode::Jit | Mode::Portable | Mode::Aot => "expected_failures.txt",
+            Mode::Jit | Mode::Portable | Mode::Aot | Mode::Aarch64 => "expected_failures.txt",
             Mode::Symbolic => "expected_failures_symbolic.txt",
             Mode::Shapes => "expected_failures_shapes.txt",
         };
@@ -107,7 +113,8 @@ fn main() -> ExitCode {
         .filter_map(|a| mode_of(a.strip_prefix("--")?))
         .collect();
     if chosen.is_empty() {
-        chosen.extend(Mode::ALL);
+        // What takes tools that few machines have is asked for.
+        chosen.extend(Mode::ALL.iter().filter(|m| **m != Mode::Aarch64));
     }
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let fits = |case: &Case| filters.is_empty() || filters.iter().any(|f| case.name.contains(*f));
@@ -163,7 +170,8 @@ fn run(suite: &Suite, mode: Mode, selected: &[usize]) -> bool {
     }
     let passes = |status: &str| mode.passes(status);
     let before = expected::read(&mode.list());
-    if std::env::var_os("LAPIDARY_BLESS").is_some() && !matches!(mode, Mode::Aot | Mode::Portable) {
+    let own_list = matches!(mode, Mode::Jit | Mode::Symbolic | Mode::Shapes);
+    if std::env::var_os("LAPIDARY_BLESS").is_some() && own_list {
         expected::write(&mode.list(), suite, &results, passes, &before);
         return true;
     }
@@ -190,7 +198,10 @@ fn run(suite: &Suite, mode: Mode, selected: &[usize]) -> bool {
 /// Answers each number of a case with one line.
 fn child(suite: &Suite, mode: Mode) -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
-    let mut libraries = Libraries::default();
+    let mut libraries = match mode {
+        Mode::Aarch64 => Libraries::aarch64(),
+        _ => Libraries::here(),
+    };
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let Some(index) = line.parse::<usize>().ok() else {
             return ExitCode::FAILURE;
@@ -202,7 +213,7 @@ fn child(suite: &Suite, mode: Mode) -> ExitCode {
             Mode::Jit | Mode::Symbolic => in_memory(suite, case, mode),
             Mode::Shapes => shapes::run(suite, case),
             Mode::Portable => written_back(suite, case),
-            Mode::Aot => libraries.run(suite, case),
+            Mode::Aot | Mode::Aarch64 => libraries.run(suite, case),
         });
         let outcome = match panic::catch_unwind(run) {
             Ok(Ok(outcome)) => outcome,

@@ -42,7 +42,7 @@ pub enum LinkError {
     },
     /// The tool is not there.
     #[error("`{tool}` was not found: {hint}")]
-    ToolMissing { tool: String, hint: &'static str },
+    ToolMissing { tool: String, hint: String },
     /// The tool answered with an error.
     #[error("`{tool}` failed ({status}):\n{stderr}")]
     ToolFailed {

@@ -5,6 +5,7 @@
 //! * [`jit`]: a model in memory.
 //! * [`file`]: objects, archives, shared libraries.
 //! * [`stored`]: a model in a file of the cache.
+//! * [`target`]: the machines that files are made for.
 //! * [`header`]: the C header of a compiled model.
 //!
 //! The same driver and the same machine code go into memory and into object files.
@@ -19,9 +20,13 @@ mod image;
 pub mod jit;
 pub mod plan;
 pub mod stored;
+pub mod target;
 
 pub use error::LinkError;
-pub use file::{Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write};
+pub use file::{
+    Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write, write_runtime,
+    write_runtime_sources,
+};
 pub use header::header;
 pub use jit::{JitModel, jit};
 pub use lapidary_codegen::Level;

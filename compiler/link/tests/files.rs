@@ -241,7 +241,7 @@ fn a_c_program_uses_a_shared_library_through_its_header() {
 
 #[test]
 fn a_c_program_links_an_archive() {
-    if !has("cc") || !has("ar") {
+    if !has("cc") {
         return;
     }
     let folder = Folder::new("c-archive");
@@ -278,16 +278,8 @@ fn an_object_for_another_architecture_can_be_written() {
         ..CodeOptions::host()
     };
     let path = folder.file("kinds.o");
-    match write(
-        &every_kind_of_output(),
-        Artifact::Object,
-        &path,
-        &options,
-        &code,
-    ) {
-        Err(LinkError::Unsupported { hint, .. }) => return println!("skipped: {hint}"),
-        other => other.unwrap(),
-    };
+    let program = every_kind_of_output();
+    write(&program, Artifact::Object, &path, &options, &code).unwrap();
     let bytes = fs::read(&path).unwrap();
     assert_eq!((&bytes[..4], bytes[18]), (&b"\x7fELF"[..], 183));
 }
@@ -299,14 +291,14 @@ fn what_cannot_be_written_is_an_error_and_leaves_nothing() {
     let program = every_kind_of_output();
     let so = folder.file("libkinds.so");
     let options = FileOptions {
-        linker: folder.file("no-such-linker"),
+        compiler: Some(folder.file("no-such-compiler")),
         ..FileOptions::new("kinds")
     };
     let error = write(&program, Artifact::Shared, &so, &options, &code).unwrap_err();
     assert!(matches!(error, LinkError::ToolMissing { .. }), "{error}");
     if has("false") {
         let options = FileOptions {
-            linker: "false".into(),
+            compiler: Some("false".into()),
             ..FileOptions::new("kinds")
         };
         let error = write(&program, Artifact::Shared, &so, &options, &code).unwrap_err();

@@ -4,8 +4,13 @@
 //! temporary names in a folder beside the target, which is removed whatever happens, and renamed at
 //! the end. The weights are a section of their own (streamed, never held), or a file beside the
 //! library. A library exports its model's symbol alone.
+//!
+//! Objects are written for every target of [`crate::target`]; archives and shared libraries for Linux. What needs the
+//! runtime of another machine gets it from the user's C compiler and the carried sources.
 
+mod archive;
 mod elf;
+mod runtime;
 mod tools;
 mod weights;
 
@@ -13,17 +18,18 @@ use crate::code::{self, Isas};
 use crate::driver::WeightsAt;
 use crate::error::LinkError;
 use crate::plan::{Plan, PlanOptions, plan};
-use crate::{CodeOptions, blob, jit};
+use crate::{CodeOptions, blob, jit, target};
+use archive::{Content, Member};
 use cranelift_module::{DataDescription, Linkage, Module, default_libcall_names};
-use cranelift_object::object::SectionKind;
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use lapidary_codegen::Level;
 use lapidary_lower::program::Program;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use target_lexicon::{Architecture, BinaryFormat, Triple};
+use target_lexicon::{BinaryFormat, Triple};
 use tools::{Finished, Workplace};
 
+pub use runtime::{write_runtime, write_runtime_sources};
 pub(crate) use weights::Hasher;
 
 /// Weights above this many bytes are not put into a library: code must reach past them.
@@ -33,22 +39,33 @@ const OBJECT_LIMIT: u64 = 256 << 20;
 /// The section of the weights.
 const SECTION: &str = ".lapidary.weights";
 
+/// The same as an object format names it.
+fn section(target: &Triple) -> &'static str {
+    match target.binary_format {
+        // At most 16 bytes each of segment and section.
+        BinaryFormat::Macho => "__TEXT,__lapidary",
+        // At most 8 bytes.
+        BinaryFormat::Coff => ".weights",
+        _ => SECTION,
+    }
+}
+
 /// What is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Artifact {
     /// One relocatable object; to be linked with the runtime's archive.
     Object,
-    /// The objects of the model and of the runtime.
+    /// The objects of the model and of the runtime; for another machine without a compiler for it, of the model alone.
     Archive,
     /// A shared library with the runtime inside.
     Shared,
 }
 
 impl Artifact {
-    /// By the ending of a file's name: `.o`, `.a`, `.so`.
+    /// By the ending of a file's name: `.o` (or `.obj`), `.a`, `.so`.
     pub fn of(path: &Path) -> Option<Artifact> {
         match path.extension()?.to_str()? {
-            "o" => Some(Artifact::Object),
+            "o" | "obj" => Some(Artifact::Object),
             "a" => Some(Artifact::Archive),
             "so" => Some(Artifact::Shared),
             _ => None,
@@ -79,10 +96,12 @@ pub struct FileOptions {
     pub weights_path: Option<PathBuf>,
     /// Leave out symbols that only debuggers and profilers read.
     pub strip: bool,
-    /// The C compiler that drives the linker.
-    pub linker: PathBuf,
-    /// The archiver.
-    pub archiver: PathBuf,
+    /// The C compiler for the target, which also drives the linker, perhaps with arguments behind its name; `None`: one
+    /// with a usual name.
+    pub compiler: Option<PathBuf>,
+    /// The runtime's archive for the target; `None`: the carried one, or for another machine the carried sources,
+    /// compiled where that is needed.
+    pub runtime: Option<PathBuf>,
     /// Objects and archives that go into a shared library as well: the kernels of the application's operators.
     pub link: Vec<PathBuf>,
 }
@@ -96,8 +115,8 @@ impl FileOptions {
             weights: WeightsIn::Auto,
             weights_path: None,
             strip: false,
-            linker: "cc".into(),
-            archiver: "ar".into(),
+            compiler: None,
+            runtime: None,
             link: Vec::new(),
         }
     }
@@ -112,6 +131,8 @@ pub struct Written {
     /// Bytes of machine code of the model.
     pub code_bytes: usize,
     pub weight_bytes: u64,
+    /// Whether the program that uses the file must be linked with the runtime as well.
+    pub needs_runtime: bool,
 }
 
 /// Files that are made, and lie under temporary names until they are published. Dropped before, they are gone.
@@ -158,6 +179,18 @@ pub fn prepare(
     code_options: &CodeOptions<'_>,
 ) -> Result<Prepared, LinkError> {
     check(artifact, options, code_options)?;
+    // What is missing is told before anything is compiled.
+    let compiler = match artifact {
+        Artifact::Shared => Some(tools::compiler(
+            &options.target,
+            options.compiler.as_deref(),
+        )?),
+        Artifact::Archive => match &options.compiler {
+            Some(given) => Some(tools::compiler(&options.target, Some(given))?),
+            None => None,
+        },
+        Artifact::Object => None,
+    };
     let plan = plan(program, PlanOptions { pin_from: None })?;
     jit::check_library(program, &plan, None, None)?;
     let place = Arc::new(Workplace::new(path)?);
@@ -178,7 +211,7 @@ pub fn prepare(
         WeightsIn::Inside => true,
     };
     let symbol = format!("lapidary_weights_{}", options.name);
-    let mut objects = vec![place.file("model.o")];
+    let mut weights_object = None;
     let mut weights_file = None;
     let mut weights_temporary = place.file("weights");
     let mut weights_place = place.clone();
@@ -203,18 +236,49 @@ pub fn prepare(
             let object = place.file("weights.o");
             let target = &options.target;
             elf::write_weights(program, &plan, code_options, target, &symbol, &object)?;
-            objects.push(object);
+            weights_object = Some(object);
         }
         WeightsAt::Symbol(symbol.clone())
     };
     let own_weights = (inside && bytes > 0 && artifact == Artifact::Object).then_some(symbol);
     let (object, code_bytes) = object(program, &plan, options, code_options, at, own_weights)?;
     let first = place.file("model.o");
-    std::fs::write(&first, object).map_err(|e| LinkError::file("write", &first, e))?;
-    let made = match artifact {
-        Artifact::Object => first,
-        Artifact::Archive => tools::archive(&place, &objects, options)?,
-        Artifact::Shared => tools::shared(&place, &objects, options, &file_name(path))?,
+    std::fs::write(&first, &object).map_err(|e| LinkError::file("write", &first, e))?;
+    let runtime = match artifact {
+        Artifact::Object => None,
+        _ => runtime(&place, options, compiler.as_deref(), code_options)?,
+    };
+    let made = match (artifact, &compiler, &runtime) {
+        (Artifact::Object, ..) => first,
+        (Artifact::Shared, Some(compiler), Some(runtime)) => {
+            let objects: Vec<PathBuf> = [Some(first), weights_object]
+                .into_iter()
+                .flatten()
+                .collect();
+            let name = file_name(path);
+            tools::shared(&place, &objects, options, compiler, runtime, &name)?
+        }
+        _ => {
+            let bytes = match &runtime {
+                Some(path) => std::fs::read(path).map_err(|e| LinkError::file("read", path, e))?,
+                None => Vec::new(),
+            };
+            let mut members = match &runtime {
+                Some(_) => archive::members(&bytes)?,
+                None => Vec::new(),
+            };
+            members.push(Member::object(format!("{}.o", options.name), &object)?);
+            if let Some(object) = weights_object {
+                members.push(Member {
+                    name: format!("{}_weights.o", options.name),
+                    content: Content::File(object),
+                    symbols: vec![format!("lapidary_weights_{}", options.name)],
+                });
+            }
+            let out = place.file("out.a");
+            archive::write(&out, &members)?;
+            out
+        }
     };
     let mut files = Vec::new();
     if let Some(file) = &weights_file {
@@ -234,8 +298,26 @@ pub fn prepare(
         weights: weights_file,
         code_bytes,
         weight_bytes: bytes,
+        needs_runtime: runtime.is_none(),
     };
     Ok(Prepared { files, written })
+}
+
+/// The runtime's archive for a library, if the options lead to one.
+fn runtime(
+    place: &Workplace,
+    options: &FileOptions,
+    compiler: Option<&Path>,
+    code_options: &CodeOptions<'_>,
+) -> Result<Option<PathBuf>, LinkError> {
+    if let Some(path) = &options.runtime {
+        return Ok(Some(path.clone()));
+    }
+    if let Some(archive) = runtime::carried(&options.target) {
+        return place.write("runtime.a", &archive).map(Some);
+    }
+    let compiled = compiler.map(|c| runtime::compile(place, c, code_options.threads));
+    compiled.transpose()
 }
 
 fn file_name(path: &Path) -> String {
@@ -259,13 +341,13 @@ fn check(
             hint: hint.into(),
         })
     };
-    if target.binary_format != BinaryFormat::Elf {
+    if target.binary_format != BinaryFormat::Elf && artifact != Artifact::Object {
         return unsupported(
-            format!("the target `{target}`"),
-            "object files are written for Linux only",
+            format!("a library for `{target}`"),
+            "write an object (.o), and link it there with the runtime's sources (`lapidary runtime`)",
         );
     }
-    if target.architecture != Architecture::X86_64 && code_options.level != Level::Baseline {
+    if !target::has_levels(target) && code_options.level != Level::Baseline {
         return unsupported(
             format!("level {:?} for `{target}`", code_options.level),
             "it is a level of x86-64; use the baseline",
@@ -275,12 +357,6 @@ fn check(
         return unsupported(
             "linking other objects into an archive or an object".into(),
             "only a shared library (.so) is linked here; give them to the linker of the program",
-        );
-    }
-    if artifact != Artifact::Object && target.architecture != Triple::host().architecture {
-        return unsupported(
-            format!("a library for `{target}`"),
-            "write an object (.o), and link it there with the runtime's sources",
         );
     }
     Ok(())
@@ -311,7 +387,7 @@ fn object(
             .map_err(|e| failed(&e))?;
         let mut description = DataDescription::new();
         description.set_align(64);
-        description.set_custom_section(SECTION);
+        description.set_custom_section(section(&options.target));
         let bytes = blob::in_memory(program, Default::default(), plan, code_options)?;
         description.define(bytes.map_or_else(Box::default, |m| m.to_vec().into_boxed_slice()));
         module
@@ -328,11 +404,7 @@ fn object(
         weights,
     )?;
     code::define(&mut module, &driver, &codes)?;
-    let mut product = module.finish();
-    // Without it some linkers make the stack executable.
-    product
-        .object
-        .add_section(Vec::new(), b".note.GNU-stack".to_vec(), SectionKind::Other);
+    let product = module.finish();
     let bytes = product.emit().map_err(|e| failed(&e))?;
     Ok((bytes, codes.iter().map(|c| c.bytes.len()).sum()))
 }

@@ -2,6 +2,7 @@
 
 use super::FileOptions;
 use crate::error::LinkError;
+use crate::target;
 use lapidary_runtime::abi;
 use std::ffi::OsString;
 use std::io;
@@ -9,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// The runtime and the kernels in C.
-const RUNTIME: &[u8] = include_bytes!(env!("LAPIDARY_ARCHIVE"));
+use target_lexicon::Triple;
 
 /// A temporary folder beside the target, removed when dropped.
 pub(super) struct Workplace {
@@ -99,20 +98,71 @@ impl Drop for Workplace {
     }
 }
 
-/// The runtime's archive with the model's objects added.
-pub(super) fn archive(
-    place: &Workplace,
-    objects: &[PathBuf],
-    options: &FileOptions,
-) -> Result<PathBuf, LinkError> {
-    let out = place.write("out.a", RUNTIME)?;
-    let mut command = Command::new(&options.archiver);
-    command.arg("rcs").arg(&out).args(objects);
-    run(
-        command,
-        "give another archiver, or write a shared library (.so)",
-    )?;
-    Ok(out)
+/// The C compiler for a target: the one that is given, or one with a usual name.
+pub(super) fn compiler(target: &Triple, given: Option<&Path>) -> Result<PathBuf, LinkError> {
+    let names = target::compilers(target);
+    let hint = || {
+        format!(
+            "install a C compiler for {target} (Debian's package: {}), or name one (--cc)",
+            target::package(target)
+        )
+    };
+    let Some(given) = given else {
+        let found = names.iter().find(|name| is_on_path(name));
+        return found
+            .map(PathBuf::from)
+            .ok_or_else(|| LinkError::ToolMissing {
+                tool: match names.is_empty() {
+                    true => format!("a C compiler for {target}"),
+                    false => names.join("`, `"),
+                },
+                hint: hint(),
+            });
+    };
+    let asked = command(given).arg("-dumpmachine").output();
+    let asked = asked.map_err(|e| failed_to_start(given, e, &hint()))?;
+    // Not every compiler answers.
+    let machine = String::from_utf8_lossy(&asked.stdout).trim().to_string();
+    let architecture = machine.split('-').next().unwrap_or_default();
+    let same = |a: &str| match a {
+        "arm64" => "aarch64" == target.architecture.into_str(),
+        "amd64" => "x86_64" == target.architecture.into_str(),
+        a => a == target.architecture.into_str(),
+    };
+    if asked.status.success() && machine.contains('-') && !same(architecture) {
+        return Err(LinkError::Unsupported {
+            what: format!(
+                "`{}`, which makes code for {machine}, as the compiler for {target}",
+                given.display()
+            ),
+            hint: hint(),
+        });
+    }
+    Ok(given.to_path_buf())
+}
+
+fn is_on_path(name: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+}
+
+/// A tool; one that is no file may have arguments behind its name (`clang --target=…`).
+pub(super) fn command(tool: &Path) -> Command {
+    // Tools run elsewhere need the whole path.
+    let whole = |p: &Path| match p.components().count() {
+        1 => p.to_path_buf(),
+        _ => std::fs::canonicalize(p).unwrap_or_else(|_| p.to_path_buf()),
+    };
+    let text = tool.to_string_lossy();
+    let mut words = text.split_whitespace();
+    match words.next() {
+        Some(program) if !tool.is_file() => {
+            let mut command = Command::new(whole(Path::new(program)));
+            command.args(words);
+            command
+        }
+        _ => Command::new(whole(tool)),
+    }
 }
 
 /// A shared library of the objects and what they need of the runtime.
@@ -120,9 +170,10 @@ pub(super) fn shared(
     place: &Workplace,
     objects: &[PathBuf],
     options: &FileOptions,
+    compiler: &Path,
+    runtime: &Path,
     file_name: &str,
 ) -> Result<PathBuf, LinkError> {
-    let runtime = place.write("runtime.a", RUNTIME)?;
     let script = format!(
         "{{ global: {}{}; local: *; }};\n",
         abi::symbol::MODEL_PREFIX,
@@ -130,7 +181,7 @@ pub(super) fn shared(
     );
     let script = place.write("exports", script.as_bytes())?;
     let out = place.file("out.so");
-    let mut command = Command::new(&options.linker);
+    let mut command = command(compiler);
     let mut version = OsString::from("-Wl,--version-script=");
     version.push(script);
     let mut soname = OsString::from("-Wl,-soname,");
@@ -143,6 +194,8 @@ pub(super) fn shared(
         .arg(runtime)
         .arg(version)
         .args([
+            // What may be unloaded while a handler of its own is installed.
+            "-Wl,--undefined=lap_pin_library",
             "-Wl,--gc-sections",
             "-Wl,--exclude-libs,ALL",
             "-Wl,--build-id=none",
@@ -156,20 +209,25 @@ pub(super) fn shared(
     if options.strip {
         command.arg("-Wl,-s");
     }
-    command.args(["-lm", "-lpthread"]);
-    run(command, "install a C compiler, or name one as the linker")?;
+    command.args(["-lm", "-lpthread", "-ldl"]);
+    run(command, "install a C compiler, or name one (--cc)")?;
     Ok(out)
 }
 
-fn run(mut command: Command, hint: &'static str) -> Result<(), LinkError> {
-    let tool = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|e| match e.kind() {
+fn failed_to_start(tool: &Path, error: io::Error, hint: &str) -> LinkError {
+    match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => LinkError::ToolMissing {
-            tool: tool.clone(),
-            hint,
+            tool: tool.display().to_string(),
+            hint: hint.to_string(),
         },
-        _ => LinkError::file("run", Path::new(&tool), e),
-    })?;
+        _ => LinkError::file("run", tool, error),
+    }
+}
+
+pub(super) fn run(mut command: Command, hint: &str) -> Result<(), LinkError> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let output = command.output();
+    let output = output.map_err(|e| failed_to_start(Path::new(&tool), e, hint))?;
     if output.status.success() {
         return Ok(());
     }
