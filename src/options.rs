@@ -25,6 +25,8 @@ pub enum Cpu {
     V3,
     /// x86-64-v4: AVX-512.
     V4,
+    /// All of these in one library, which takes the best that the machine it runs on has. In memory: as `Native`.
+    Multi,
 }
 
 impl Cpu {
@@ -34,7 +36,7 @@ impl Cpu {
             Cpu::Baseline => Level::Baseline,
             Cpu::V3 => Level::V3,
             Cpu::V4 => Level::V4,
-            Cpu::Native => match CpuLevel::host() {
+            Cpu::Native | Cpu::Multi => match CpuLevel::host() {
                 CpuLevel::Baseline => Level::Baseline,
                 CpuLevel::V3 => Level::V3,
                 CpuLevel::V4 => Level::V4,
@@ -50,7 +52,7 @@ impl Cpu {
     /// The level that is asked for, if it is not simply the best.
     fn limit(self) -> Option<CpuLevel> {
         match self {
-            Cpu::Native => None,
+            Cpu::Native | Cpu::Multi => None,
             Cpu::Baseline => Some(CpuLevel::Baseline),
             Cpu::V3 => Some(CpuLevel::V3),
             Cpu::V4 => Some(CpuLevel::V4),

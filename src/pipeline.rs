@@ -16,7 +16,7 @@ use lapidary_passes::{Remark, Report};
 use lapidary_runtime::ModelCode;
 
 use crate::operator::Target;
-use crate::{Error, Faults, Model, Options, states, variants};
+use crate::{Cpu, Error, Faults, Model, Options, states, variants};
 
 /// What [`Model::validate`] asks for, beyond what a compilation needs.
 pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
@@ -173,6 +173,7 @@ pub fn prepare(
     }
     file.compiler = options.compiler.clone();
     file.runtime = options.runtime.clone();
+    file.every_level = options.cpu == Cpu::Multi;
     if let Some(weights) = weights {
         file.weights = WeightsIn::Beside;
         file.weights_path = Some(weights.to_path_buf());

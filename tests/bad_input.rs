@@ -933,7 +933,11 @@ fn a_library_that_needs_what_this_processor_lacks_is_refused_when_it_is_opened()
     // The model table begins with the ABI version, its size and the features that the code needs.
     let mut bytes = std::fs::read(&library).expect("the library");
     let size = lapidary_runtime::abi::MODEL_TABLE_BYTES as u32;
-    let head = [1u32.to_le_bytes(), size.to_le_bytes()].concat();
+    let head = [
+        lapidary_runtime::abi::ABI_VERSION.to_le_bytes(),
+        size.to_le_bytes(),
+    ]
+    .concat();
     let at = bytes
         .windows(8)
         .position(|w| w == head)

@@ -101,7 +101,38 @@ fn as_library(name: &str) {
             .unwrap_or_else(|error| panic!("{name}, {cpu:?}: {error}"));
         check(&case, &compiled, &format!("{name} as a library, {cpu:?}"));
     }
+    in_one_library(&case, name, &folder);
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// One library for all levels, over the weights that a library of one level has.
+fn in_one_library(case: &Case, name: &str, folder: &Path) {
+    let make = |cpu: Cpu| {
+        let options = Options {
+            cpu,
+            ..Options::default()
+        };
+        let (library, weights) = (folder.join("libeach.so"), folder.join("each.weights"));
+        case.model
+            .compile_library(&library, Some(&weights), &options)
+            .unwrap_or_else(|error| panic!("{name}, {cpu:?}: {error}"));
+        (library, std::fs::read(weights).ok())
+    };
+    let (_, alone) = make(Cpu::Baseline);
+    let (library, weights) = make(Cpu::Multi);
+    assert!(weights == alone, "{name}: weights depend on the level");
+    for cpu in levels().into_iter().chain([Cpu::Native]) {
+        let options = Options {
+            threads: 2,
+            cpu,
+            ..Options::default()
+        };
+        let compiled = Compiled::open_library(&library, &options)
+            .unwrap_or_else(|error| panic!("{name}, {cpu:?}: {error}"));
+        let level = compiled.context().expect("a context").cpu_level();
+        assert_eq!(level as usize, cpu.level() as usize, "{name}, {cpu:?}");
+        check(case, &compiled, &format!("{name} for all levels, {cpu:?}"));
+    }
 }
 
 /// With every dim free, whatever the model declares.

@@ -404,7 +404,7 @@ fn wrong_words_are_named_before_anything_is_measured() {
     );
     is_wrong_usage(
         &["bench", DIGITS, "--vary", "cpu=v9"],
-        "native, baseline, v3, v4",
+        "native, baseline, v3, v4, multi",
     );
     is_wrong_usage(&["bench", DIGITS, "--vary", "threads"], "no '='");
     is_wrong_usage(&["bench", DIGITS, "--vary", "threads=1,0"], "--threads");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use folder::Folder;
 use lapidary::case::Case;
-use lapidary::{Class, Compiled, Context, Options, Tensor};
+use lapidary::{Class, Compiled, Context, Cpu, Options, Tensor};
 
 fn case(name: &str) -> Case {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,6 +126,26 @@ fn a_library_has_its_variants_and_one_copy_of_the_weights() {
         judged(&case, &special)[0],
         format!("batch={batch} seq={seq}")
     );
+    // At each level of code, of which the library has all.
+    let every = Options {
+        cpu: Cpu::Multi,
+        ..options(&lists)
+    };
+    let (every, _) = make("every", &every);
+    assert_eq!(judged(&case, &every)[0], judged(&case, &special)[0]);
+    for cpu in [Cpu::Baseline, Cpu::V3, Cpu::V4] {
+        if !cpu.runs_here() {
+            println!("skipped: this processor does not run {cpu:?}");
+            continue;
+        }
+        let options = Options {
+            cpu,
+            ..Options::default()
+        };
+        let limited = Compiled::open_library(folder.0.join("libevery.so"), &options);
+        let limited = limited.expect("it opens");
+        assert_eq!(judged(&case, &limited)[0], judged(&case, &special)[0]);
+    }
     // Three variants may fold small constants of their own.
     assert!(
         several < one + one / 20,

@@ -675,7 +675,11 @@ static const char *api_variant(lapidary_context *c) {
     return self->variant < model->n_variants ? model->variants[self->variant]->head.name : "general";
 }
 
-static int32_t api_cpu_level(lapidary_context *c) { return own(c)->level; }
+static int32_t api_cpu_level(lapidary_context *c) {
+    int32_t level = own(c)->level;
+    while (level > 0 && !(own(c)->model->levels >> level & 1)) level--;
+    return level;
+}
 
 static int64_t api_memory_used(lapidary_context *c) { return lap_priv(own(c))->memory_used; }
 

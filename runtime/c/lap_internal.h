@@ -177,6 +177,7 @@ typedef struct lap_model_table {
     int32_t n_states;
     int32_t n_variants;
     const struct lap_model_table *const *variants; /* n_variants, the first whose fixed dims fit runs */
+    uint64_t levels; /* bit n: kernels are there for level n; of several, the code takes by lap_level */
 } lap_model_table;
 
 /* The head of a weights file; the blob follows at byte 64. */
@@ -351,8 +352,9 @@ _Static_assert(sizeof(lap_default) == 32, "lap_default");
 LAP_AT(lap_model_table, states, 168);
 LAP_AT(lap_model_table, n_states, 176);
 LAP_AT(lap_model_table, variants, 184);
+LAP_AT(lap_model_table, levels, 192);
 _Static_assert(sizeof(lap_state) == 24, "lap_state");
-_Static_assert(sizeof(lap_model_table) == 192, "lap_model_table");
+_Static_assert(sizeof(lap_model_table) == 200, "lap_model_table");
 _Static_assert(sizeof(lap_dim_bind) == 24, "lap_dim_bind");
 _Static_assert(sizeof(lap_segment) == 24, "lap_segment");
 _Static_assert(sizeof(lap_buffer_info) == 16, "lap_buffer_info");

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define LAPIDARY_ABI_VERSION 1u
+#define LAPIDARY_ABI_VERSION 2u
 #define LAPIDARY_MAX_RANK 16
 
 /* ---- values ---------------------------------------------------------------------------------- */

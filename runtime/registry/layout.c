@@ -45,7 +45,7 @@ const lap_layout_entry lap_layout[] = {
     AT(lap_model_table, buffers), AT(lap_model_table, n_descs), AT(lap_model_table, n_nodes),
     AT(lap_model_table, node_names), AT(lap_model_table, weights), AT(lap_model_table, weights_file),
     AT(lap_model_table, weights_bytes), AT(lap_model_table, weights_hash),
-    AT(lap_model_table, states), AT(lap_model_table, n_states), AT(lap_model_table, variants),
+    AT(lap_model_table, states), AT(lap_model_table, n_states), AT(lap_model_table, variants), AT(lap_model_table, levels),
     AT(lapidary_model, cpu_features), AT(lapidary_model, api), AT(lapidary_model, name), AT(lapidary_model, n_inputs),
     AT(lapidary_model, n_outputs), AT(lapidary_model, inputs), AT(lapidary_model, outputs),
     AT(lapidary_value_info, dtype), AT(lapidary_value_info, rank), AT(lapidary_value_info, dims),

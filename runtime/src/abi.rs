@@ -10,7 +10,7 @@ use std::mem::{offset_of, size_of};
 use crate::ffi;
 
 /// The ABI version that this runtime reads; the same as `LAPIDARY_ABI_VERSION` in C.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// The greatest rank of a tensor descriptor.
 pub const MAX_RANK: usize = ffi::MAX_RANK;
 /// Alignment of buffers, scratch memory and weights.

@@ -173,6 +173,7 @@ pub struct ModelTable {
     pub n_states: i32,
     pub n_variants: i32,
     pub variants: *const *const ModelTable,
+    pub levels: u64,
 }
 
 #[repr(C)]

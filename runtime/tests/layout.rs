@@ -55,6 +55,10 @@ fn mirrors_have_the_layout_of_the_c_structs() {
             "lap_model_table.variants",
             offset_of!(ffi::ModelTable, variants),
         ),
+        (
+            "lap_model_table.levels",
+            offset_of!(ffi::ModelTable, levels),
+        ),
         ("lap_weights_header", 64),
         (
             "lap_model_table.n_dims",

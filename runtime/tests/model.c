@@ -45,4 +45,5 @@ __attribute__((visibility("default"))) const lap_model_table lapidary_model_plus
     .buffers = buffers,
     .n_nodes = 1,
     .node_names = nodes,
+    .levels = 1,
 };

@@ -63,6 +63,8 @@ pub enum CpuChoice {
     V3,
     /// x86-64-v4: AVX-512
     V4,
+    /// All of these in one library, which takes the best that its machine has; in memory as native
+    Multi,
 }
 
 impl From<CpuChoice> for Cpu {
@@ -72,6 +74,7 @@ impl From<CpuChoice> for Cpu {
             CpuChoice::Baseline => Cpu::Baseline,
             CpuChoice::V3 => Cpu::V3,
             CpuChoice::V4 => Cpu::V4,
+            CpuChoice::Multi => Cpu::Multi,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One loop kernel to machine code, by the best emitter that takes it.
 
-use crate::expand::{self, Target};
+use crate::expand::{self, Size, Target};
 use crate::kernel::{self, Elem};
-use crate::loops::{self, Expr, LoopKernel, Schedule, Ty};
+use crate::loops::{self, Expr, LoopKernel, Schedule, Stmt, Ty};
 use crate::x64;
 use thiserror::Error;
 
@@ -51,12 +51,20 @@ fn elements(k: &LoopKernel) -> Vec<Elem> {
     elems
 }
 
+/// Whether there is a contraction among these statements.
+fn contracts(stmts: &[Stmt]) -> bool {
+    let mut found = false;
+    loops::text::for_each_stmt(stmts, &mut |s| found |= matches!(s, Stmt::Contract(_)));
+    found
+}
+
 /// The kernel at the kernel level, for a target that an emitter of this level has.
 /// Tried from the widest vectors down to scalars, which take everything.
 pub fn compile(
     kernel: &LoopKernel,
     schedule: &Schedule,
     level: Level,
+    size: Size,
 ) -> Result<MachineKernel, CompileError> {
     if cfg!(debug_assertions) {
         let checked = loops::verify::verify(kernel);
@@ -81,6 +89,7 @@ pub fn compile(
                 lanes,
                 vector_registers,
                 masks: true,
+                size,
             },
         ) {
             Ok(k) => match x64::emit(&k, isa) {
@@ -90,7 +99,9 @@ pub fn compile(
             Err(e) => reason = e.to_string(),
         }
     }
-    let lanes: &[u32] = if wide { &[1] } else { &[4, 1] };
+    // Where speed does not count, single elements take less code, and only contractions take vectors.
+    let scalar = size == Size::Least && !contracts(&kernel.body);
+    let lanes: &[u32] = if wide || scalar { &[1] } else { &[4, 1] };
     for lanes in lanes {
         match expand::expand(
             kernel,
@@ -99,6 +110,7 @@ pub fn compile(
                 lanes: *lanes,
                 vector_registers: 16,
                 masks: false,
+                size,
             },
         ) {
             Ok(k) if crate::clif::supports(&k) => return Ok(MachineKernel::Portable(k)),

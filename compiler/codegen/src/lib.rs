@@ -15,3 +15,4 @@ pub mod x64;
 
 mod compile;
 pub use compile::{CompileError, Level, MachineKernel, compile};
+pub use expand::Size;

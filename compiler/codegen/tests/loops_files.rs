@@ -6,7 +6,7 @@
 //! for every level. With `LAPIDARY_BLESS=1` the files are written anew.
 
 use lapidary_codegen::loops::{parse, schedule, verify};
-use lapidary_codegen::{Level, compile};
+use lapidary_codegen::{Level, Size, compile};
 use std::path::Path;
 
 /// The file as it should be.
@@ -34,9 +34,16 @@ fn wanted(file: &str) -> String {
         (kernel.canonical(), own.clone()),
         "a kernel reads back as it was printed"
     );
-    for level in [Level::Baseline, Level::V3, Level::V4] {
-        if let Err(e) = compile(&kernel, &own, level) {
-            panic!("{level:?}: {e}\n{text}");
+    for (level, size) in [
+        (Level::Baseline, Size::Fast),
+        (Level::Baseline, Size::Least),
+        (Level::V3, Size::Fast),
+        (Level::V3, Size::Lean),
+        (Level::V4, Size::Fast),
+        (Level::V4, Size::Lean),
+    ] {
+        if let Err(e) = compile(&kernel, &own, level, size) {
+            panic!("{level:?}, {size:?}: {e}\n{text}");
         }
     }
     // Comments above the kernel stay.

@@ -5,21 +5,25 @@
 //! taken.
 
 use crate::CodeOptions;
-use crate::driver::{self, Request, signature};
+use crate::driver::{self, Callee, Request, signature};
 use crate::error::LinkError;
 use crate::plan::{Action, Plan};
+use crate::target;
 use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserFuncName};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc};
-use lapidary_codegen::{CompileError, Level, MachineKernel, clif};
+use cranelift_module::{
+    DataDescription, DataId, FuncId, FuncOrDataId, Linkage, Module, ModuleReloc,
+};
+use lapidary_codegen::{CompileError, Level, MachineKernel, Size, clif};
 use lapidary_graph::EntityMap;
 use lapidary_lower::program::{KernelDef, KernelId, Program};
 use lapidary_runtime::abi::cpu;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use target_lexicon::{Architecture, Triple};
@@ -32,17 +36,44 @@ pub(crate) struct Code {
     pub relocs: Vec<ModuleReloc>,
 }
 
-/// Cranelift for a target: one set of flags for kernels, one for the driver.
-pub(crate) struct Isas {
-    pub kernels: OwnedTargetIsa,
-    pub driver: OwnedTargetIsa,
+/// Cranelift for kernels of one level.
+pub(crate) struct LevelIsa {
+    pub level: Level,
+    size: Size,
+    isa: OwnedTargetIsa,
     /// Whether multiply-add is one instruction.
-    pub fma: bool,
+    fma: bool,
+}
+
+/// Cranelift for a target: for kernels of each level, the lowest first, and for the driver, which takes no more than
+/// the lowest has.
+pub(crate) struct Isas {
+    pub levels: Vec<LevelIsa>,
+    pub driver: OwnedTargetIsa,
+}
+
+/// How much code a level's kernels may be, among those of other levels. Machines of the lowest are rare, and no longer made to
+/// be fast: what runs at all will do for them. The others must lose nothing that one would notice.
+fn size(level: Level, all: &[Level]) -> Size {
+    match level {
+        _ if all.len() < 2 => Size::Fast,
+        Level::Baseline => Size::Least,
+        Level::V3 | Level::V4 => Size::Lean,
+    }
+}
+
+/// The levels that a target has.
+pub(crate) fn levels_of(triple: &Triple) -> &'static [Level] {
+    match target::has_levels(triple) {
+        true => &[Level::Baseline, Level::V3, Level::V4],
+        false => &[Level::Baseline],
+    }
 }
 
 impl Isas {
-    pub fn new(triple: &Triple, level: Level, pic: bool) -> Result<Isas, LinkError> {
-        let isa = |optimise: &str| -> Result<OwnedTargetIsa, LinkError> {
+    /// For kernels of some levels, the lowest first: at least one.
+    pub fn new(triple: &Triple, levels: &[Level], pic: bool) -> Result<Isas, LinkError> {
+        let isa = |optimise: &str, level: Level| -> Result<OwnedTargetIsa, LinkError> {
             let code = |e: &dyn std::fmt::Display| LinkError::code("target settings", e);
             let mut flags = settings::builder();
             for (name, value) in [
@@ -82,10 +113,17 @@ impl Isas {
                 .finish(settings::Flags::new(flags))
                 .map_err(|e| code(&e))
         };
+        let kernels = levels.iter().map(|level| {
+            Ok(LevelIsa {
+                level: *level,
+                size: size(*level, levels),
+                isa: isa("speed", *level)?,
+                fma: triple.architecture != Architecture::X86_64 || *level != Level::Baseline,
+            })
+        });
         Ok(Isas {
-            kernels: isa("speed")?,
-            driver: isa("none")?,
-            fma: triple.architecture != Architecture::X86_64 || level != Level::Baseline,
+            levels: kernels.collect::<Result<_, LinkError>>()?,
+            driver: isa("none", levels.first().copied().unwrap_or(Level::Baseline))?,
         })
     }
 }
@@ -110,10 +148,22 @@ pub(crate) fn compile<M: Module>(
     name: &str,
     weights: driver::WeightsAt,
 ) -> Result<(Driver, Vec<Code>), LinkError> {
+    let levels: Vec<Level> = isas.levels.iter().map(|l| l.level).collect();
+    let choices = match levels.len() {
+        0 | 1 => None,
+        _ => {
+            let symbol = format!("{name}_kernels");
+            let signature = module.make_signature();
+            let id = module.declare_function(&symbol, Linkage::Local, &signature);
+            Some(id.map_err(|e| LinkError::code(&symbol, e))?)
+        }
+    };
+    let lowest = levels.first().copied().unwrap_or(options.level);
     let mut parts = Parts {
         module,
-        level: options.level,
-        cpu_features: cpu_features(isas.kernels.triple(), options.level),
+        cpu_features: cpu_features(isas.driver.triple(), lowest),
+        levels: &levels,
+        choices,
         share: !program.bodies.is_empty(),
         shared: HashMap::new(),
         kernels: Vec::new(),
@@ -128,7 +178,10 @@ pub(crate) fn compile<M: Module>(
         ..
     } = parts;
     let mut work: Vec<Work<'_>> = Vec::new();
-    work.extend(kernels.into_iter().map(|(id, def)| Work::Kernel(id, def)));
+    for kernel in &kernels {
+        let each = kernel.ids.iter().zip(&isas.levels).enumerate();
+        work.extend(each.map(|(at, (id, isa))| Work::Kernel(*id, kernel.def, isa, at == 0)));
+    }
     // What is long begins first.
     work.extend(
         functions
@@ -136,16 +189,50 @@ pub(crate) fn compile<M: Module>(
             .map(|(id, f)| Work::Driver(id, Mutex::new(Some(Box::new(f))))),
     );
     let codes = parallel(&work, threads(options.threads), |w| match w {
-        Work::Kernel(id, def) => kernel(*id, def, options.level, isas),
+        Work::Kernel(id, def, isa, lowest) => kernel(*id, def, isa, *lowest),
         Work::Driver(id, f) => {
             let f = f.lock().unwrap_or_else(PoisonError::into_inner).take();
             match f {
-                Some(f) => function(*id, *f, &isas.driver, "driver"),
+                Some(f) => function(*id, *f, &isas.driver, "driver").map(Some),
                 None => Err(LinkError::code("driver", "it was compiled already")),
             }
         }
     })?;
+    let mut codes: Vec<Code> = codes.into_iter().flatten().collect();
+    if let Some(id) = choices {
+        let made: HashSet<FuncId> = codes.iter().map(|c| c.id).collect();
+        codes.push(choice_table(id, &kernels, &made));
+    }
     Ok((Driver { data, table }, codes))
+}
+
+/// The table by which the driver finds a kernel's code: for each kernel and level, the distance from the table's begin to
+/// the code, 32 bits. It lies among the code, where distances need nothing of the loader.
+fn choice_table(id: FuncId, kernels: &[Kernel<'_>], made: &HashSet<FuncId>) -> Code {
+    let mut relocs = Vec::new();
+    let mut at = 0;
+    for kernel in kernels {
+        let mut code = kernel.ids.first().copied().unwrap_or(id);
+        for level in &kernel.ids {
+            // A level without code of its own takes that of the level before.
+            if made.contains(level) {
+                code = *level;
+            }
+            relocs.push(ModuleReloc {
+                offset: at,
+                kind: Reloc::X86PCRel4,
+                name: FuncOrDataId::Func(code).into(),
+                addend: i64::from(at),
+            });
+            at += 4;
+        }
+    }
+    Code {
+        id,
+        align: 16,
+        bytes: vec![0; at as usize],
+        relocs,
+    }
 }
 
 /// The model table and all data that it points to, compiled but not defined.
@@ -155,21 +242,30 @@ pub(crate) struct Driver {
     pub table: DataId,
 }
 
+/// A kernel and its functions, one for each level.
+struct Kernel<'a> {
+    ids: Vec<FuncId>,
+    def: &'a KernelDef,
+}
+
 enum Work<'a> {
-    Kernel(FuncId, &'a KernelDef),
+    /// For a level; whether that is the lowest.
+    Kernel(FuncId, &'a KernelDef, &'a LevelIsa, bool),
     Driver(FuncId, Mutex<Option<Box<Function>>>),
 }
 
 /// What a program and its bodies are made of, gathered before any of it is compiled.
 struct Parts<'a, 'm, M: Module> {
     module: &'m mut M,
-    level: Level,
+    levels: &'m [Level],
     cpu_features: u64,
+    /// The table of kernels by level, if there are several levels.
+    choices: Option<FuncId>,
     /// Whether equal kernels of several programs are one.
     share: bool,
     /// Kernels by their loops under a neutral name.
-    shared: HashMap<KernelDef, FuncId>,
-    kernels: Vec<(FuncId, &'a KernelDef)>,
+    shared: HashMap<KernelDef, Callee>,
+    kernels: Vec<Kernel<'a>>,
     functions: Vec<(FuncId, Function)>,
     data: Vec<(DataId, DataDescription)>,
 }
@@ -201,7 +297,8 @@ impl<'a, M: Module> Parts<'a, '_, M> {
                 plan,
                 name,
                 kernels: &kernels,
-                level: self.level,
+                levels: self.levels,
+                choices: self.choices,
                 cpu_features: self.cpu_features,
                 pinned: &pinned,
                 body: weights.is_none(),
@@ -220,7 +317,7 @@ impl<'a, M: Module> Parts<'a, '_, M> {
         program: &'a Program,
         plan: &Plan,
         name: &str,
-    ) -> Result<EntityMap<KernelId, FuncId>, LinkError> {
+    ) -> Result<EntityMap<KernelId, Callee>, LinkError> {
         let mut used = vec![false; program.kernels.len()];
         for step in &plan.steps {
             if let Action::Kernel { kernel, .. } = &step.action
@@ -237,21 +334,34 @@ impl<'a, M: Module> Parts<'a, '_, M> {
                 neutral.loops.name.clear();
                 neutral
             });
-            if let Some(id) = neutral.as_ref().and_then(|n| self.shared.get(n)) {
-                ids.push(*id);
+            if let Some(known) = neutral.as_ref().and_then(|n| self.shared.get(n)) {
+                ids.push(*known);
                 continue;
             }
-            let symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
-            let id = self
-                .module
-                .declare_function(&symbol, Linkage::Local, &signature)
-                .map_err(|e| LinkError::code(&symbol, e))?;
-            ids.push(id);
-            if used {
-                self.kernels.push((id, def));
+            if !used {
+                ids.push(Callee::Unused);
+                continue;
             }
+            let mut each = Vec::with_capacity(self.levels.len());
+            for level in self.levels {
+                let mut symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
+                if self.choices.is_some() {
+                    symbol.push_str(suffix(*level));
+                }
+                let id = self
+                    .module
+                    .declare_function(&symbol, Linkage::Local, &signature)
+                    .map_err(|e| LinkError::code(&symbol, e))?;
+                each.push(id);
+            }
+            let callee = match (self.choices, each.first()) {
+                (None, Some(id)) => Callee::Function(*id),
+                _ => Callee::Choice(self.kernels.len() as u32),
+            };
+            ids.push(callee);
+            self.kernels.push(Kernel { ids: each, def });
             if let Some(neutral) = neutral {
-                self.shared.insert(neutral, id);
+                self.shared.insert(neutral, callee);
             }
         }
         Ok(ids)
@@ -270,28 +380,44 @@ pub(crate) fn identifier(name: &str) -> String {
     out
 }
 
-fn kernel(id: FuncId, def: &KernelDef, level: Level, isas: &Isas) -> Result<Code, LinkError> {
-    match lapidary_codegen::compile(&def.loops, &def.schedule, level)? {
-        MachineKernel::Wide(bytes) => Ok(Code {
+/// What tells apart the symbols of one kernel's levels.
+fn suffix(level: Level) -> &'static str {
+    match level {
+        Level::Baseline => "_baseline",
+        Level::V3 => "_v3",
+        Level::V4 => "_v4",
+    }
+}
+
+/// The code of a kernel for a level; `None` where that has nothing over the level below.
+fn kernel(
+    id: FuncId,
+    def: &KernelDef,
+    target: &LevelIsa,
+    lowest: bool,
+) -> Result<Option<Code>, LinkError> {
+    match lapidary_codegen::compile(&def.loops, &def.schedule, target.level, target.size)? {
+        MachineKernel::Wide(bytes) => Ok(Some(Code {
             id,
             align: 64,
             bytes,
             relocs: Vec::new(),
-        }),
+        })),
+        MachineKernel::Portable(_) if !lowest => Ok(None),
         MachineKernel::Portable(kernel) => {
             let mut f = Function::new();
             f.name = UserFuncName::user(0, id.as_u32());
-            let target = clif::Target {
-                config: isas.kernels.frontend_config(),
-                fma: isas.fma,
+            let machine = clif::Target {
+                config: target.isa.frontend_config(),
+                fma: target.fma,
             };
-            clif::emit(&kernel, &mut f, &mut FunctionBuilderContext::new(), target).map_err(
+            clif::emit(&kernel, &mut f, &mut FunctionBuilderContext::new(), machine).map_err(
                 |e| CompileError {
                     kernel: def.loops.name.clone(),
                     reason: e.to_string(),
                 },
             )?;
-            function(id, f, &isas.kernels, &def.loops.name)
+            function(id, f, &target.isa, &def.loops.name).map(Some)
         }
     }
 }

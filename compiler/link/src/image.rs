@@ -57,10 +57,10 @@ impl Image {
         plan: &Plan,
         options: &CodeOptions<'_>,
     ) -> Result<Option<Image>, LinkError> {
-        let isas = Isas::new(&Triple::host(), options.level, false)?;
+        let isas = Isas::new(&Triple::host(), &[options.level], false)?;
         // It keeps the names of functions and data; nothing is defined in it.
         let mut module = JITModule::new(JITBuilder::with_isa(
-            isas.kernels.clone(),
+            isas.driver.clone(),
             default_libcall_names(),
         ));
         let at = match plan.weights.bytes {

@@ -119,9 +119,9 @@ pub fn jit_planned(
     }
     let own = options.kernels;
     check_library(&program, plan, own, Some(options.operators))?;
-    let isas = Isas::new(&triple, options.level, false)?;
+    let isas = Isas::new(&triple, &[options.level], false)?;
     let reserve = Arc::new(AtomicUsize::new(0));
-    let mut builder = JITBuilder::with_isa(isas.kernels.clone(), default_libcall_names());
+    let mut builder = JITBuilder::with_isa(isas.driver.clone(), default_libcall_names());
     builder.memory_provider(Box::new(LateArena {
         reserve: reserve.clone(),
         arena: None,

@@ -6,7 +6,7 @@ use common::*;
 use lapidary_link::{
     Artifact, CodeOptions, FileOptions, Level, LinkError, WeightsIn, Written, header, write,
 };
-use lapidary_runtime::{CompiledLibrary, Context, Options};
+use lapidary_runtime::{CompiledLibrary, Context, CpuLevel, ErrorCode, Options};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -137,6 +137,84 @@ fn the_baseline_has_no_instructions_of_newer_processors() {
     for register in ["%ymm", "%zmm", "vfmadd", "vmulps"] {
         assert!(!text.contains(register), "{register} in the baseline");
     }
+}
+
+#[test]
+fn one_library_has_code_for_every_level_and_runs_the_one_that_is_allowed() {
+    if !has("cc") {
+        return;
+    }
+    let folder = Folder::new("levels");
+    for (name, artifact) in [
+        ("libkinds.so", Artifact::Shared),
+        ("kinds.o", Artifact::Object),
+    ] {
+        let options = FileOptions {
+            every_level: true,
+            ..FileOptions::new("kinds")
+        };
+        let code = CodeOptions {
+            // Not asked for.
+            level: Level::Baseline,
+            ..CodeOptions::host()
+        };
+        let path = folder.file(name);
+        write(&every_kind_of_output(), artifact, &path, &options, &code).unwrap();
+    }
+    let path = folder.file("libkinds.so");
+    for level in CpuLevel::ALL {
+        let options = Options {
+            cpu_features: level.features(),
+            ..Options::default()
+        };
+        let library = Arc::new(CompiledLibrary::open(&path).unwrap());
+        let context = Context::new(library, &options);
+        if !level.runs_here() {
+            assert_eq!(context.err().unwrap().code(), ErrorCode::Cpu);
+            println!("skipped: this processor does not run {level}");
+            continue;
+        }
+        let mut context = context.unwrap();
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(context.cpu_level(), level);
+        }
+        for batch in [1, 5, 0, 300] {
+            let (x, expected) = kinds_example(batch);
+            assert_eq!(run(&mut context, &x), expected, "{level}, batch {batch}");
+        }
+    }
+    check_library(&path);
+    if !cfg!(target_arch = "x86_64") || !has("nm") {
+        return;
+    }
+    // Each kernel of the wide emitters stands there once for a level, and for nothing else.
+    let nm = Command::new("nm")
+        .arg(folder.file("kinds.o"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(nm.stdout).unwrap();
+    let count = |end: &str| text.lines().filter(|line| line.ends_with(end)).count();
+    assert!(count("_v4") > 0, "{text}");
+    assert_eq!(count("_v3"), count("_v4"), "{text}");
+    assert!(count("_baseline") >= count("_v3"), "{text}");
+}
+
+#[test]
+fn a_library_of_one_level_is_refused_where_that_is_not_allowed() {
+    let host = CpuLevel::host();
+    if !has("cc") || host == CpuLevel::Baseline {
+        return;
+    }
+    let folder = Folder::new("one-level");
+    let written = make(&folder, "libkinds.so", &FileOptions::new("kinds"));
+    let options = Options {
+        cpu_features: CpuLevel::Baseline.features(),
+        ..Options::default()
+    };
+    let library = Arc::new(CompiledLibrary::open(&written.path).unwrap());
+    let error = Context::new(library, &options).err().unwrap();
+    assert_eq!(error.code(), ErrorCode::Cpu);
+    assert!(error.to_string().contains("do not allow"), "{error}");
 }
 
 #[test]

@@ -373,6 +373,7 @@ pub fn table() -> ModelTable {
         n_states: 0,
         n_variants: 0,
         variants: ptr::null(),
+        levels: 0b111,
     }
 }
 

@@ -118,7 +118,8 @@ impl Axes {
         let choices = |known: &str| bad(&format!("the values are {known}"));
         match key {
             "cpu" => {
-                self.cpu = read_all(&values).ok_or_else(|| choices("native, baseline, v3, v4"))?
+                self.cpu =
+                    read_all(&values).ok_or_else(|| choices("native, baseline, v3, v4, multi"))?
             }
             "mode" => self.mode = read_all(&values).ok_or_else(|| choices("jit, aot"))?,
             "threads" => {

@@ -14,7 +14,7 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::FunctionBuilderContext;
 use lapidary::{Compiled, Error, Level, Model, Options, pipeline};
 use lapidary_codegen::MachineKernel;
-use lapidary_codegen::expand::{Target, expand};
+use lapidary_codegen::expand::{Size, Target, expand};
 use lapidary_codegen::kernel::Kernel;
 use lapidary_codegen::x64::{self, Isa};
 use lapidary_graph::NodeId;
@@ -337,12 +337,16 @@ impl Show {
                 Stage::Loops => def.loops.to_text(&def.schedule),
                 Stage::Kernel => expanded(def, level)?.to_string(),
                 Stage::Clif => clif(&expanded(def, Level::Baseline)?)?,
-                _ => match lapidary_codegen::compile(&def.loops, &def.schedule, level) {
-                    Ok(MachineKernel::Wide(bytes)) => lapidary_codegen::x64::disassemble(&bytes),
-                    // No wide emitter takes it: Cranelift makes its code, from this.
-                    Ok(MachineKernel::Portable(kernel)) => clif(&kernel)?,
-                    Err(error) => return Err(Error::Other(error.to_string())),
-                },
+                _ => {
+                    match lapidary_codegen::compile(&def.loops, &def.schedule, level, Size::Fast) {
+                        Ok(MachineKernel::Wide(bytes)) => {
+                            lapidary_codegen::x64::disassemble(&bytes)
+                        }
+                        // No wide emitter takes it: Cranelift makes its code, from this.
+                        Ok(MachineKernel::Portable(kernel)) => clif(&kernel)?,
+                        Err(error) => return Err(Error::Other(error.to_string())),
+                    }
+                }
             };
             write(out, &text)?;
             write(out, "\n")?;
@@ -367,6 +371,7 @@ fn expanded(def: &KernelDef, level: Level) -> Result<Kernel, Error> {
             lanes,
             vector_registers,
             masks: true,
+            size: Size::Fast,
         };
         match expand(&def.loops, &def.schedule, target) {
             Ok(kernel) if x64::emit(&kernel, isa).is_ok() => return Ok(kernel),
@@ -379,6 +384,7 @@ fn expanded(def: &KernelDef, level: Level) -> Result<Kernel, Error> {
             lanes,
             vector_registers: 16,
             masks: false,
+            size: Size::Fast,
         };
         match expand(&def.loops, &def.schedule, target) {
             Ok(kernel) if lapidary_codegen::clif::supports(&kernel) => return Ok(kernel),

@@ -203,6 +203,12 @@ impl Emitter<'_, '_> {
         f: impl FnOnce(&mut Self) -> Value,
     ) -> Value {
         let Some(mask) = mask else { return f(self) };
+        if let Some(count) = self.counts.get(&mask) {
+            return match i64::from(lane) < *count {
+                true => f(self),
+                false => self.scalar_constant(elem, 0),
+            };
+        }
         let on = self.lane_on(mask, lane);
         let zero = self.scalar_constant(elem, 0);
         let inside = self.b.create_block();

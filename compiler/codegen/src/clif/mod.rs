@@ -24,6 +24,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use rustc_hash::FxHashMap as HashMap;
 
 /// What the emitter must know of the target.
 #[derive(Clone, Copy)]
@@ -82,6 +83,7 @@ pub fn emit(
         vars,
         b,
         exit,
+        counts: counts(kernel),
         unsupported: None,
     };
     for (i, arg) in args.into_iter().enumerate() {
@@ -135,6 +137,47 @@ fn body_supported(kernel: &Kernel, body: &[Inst]) -> bool {
     })
 }
 
+/// The masks of a constant number of lanes.
+fn counts(kernel: &Kernel) -> HashMap<Reg, i64> {
+    #[derive(Default)]
+    struct Found {
+        times: Vec<u32>,
+        constants: HashMap<Reg, i64>,
+        masks: Vec<(Reg, Reg)>,
+    }
+    fn walk(body: &[Inst], found: &mut Found) {
+        for inst in body {
+            let times = inst.written();
+            if let Some(times) = times.and_then(|r| found.times.get_mut(r.0 as usize)) {
+                *times += 1;
+            }
+            if let Inst::GSet {
+                dst,
+                src: Int::Imm(n),
+            } = inst
+            {
+                found.constants.insert(*dst, *n);
+            }
+            if let Inst::MCount { dst, count } = inst {
+                found.masks.push((*dst, *count));
+            }
+            inst.bodies().iter().for_each(|b| walk(b, found));
+        }
+    }
+    let mut found = Found {
+        times: vec![0; kernel.regs.len()],
+        ..Found::default()
+    };
+    walk(&kernel.body, &mut found);
+    // What is assigned more than once is not constant.
+    let once = |r: Reg| found.times.get(r.0 as usize) == Some(&1);
+    let masks = found.masks.iter();
+    let masks = masks.filter(|(mask, count)| once(*mask) && once(*count));
+    masks
+        .filter_map(|(mask, count)| Some((*mask, *found.constants.get(count)?)))
+        .collect()
+}
+
 /// The type of one lane.
 fn scalar(elem: Elem) -> Type {
     match elem {
@@ -181,6 +224,8 @@ struct Emitter<'k, 'f> {
     vars: Vec<Variable>,
     b: FunctionBuilder<'f>,
     exit: Block,
+    /// Masks whose first lanes, so many, are on.
+    counts: HashMap<Reg, i64>,
     unsupported: Option<String>,
 }
 

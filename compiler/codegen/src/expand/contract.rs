@@ -11,8 +11,10 @@ use super::ints::left_operand;
 use super::*;
 use crate::kernel::{Addr, GOp};
 
-/// Steps of k in one trip of the inner loop.
+/// Most steps of k in one trip of the inner loop, but for short runs.
 const UNROLL_K: i64 = 4;
+/// Most rows of a tile where code is to be small: with two vectors, few registers and enough sums in flight.
+const LEAST_ROWS: i64 = 4;
 /// Sums in flight below which a tile keeps one set of sums for each unrolled step: enough to hide
 /// the latency of a multiply-add (4 cycles, two a cycle).
 const FEW_SUMS: i64 = 8;
@@ -53,7 +55,7 @@ struct Tile<'c> {
     rows: i64,
     tiles: i64,
     columns: Columns,
-    /// Columns left from `j` on, where the tile is not full.
+    /// Columns left from `j` on, where the tile may not be full.
     rest: Option<Dim>,
 }
 
@@ -108,6 +110,13 @@ impl Expander<'_> {
         let width = Dim::Const(vectors * lanes);
         let whole = from.add(&count.floor_div(&width).mul(&width));
         let j = self.fresh_sym();
+        if self.target.size == Size::Least && c.b.panel.is_some() {
+            // Behind its last column a panel has zeros, and the epilogue takes columns one by one.
+            return self.serial(j, &from, &to, vectors * lanes, |e| {
+                let left = to.sub(&Dim::from(j)).minimum(&width);
+                e.tiles(c, j, Columns::Vectors(vectors), Some(left))
+            });
+        }
         self.serial(j, &from, &whole, vectors * lanes, |e| {
             e.tiles(c, j, Columns::Vectors(vectors), None)
         })?;
@@ -153,10 +162,18 @@ impl Expander<'_> {
         };
         // All sums, the panel's vectors, one left element, one register for the emitter.
         let registers = self.target.vector_registers as i64;
-        let most = match self.schedule.tile_rows {
+        let mut most = match self.schedule.tile_rows {
             0 => ((registers - vectors - 2) / vectors).clamp(1, 14),
             n => n as i64,
         };
+        let ladder: &[i64] = match self.target.size {
+            Size::Fast => &[8, 4, 2, 1],
+            Size::Lean => &[8, 2, 1],
+            Size::Least => &[1],
+        };
+        if self.target.size == Size::Least {
+            most = most.min(LEAST_ROWS);
+        }
         let (from, to) = (self.resolve(&c.rows.0), self.resolve(&c.rows.1));
         let i = self.fresh_sym();
         let line = left_operand(&c.a_at, c.row, c.k)
@@ -196,19 +213,25 @@ impl Expander<'_> {
                 return Ok(());
             }
             at = next;
-            size = [8, 4, 2, 1].into_iter().find(|s| *s < size).unwrap_or(1);
+            size = ladder.iter().copied().find(|s| *s < size).unwrap_or(1);
         }
     }
 
-    /// A known number of rows from `from` on, in tiles of two nearly equal sizes.
+    /// A known number of rows from `from` on, in tiles of two nearly equal sizes; where code is to be small, in the
+    /// largest tiles and single rows.
     fn equal_tiles(&mut self, t: &Tile, rows: i64, most: i64, from: &Dim) -> Result<()> {
         if rows <= 0 {
             return Ok(());
         }
+        let to = from.add(&Dim::Const(rows));
+        if self.target.size == Size::Least {
+            let middle = from.add(&Dim::Const(rows / most * most));
+            self.serial(t.i, from, &middle, most, |e| e.tile(t, most))?;
+            return self.serial(t.i, &middle, &to, 1, |e| e.tile(t, 1));
+        }
         let tiles = (rows + most - 1) / most;
         let (least, longer) = (rows / tiles, rows % tiles);
         let middle = from.add(&Dim::Const(longer * (least + 1)));
-        let to = from.add(&Dim::Const(rows));
         self.serial(t.i, from, &middle, least + 1, |e| e.tile(t, least + 1))?;
         self.serial(t.i, &middle, &to, least, |e| e.tile(t, least))
     }
@@ -286,9 +309,15 @@ impl Expander<'_> {
 
         let room = (self.target.vector_registers as i64 - vectors - 2) / (rows * vectors);
         let sets = match rows * vectors {
+            _ if self.target.size == Size::Least => 1,
             sums if sums >= FEW_SUMS || room < 2 => 1,
             _ if room < UNROLL_K => 2,
             _ => UNROLL_K,
+        };
+        let unroll = match self.target.size {
+            Size::Fast => UNROLL_K,
+            Size::Lean => sets.max(2),
+            Size::Least => 1,
         };
         let scope = self.depth();
         let mut sums = Vec::new();
@@ -301,8 +330,7 @@ impl Expander<'_> {
         let sum = |set: i64, r: i64, v: i64| sums[((set % sets * rows + r) * vectors + v) as usize];
 
         let masks: Vec<Option<Reg>> = match &t.rest {
-            None => vec![None; vectors as usize],
-            Some(rest) => {
+            Some(rest) if self.target.size != Size::Least => {
                 let lanes = self.lanes();
                 let mut m = Vec::new();
                 for v in 0..vectors {
@@ -316,6 +344,7 @@ impl Expander<'_> {
                 }
                 m
             }
+            _ => vec![None; vectors as usize],
         };
 
         // Left rows: displacements from one pointer when the stride is known, else a moving pointer
@@ -408,12 +437,13 @@ impl Expander<'_> {
             _ => Int::Reg(self.int_reg(&b_stride.mul(&Dim::Const(4)))?),
         };
 
-        let ahead = self.ahead(t, vectors, &b_first)?;
+        let ahead = self.ahead(t, vectors, &b_first, unroll)?;
 
         // A short run is one step of the loop.
+        let asks = unroll;
         let unroll = match depth.as_const() {
-            Some(k) if runs > 1 && k < 2 * UNROLL_K => k,
-            _ => UNROLL_K,
+            Some(k) if runs > 1 && k < 2 * unroll => k,
+            _ => unroll,
         };
         let unrolled = depth
             .floor_div(&Dim::Const(unroll))
@@ -502,7 +532,7 @@ impl Expander<'_> {
                     }
                 }
             }
-            if let Some(h) = ahead.as_ref().filter(|_| steps == UNROLL_K) {
+            if let Some(h) = ahead.as_ref().filter(|_| steps == asks) {
                 for n in 0..h.hints {
                     body.push(Inst::Prefetch {
                         addr: Addr::base(h.at).with_disp((n * h.pitch) as i32),
@@ -579,7 +609,10 @@ impl Expander<'_> {
         let guarded = std::mem::replace(&mut self.scopes[scope].guarded, true);
         // With 16 registers a tile leaves too few for any epilogue.
         let scarce = self.target.masks && self.target.vector_registers <= 16;
-        if (scarce || self.is_heavy(&c.epilogue)) && rows * vectors > 2 {
+        if self.target.size == Size::Least && (rows > 1 || matches!(t.columns, Columns::Vectors(_)))
+        {
+            self.epilogue_of_each(t, rows, &sums)?;
+        } else if (scarce || self.is_heavy(&c.epilogue)) && rows * vectors > 2 {
             let place = self.loops.scratch_bytes.clone();
             let base = self.scratch_at(&place)?;
             let bytes = self.lanes() * 4;
@@ -629,7 +662,13 @@ impl Expander<'_> {
 
     /// How a tile asks for its share of the next panel of weights, which stream from memory: the tiles of a panel's rows
     /// together have asked for all of it when its turn comes. `docs/decisions.md` has the figures.
-    fn ahead(&mut self, t: &Tile, vectors: i64, b_first: &Dim) -> Result<Option<Ahead>> {
+    fn ahead(
+        &mut self,
+        t: &Tile,
+        vectors: i64,
+        b_first: &Dim,
+        unroll: i64,
+    ) -> Result<Option<Ahead>> {
         let c = t.c;
         let streams = matches!(
             self.loops.buffers[c.b.buf.0 as usize].kind,
@@ -641,7 +680,7 @@ impl Expander<'_> {
             return Ok(None);
         };
         let (panel, own) = (width * 4, vectors * self.lanes() * 4);
-        if !self.target.masks || depth < UNROLL_K || own % LINE != 0 || panel % own != 0 {
+        if !self.target.masks || depth < unroll || own % LINE != 0 || panel % own != 0 {
             return Ok(None);
         }
         let Some(bytes) = depth
@@ -653,7 +692,7 @@ impl Expander<'_> {
         // A tile narrower than the panel asks for its own columns of the next one.
         let pitch = if own == panel { LINE } else { panel };
         let hints_of_panel = bytes / panel * (own / LINE);
-        let trips = depth / UNROLL_K * t.tiles;
+        let trips = depth / unroll * t.tiles;
         let row = bytes / t.rows.max(1) / panel * panel;
         let first = Dim::from(t.i)
             .sub(&c.rows.0)
@@ -673,6 +712,51 @@ impl Expander<'_> {
             hints: ((hints_of_panel + trips - 1) / trips).clamp(1, MOST_HINTS),
             pitch,
         }))
+    }
+
+    /// The epilogue of a tile's elements, one by one out of memory.
+    fn epilogue_of_each(&mut self, t: &Tile, rows: i64, sums: &[Reg]) -> Result<()> {
+        let place = self.loops.scratch_bytes.clone();
+        let base = self.scratch_at(&place)?;
+        let bytes = self.lanes() * 4;
+        for (n, acc) in sums.iter().enumerate() {
+            self.emit(Inst::VStore {
+                src: *acc,
+                mem: Mem::F32,
+                addr: Addr::base(base).with_disp((n as i64 * bytes) as i32),
+                mask: None,
+            });
+        }
+        let (vectors, columns) = match t.columns {
+            Columns::Vectors(v) => (v, v * self.lanes()),
+            Columns::Single => (1, 1),
+        };
+        let columns = t.rest.clone().unwrap_or(Dim::Const(columns));
+        let (row, column) = (self.fresh_sym(), self.fresh_sym());
+        self.serial(row, &Dim::Const(0), &Dim::Const(rows), 1, |e| {
+            e.serial(column, &Dim::Const(0), &columns, 1, |e| {
+                let at = Dim::from(row).mul(&Dim::Const(vectors * bytes));
+                let at = e.int_reg(&at.add(&Dim::from(column).mul(&Dim::Const(4))))?;
+                let acc = e.out.reg(Class::Vec(Elem::F32));
+                e.emit(Inst::VSplat {
+                    dst: acc,
+                    mem: Mem::F32,
+                    addr: Addr {
+                        base,
+                        index: Some((at, 1)),
+                        disp: 0,
+                    },
+                });
+                let depth = e.depth();
+                e.depths.insert(acc, depth);
+                e.scopes[depth].guarded = true;
+                let (i, j) = (Dim::from(t.i), Dim::from(t.j));
+                e.locals[t.c.acc.0 as usize] = Some((acc, depth));
+                e.syms[t.c.row.0 as usize] = Some(Bound::Alias(i.add(&Dim::from(row))));
+                e.syms[t.c.col.0 as usize] = Some(Bound::Alias(j.add(&Dim::from(column))));
+                e.block(&t.c.epilogue)
+            })
+        })
     }
 
     /// The epilogue of one vector of sums.

@@ -25,6 +25,17 @@ use crate::loops::*;
 use rustc_hash::FxHashMap as HashMap;
 use thiserror::Error;
 
+/// How much code a kernel may become.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Size {
+    /// As much as makes it faster.
+    Fast,
+    /// Without what makes it faster by a few percent only: less unrolled, and fewer sizes of tiles for what is left over.
+    Lean,
+    /// As little as can be, fast or not: small tiles, and loops over single elements.
+    Least,
+}
+
 /// The machine as this stage sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -34,6 +45,7 @@ pub struct Target {
     pub vector_registers: u32,
     /// Whether masked loads and stores are cheap, so that tails use them.
     pub masks: bool,
+    pub size: Size,
 }
 
 /// The kernel cannot be expressed at this number of lanes.
@@ -351,7 +363,10 @@ impl Expander<'_> {
     }
 
     fn is_vector(&self, var: Sym) -> bool {
-        self.lanes() > 1 && self.vector.is_none() && self.schedule.vector.contains(&var)
+        self.lanes() > 1
+            && self.target.size != Size::Least
+            && self.vector.is_none()
+            && self.schedule.vector.contains(&var)
     }
 
     /// A loop over `from..to` with the variable in a general register; without code for no trip,

@@ -15,23 +15,33 @@ use lapidary_codegen::kernel::{self, Elem, MathFn, Mem, math_fn_offset};
 use lapidary_codegen::loops::interp::{self, Fault};
 use lapidary_codegen::loops::{LoopKernel, Schedule, parse, verify};
 use lapidary_codegen::x64::Isa;
-use lapidary_codegen::{Level, MachineKernel, clif, compile};
+use lapidary_codegen::{Level, MachineKernel, Size, clif, compile};
 
 /// How a kernel is compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    Level(Level),
+    Level(Level, Size),
     /// One lane, by Cranelift: what takes everything.
     Scalar,
 }
 
 /// What this machine can run.
 pub fn targets() -> Vec<Target> {
-    let mut all = vec![Target::Scalar, Target::Level(Level::Baseline)];
+    let mut all = vec![
+        Target::Scalar,
+        Target::Level(Level::Baseline, Size::Fast),
+        Target::Level(Level::Baseline, Size::Least),
+    ];
     for e in emitters() {
         match e {
-            Emitter::X64(Isa::Avx2) => all.push(Target::Level(Level::V3)),
-            Emitter::X64(Isa::Avx512) => all.push(Target::Level(Level::V4)),
+            Emitter::X64(Isa::Avx2) => {
+                all.push(Target::Level(Level::V3, Size::Fast));
+                all.push(Target::Level(Level::V3, Size::Lean));
+            }
+            Emitter::X64(Isa::Avx512) => {
+                all.push(Target::Level(Level::V4, Size::Fast));
+                all.push(Target::Level(Level::V4, Size::Lean));
+            }
             Emitter::Clif => {}
         }
     }
@@ -46,14 +56,17 @@ pub fn code(k: &LoopKernel, s: &Schedule, target: Target) -> (Vec<u8>, bool) {
                 lanes: 1,
                 vector_registers: 16,
                 masks: false,
+                size: Size::Fast,
             };
             let k = expand::expand(k, s, one).unwrap_or_else(|e| panic!("{e}"));
             (portable(&k, true), false)
         }
-        Target::Level(level) => match compile(k, s, level).unwrap_or_else(|e| panic!("{e}")) {
-            MachineKernel::Wide(bytes) => (bytes, true),
-            MachineKernel::Portable(k) => (portable(&k, level != Level::Baseline), false),
-        },
+        Target::Level(level, size) => {
+            match compile(k, s, level, size).unwrap_or_else(|e| panic!("{e}")) {
+                MachineKernel::Wide(bytes) => (bytes, true),
+                MachineKernel::Portable(k) => (portable(&k, level != Level::Baseline), false),
+            }
+        }
     }
 }
 

@@ -67,6 +67,10 @@ pub(super) struct Code<'a, 'b, M: Module> {
     consts: u32,
     fields: HashMap<i32, Value>,
     signatures: HashMap<i32, SigRef>,
+    /// The table of kernels by level, and the place in it of the context's level.
+    pub choices: Option<(Value, Value)>,
+    /// How far operations are shifted at the context's level: of contractions, and others.
+    pub speeds: [Option<Value>; 2],
 }
 
 /// Builds `int32_t f(ctx)`; the body's end returns 0.
@@ -100,6 +104,8 @@ pub(super) fn build<'a, M: Module>(
         consts,
         fields: HashMap::new(),
         signatures: HashMap::new(),
+        choices: None,
+        speeds: [None; 2],
     };
     let result = body(&mut code);
     let zero = code.b.ins().iconst(I32, 0);

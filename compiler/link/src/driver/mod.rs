@@ -33,14 +33,27 @@ use pool::Pool;
 /// Steps in one function.
 const STEPS_PER_FUNCTION: usize = 64;
 
+/// How the driver reaches a kernel.
+#[derive(Clone, Copy)]
+pub(crate) enum Callee {
+    /// No step calls it.
+    Unused,
+    Function(FuncId),
+    /// A row of the table of kernels by level.
+    Choice(u32),
+}
+
 /// What the driver is made from.
 pub(crate) struct Request<'a> {
     pub program: &'a Program,
     pub plan: &'a Plan,
     /// A C identifier: the prefix of symbols.
     pub name: &'a str,
-    pub kernels: &'a EntityMap<KernelId, FuncId>,
-    pub level: Level,
+    pub kernels: &'a EntityMap<KernelId, Callee>,
+    /// The levels that kernels are there for, the lowest first.
+    pub levels: &'a [Level],
+    /// The table of kernels by level, if there are several: a distance for each kernel and level.
+    pub choices: Option<FuncId>,
     /// Processor features that the code needs.
     pub cpu_features: u64,
     /// Addresses of the plan's pinned constants.

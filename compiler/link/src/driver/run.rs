@@ -1,7 +1,7 @@
 //! `run_fn`: the calls of a segment, step after step.
 
-use super::Maker;
-use super::code::Code;
+use super::code::{Code, flags};
+use super::{Callee, Maker};
 use crate::error::LinkError;
 use crate::plan::{Action, DimsRef, PlanStep};
 use cranelift_codegen::ir::types::I64;
@@ -9,6 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, StackSlot, Value};
 use cranelift_module::{FuncId, Module};
 use lapidary_codegen::Level;
 use lapidary_graph::Dim;
+use lapidary_lower::program::KernelId;
 use lapidary_runtime::abi;
 
 impl<M: Module> Maker<'_, '_, M> {
@@ -74,11 +75,7 @@ impl<M: Module> Code<'_, '_, M> {
             let address = self.place(place);
             self.b.ins().stack_store(I64, address, stack, 8 * i as i32);
         }
-        let Some(function) = self.request.kernels.get(*kernel).copied() else {
-            return Err(LinkError::code(format!("{kernel}"), "it was not declared"));
-        };
-        let function = self.module.declare_func_in_func(function, self.b.func);
-        let function = self.b.ins().func_addr(I64, function);
+        let function = self.kernel_address(*kernel)?;
         let operands = self.stack_address(stack);
         let dims = match self.request.plan.slots.find(dims) {
             DimsRef::Slots(at) => {
@@ -91,19 +88,12 @@ impl<M: Module> Code<'_, '_, M> {
         let tasks = self.known(tasks);
         let scratch = self.known(scratch_bytes);
         let node = self.int32(step.node.map_or(-1, |n| n as i32));
-        // Operations of a contraction run near the machine's peak, others are bound by memory.
-        let shift = match (self.request.level, flops.is_const(0)) {
-            (Level::Baseline, true) => 1,
-            (Level::Baseline, false) => 3,
-            (_, true) => 3,
-            (Level::V3, false) => 6,
-            (Level::V4, false) => 7,
-        };
-        let cost = match cost.as_const() {
-            Some(c) => self.int(c >> shift),
-            None => {
+        let contraction = !flops.is_const(0);
+        let cost = match (cost.as_const(), self.request.levels) {
+            (Some(c), [level]) => self.int(c >> speed(*level, contraction)),
+            _ => {
                 let cost = self.known(cost);
-                let shift = self.int(shift);
+                let shift = self.speed(contraction);
                 self.b.ins().sshr(cost, shift)
             }
         };
@@ -114,6 +104,63 @@ impl<M: Module> Code<'_, '_, M> {
         );
         self.check_status(status);
         Ok(())
+    }
+
+    /// The address of a kernel's code: of the level that the context has, if there are several.
+    fn kernel_address(&mut self, kernel: KernelId) -> Result<Value, LinkError> {
+        match (self.request.kernels.get(kernel), self.request.choices) {
+            (Some(Callee::Function(id)), _) => {
+                let function = self.module.declare_func_in_func(*id, self.b.func);
+                Ok(self.b.ins().func_addr(I64, function))
+            }
+            (Some(Callee::Choice(row)), Some(table)) => {
+                let width = 4 * self.request.levels.len() as i32;
+                let (table, column) = self.choices(table);
+                let distance = self.b.ins().sload32(flags(), column, *row as i32 * width);
+                Ok(self.b.ins().iadd(table, distance))
+            }
+            _ => Err(LinkError::code(format!("{kernel}"), "it was not declared")),
+        }
+    }
+
+    /// The table of kernels by level, and where the distances of the context's level begin in it.
+    fn choices(&mut self, table: FuncId) -> (Value, Value) {
+        if let Some(known) = self.choices {
+            return known;
+        }
+        let table = self.module.declare_func_in_func(table, self.b.func);
+        let table = self.b.ins().func_addr(I64, table);
+        let level = self.level();
+        let offset = self.b.ins().ishl_imm_u(level, 2);
+        let column = self.b.ins().iadd(table, offset);
+        self.choices = Some((table, column));
+        (table, column)
+    }
+
+    /// The context's level.
+    fn level(&mut self) -> Value {
+        let ctx = self.ctx;
+        self.b.ins().uload32(flags(), ctx, abi::CTX_LEVEL)
+    }
+
+    /// How far the operations of a step are shifted to be nanoseconds.
+    fn speed(&mut self, contraction: bool) -> Value {
+        let levels = self.request.levels;
+        if let [level] = levels {
+            return self.int(speed(*level, contraction));
+        }
+        if let Some(known) = self.speeds[usize::from(contraction)] {
+            return known;
+        }
+        let all: Vec<i64> = levels.iter().map(|l| speed(*l, contraction)).collect();
+        let at = self.pool.i64s(&all);
+        let base = self.pool_address(at);
+        let level = self.level();
+        let offset = self.b.ins().ishl_imm_u(level, 3);
+        let at = self.b.ins().iadd(base, offset);
+        let value = self.load(I64, at, 0);
+        self.speeds[usize::from(contraction)] = Some(value);
+        value
     }
 
     /// The value of an expression that is constant or has a slot.
@@ -129,5 +176,17 @@ impl<M: Module> Code<'_, '_, M> {
             // The plan's verifier has seen to it that this is not reached.
             None => self.int(0),
         }
+    }
+}
+
+/// Operations in a nanosecond, as a power of two: those of a contraction run near the machine's peak, others are bound by
+/// memory.
+fn speed(level: Level, contraction: bool) -> i64 {
+    match (level, contraction) {
+        (Level::Baseline, false) => 1,
+        (Level::Baseline, true) => 3,
+        (_, false) => 3,
+        (Level::V3, true) => 6,
+        (Level::V4, true) => 7,
     }
 }

@@ -6,6 +6,7 @@ use super::{Maker, SegmentFunctions, last};
 use crate::error::LinkError;
 use crate::plan::Place;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
+use lapidary_codegen::Level;
 use lapidary_graph::{Container, Dim, Graph, TensorType};
 use lapidary_runtime::abi;
 
@@ -142,6 +143,12 @@ impl<M: Module> Maker<'_, '_, M> {
         t.i32(graph.states.len() as i32);
         t.i32(request.program.variants.len() as i32);
         t.pool(Some(variants));
+        let levels = request.levels.iter().map(|level| match level {
+            Level::Baseline => 1,
+            Level::V3 => 1 << 1,
+            Level::V4 => 1 << 2,
+        });
+        t.u64(levels.sum());
         while t.len() < abi::MODEL_TABLE_BYTES {
             t.u64(0);
         }

@@ -90,6 +90,9 @@ pub struct FileOptions {
     /// A C identifier: the library exports `lapidary_model_<name>`.
     pub name: String,
     pub target: Triple,
+    /// Kernels of every level that the target has, of which a context takes the highest that its processor allows;
+    /// `CodeOptions::level` is not asked then.
+    pub every_level: bool,
     pub weights: WeightsIn,
     /// Where the weights file goes, if there is one; `None`: beside, ending in `.weights`. The library
     /// looks for this file name in its own folder.
@@ -112,6 +115,7 @@ impl FileOptions {
         FileOptions {
             name: name.into(),
             target: Triple::host(),
+            every_level: false,
             weights: WeightsIn::Auto,
             weights_path: None,
             strip: false,
@@ -347,7 +351,8 @@ fn check(
             "write an object (.o), and link it there with the runtime's sources (`lapidary runtime`)",
         );
     }
-    if !target::has_levels(target) && code_options.level != Level::Baseline {
+    if !target::has_levels(target) && code_options.level != Level::Baseline && !options.every_level
+    {
         return unsupported(
             format!("level {:?} for `{target}`", code_options.level),
             "it is a level of x86-64; use the baseline",
@@ -373,9 +378,14 @@ fn object(
 ) -> Result<(Vec<u8>, usize), LinkError> {
     let name = &options.name;
     let failed = |e: &dyn std::fmt::Display| LinkError::code(name, e);
-    let isas = Isas::new(&options.target, code_options.level, true)?;
+    let one = [code_options.level];
+    let levels = match options.every_level {
+        true => code::levels_of(&options.target),
+        false => &one,
+    };
+    let isas = Isas::new(&options.target, levels, true)?;
     let builder = ObjectBuilder::new(
-        isas.kernels.clone(),
+        isas.driver.clone(),
         name.as_bytes(),
         default_libcall_names(),
     )
