@@ -6,7 +6,7 @@ use clap::Args;
 use lapidary::case::{Case, DataSet, WrongOutput};
 use lapidary::{Compiled, Error, Model, Options, OwnedValue, bisect};
 
-use super::common::{CompileOptions, print, require_cpu, require_file};
+use super::common::{CompileOptions, CpuChoice, print, require_cpu, require_file};
 
 /// Checks a model, or the results of a folder with a model and data sets
 #[derive(Args)]
@@ -30,8 +30,12 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(mut self) -> Result<(), Error> {
         require_file(&self.path)?;
+        if self.aot {
+            // As `compile` does.
+            self.compile.cpu.get_or_insert(CpuChoice::Multi);
+        }
         let mut options = self.compile.options(self.threads)?;
         options.symbolic = self.symbolic;
         if Case::is_case(&self.path) {

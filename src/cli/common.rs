@@ -22,9 +22,9 @@ pub struct CompileOptions {
     /// Makes constants of inputs that have a default
     #[arg(long)]
     pub fix_defaults: bool,
-    /// Instructions that the code may use
-    #[arg(long, value_enum, default_value_t = CpuChoice::Native)]
-    pub cpu: CpuChoice,
+    /// Instructions that the code may use; native, or for files multi, if not given
+    #[arg(long, value_enum)]
+    pub cpu: Option<CpuChoice>,
     /// Keeps compiled models in this folder, and takes them from there
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl CompileOptions {
     pub fn options(&self, threads: usize) -> Result<Options, Error> {
         let mut options = Options {
             threads,
-            cpu: self.cpu.into(),
+            cpu: self.cpu.unwrap_or_default().into(),
             cache: self.cache.as_ref().map(Cache::new),
             ..Options::default()
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lapidary::Error;
 
-use super::common::{CompileOptions, TargetOptions, print, require_file};
+use super::common::{CompileOptions, CpuChoice, TargetOptions, print, require_file};
 
 /// Compiles a model to a file
 #[derive(Args)]
@@ -34,7 +34,9 @@ pub struct Compile {
 }
 
 impl Compile {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(mut self) -> Result<(), Error> {
+        // What is shipped meets machines that are not this one.
+        self.compile.cpu.get_or_insert(CpuChoice::Multi);
         require_file(&self.model)?;
         self.require_distinct()?;
         if self.compile.cache.is_some() {

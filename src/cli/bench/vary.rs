@@ -50,7 +50,7 @@ struct Axes {
 /// The scenes of a call, in the order of its options.
 pub fn scenes(bench: &Bench) -> Result<Vec<Scene>, Error> {
     let mut axes = Axes {
-        cpu: std::iter::once(bench.compile.cpu)
+        cpu: std::iter::once(bench.compile.cpu.unwrap_or_default())
             .chain(bench.beside.iter().copied())
             .collect(),
         mode: vec![Mode::Jit],
