@@ -16,6 +16,7 @@
 //! What a stage does is known to its crate alone.
 
 pub mod bisect;
+pub mod build;
 mod cache;
 pub mod case;
 pub mod compare;

@@ -13,6 +13,7 @@ pub mod ffi;
 pub mod guard;
 pub mod kernel;
 mod library;
+pub mod linked;
 mod tensor;
 mod value;
 mod weights;
@@ -22,7 +23,9 @@ pub use context::{
 };
 pub use cpu::CpuLevel;
 pub use error::{ErrorCode, RuntimeError};
+pub use half;
 pub use library::CompiledLibrary;
+pub use linked::{Input, Output, StaticModel, StaticTable};
 pub use tensor::{DType, Element, Tensor, TensorView};
 pub use value::{Container, OwnedValue};
 pub use weights::Weights;

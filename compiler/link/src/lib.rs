@@ -10,6 +10,7 @@
 //!
 //! The same driver and the same machine code go into memory and into object files.
 
+mod binding;
 mod blob;
 mod code;
 mod driver;
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod stored;
 pub mod target;
 
+pub use binding::binding;
 pub use error::LinkError;
 pub use file::{
     Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write, write_runtime,

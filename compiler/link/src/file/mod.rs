@@ -156,6 +156,11 @@ impl Prepared {
         Ok(())
     }
 
+    /// Where the weights will be, if they have a file of their own.
+    pub fn weights(&self) -> Option<&Path> {
+        self.written.weights.as_deref()
+    }
+
     /// Gives all files their names, or none; then older files of these names are as they were.
     pub fn publish(self) -> Result<Written, LinkError> {
         tools::publish(&self.files)?;
