@@ -12,11 +12,10 @@
 //! docs/book/rust.md shows the whole.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::model::symbol_name;
 use crate::operator::Target;
-use crate::{Cpu, Error, Model, Options, pipeline};
+use crate::{Cpu, Error, Model, Options, pipeline, target};
 
 /// A model to be compiled by a build script.
 #[must_use = "nothing is compiled before `emit`"]
@@ -106,7 +105,7 @@ impl Build {
                 println!("cargo::rerun-if-changed={}", path.display());
             }
         }
-        require_target()?;
+        self.options.target = Some(target::parse(&variable("TARGET")?)?);
         let name = match &self.name {
             Some(name) if symbol_name(name) == *name => name.clone(),
             Some(name) => {
@@ -118,10 +117,11 @@ impl Build {
             None => model.name(),
         };
         let program = pipeline::program(&model, &self.options, Target::File)?;
-        let object = Path::new(&folder).join(format!("{name}.o"));
-        let files = pipeline::prepare(&program, &name, &object, None, &self.options);
+        let library = format!("lapidary_{name}");
+        let archive = Path::new(&folder).join(format!("lib{library}.a"));
+        let files = pipeline::prepare_alone(&program, &name, &archive, &self.options);
         let mut files = pipeline::sound(&model, files)?;
-        // The weights lie beside the object if they are too big for it.
+        // The weights lie beside the archive if they are too big for it.
         let weights = files.weights().map(Path::to_path_buf);
         let binding = lapidary_link::binding(&program.graph, &name, weights.as_deref());
         files.add(
@@ -129,8 +129,6 @@ impl Build {
             binding.as_bytes(),
         )?;
         files.publish()?;
-        let library = format!("lapidary_{name}");
-        archive(&object, &Path::new(&folder).join(format!("lib{library}.a")))?;
         println!("cargo::rustc-link-search=native={folder}");
         println!("cargo::rustc-link-lib=static={library}");
         Ok(())
@@ -143,35 +141,4 @@ fn variable(name: &str) -> Result<String, Error> {
             "{name} is not set (hint: this is for build scripts, which cargo runs)"
         ))
     })
-}
-
-/// Objects are made for the machine that builds.
-fn require_target() -> Result<(), Error> {
-    let (host, target) = (variable("HOST")?, variable("TARGET")?);
-    if host != target {
-        return Err(Error::Unsupported(format!(
-            "the model would be compiled for {host}, and the application for {target} (hint: build on the target)"
-        )));
-    }
-    Ok(())
-}
-
-/// An archive of one object.
-fn archive(object: &Path, archive: &Path) -> Result<(), Error> {
-    println!("cargo::rerun-if-env-changed=AR");
-    let tool = std::env::var("AR").unwrap_or_else(|_| "ar".to_string());
-    let _ = std::fs::remove_file(archive);
-    let output = Command::new(&tool)
-        .arg("crs")
-        .arg(archive)
-        .arg(object)
-        .output();
-    let output = output.map_err(|error| Error::io("run", Path::new(&tool), &error))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(Error::Invalid(format!(
-            "`{tool}` made no archive: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))),
-    }
 }

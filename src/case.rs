@@ -151,7 +151,9 @@ impl DataSet {
 
 /// A folder with a model and data sets.
 pub struct Case {
+    /// The model.
     pub model: Model,
+    /// How far results may be from those that are expected.
     pub tolerance: Tolerance,
     /// The folders of the data sets, by number.
     pub sets: Vec<PathBuf>,

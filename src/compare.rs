@@ -45,19 +45,38 @@ impl Tolerance {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mismatch {
     /// Another number of values.
-    Count { expected: usize, found: usize },
+    Count {
+        /// How many were expected.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
     /// Another kind of value.
     Kind {
+        /// The kind that was expected.
         expected: &'static str,
+        /// The kind that it is.
         found: &'static str,
     },
     /// Inside of a container.
-    Inside { at: String, mismatch: Box<Mismatch> },
+    Inside {
+        /// The place.
+        at: String,
+        /// How the values there differ.
+        mismatch: Box<Mismatch>,
+    },
     /// Another element type.
-    DType { expected: DType, found: DType },
+    DType {
+        /// The type that was expected.
+        expected: DType,
+        /// The type that it has.
+        found: DType,
+    },
     /// Another shape.
     Shape {
+        /// The shape that was expected.
         expected: Vec<usize>,
+        /// The shape that it has.
         found: Vec<usize>,
     },
     /// Elements out of tolerance.
@@ -68,7 +87,9 @@ pub enum Mismatch {
         of: usize,
         /// Where the worst is.
         index: Vec<usize>,
+        /// The worst element as it was expected.
         expected: String,
+        /// The worst element as it is.
         found: String,
         /// The greatest difference; infinite where one is no number.
         difference: f64,

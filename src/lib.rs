@@ -1,19 +1,22 @@
 //! Lapidary compiles ONNX models to native code.
 //!
-//! ```no_run
+//! ```
 //! use lapidary::{Model, Options};
 //! use ndarray::Array4;
 //!
-//! let model = Model::load("resnet50.onnx")?.compile(&Options::default())?;
-//! let image = Array4::<f32>::zeros((1, 3, 224, 224));
-//! let outputs = model.run([("input", &image)])?;
+//! let model = Model::load("examples/digits/model.onnx")?.compile(&Options::default())?;
+//! let image = Array4::<f32>::zeros((1, 1, 8, 8));
+//! let outputs = model.run([("pixels", &image)])?;
 //! let scores = outputs[0].view::<f32>()?;
+//! assert_eq!(scores.shape(), [1, 10]);
 //! # Ok::<(), lapidary::Error>(())
 //! ```
 //!
 //! This crate is the face of the others: it carries a model through the stages ([`pipeline`]), and holds what the
 //! command and the tests need beside that: value files ([`files`]), comparison ([`compare`]), test cases ([`case`]).
 //! What a stage does is known to its crate alone.
+
+#![warn(missing_docs)]
 
 pub mod bisect;
 pub mod build;

@@ -166,7 +166,36 @@ pub fn prepare(
             output.display()
         ))
     })?;
+    prepare_as(
+        program,
+        artifact,
+        output,
+        weights,
+        options,
+        FileOptions::new(name),
+    )
+}
+
+/// The archive of a model without the runtime, for a program that has it.
+pub(crate) fn prepare_alone(
+    program: &Program,
+    name: &str,
+    output: &Path,
+    options: &Options,
+) -> Result<Prepared, Error> {
     let mut file = FileOptions::new(name);
+    file.alone = true;
+    prepare_as(program, Artifact::Archive, output, None, options, file)
+}
+
+fn prepare_as(
+    program: &Program,
+    artifact: Artifact,
+    output: &Path,
+    weights: Option<&Path>,
+    options: &Options,
+    mut file: FileOptions,
+) -> Result<Prepared, Error> {
     file.link = options.link.clone();
     if let Some(target) = &options.target {
         file.target = target.clone();

@@ -24,12 +24,17 @@ pub enum Container {
 /// A value of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OwnedValue {
+    /// A tensor.
     Tensor(Tensor),
+    /// Values in order.
     Sequence(Vec<OwnedValue>),
+    /// A value or none.
     Optional(Option<Box<OwnedValue>>),
     /// Keys, a vector, and as many values: a vector, or a sequence of what is no tensor.
     Map {
+        /// The keys.
         keys: Tensor,
+        /// What they lead to.
         values: Box<OwnedValue>,
     },
 }

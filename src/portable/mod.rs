@@ -5,6 +5,16 @@
 //! understands can be written back; names of inputs, outputs, values and nodes survive as far as their bearers do.
 //! docs/export.md tells what each step relies on.
 //!
+//! ```
+//! use lapidary::{Model, portable};
+//!
+//! let model = Model::load("tests/models/gpt2/model.onnx")?;
+//! let (small, outcome) = portable::optimized(&model, &portable::Settings::default())?;
+//! let (before, after) = outcome.nodes;
+//! assert!(after * 4 < before);
+//! # Ok::<(), lapidary::Error>(())
+//! ```
+//!
 //! Layout, fusion groups and everything else that depends on this compiler or on a machine has no place here.
 
 mod affine;

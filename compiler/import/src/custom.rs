@@ -22,12 +22,19 @@ pub const OWN_SYMBOL: char = '$';
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Attribute {
+    /// An integer.
     Int(i64),
+    /// A number.
     Float(f32),
+    /// A text, or bytes.
     String(Bytes),
+    /// A tensor.
     Tensor(TensorData),
+    /// Integers.
     Ints(Vec<i64>),
+    /// Numbers.
     Floats(Vec<f32>),
+    /// Texts.
     Strings(Vec<Bytes>),
 }
 
@@ -72,6 +79,7 @@ impl CustomNode<'_> {
 /// The type of an output.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CustomOutput {
+    /// Its element type.
     pub dtype: DType,
     /// `None`: the rank is the kernel's to say. An axis that is `None`: its size is.
     pub dims: Option<Vec<Option<Dim>>>,
@@ -95,7 +103,9 @@ pub struct CustomTypes {
     pub outputs: Vec<CustomOutput>,
     /// The attribute record that the kernel gets.
     pub ints: Vec<i64>,
+    /// The numbers of that record.
     pub floats: Vec<f64>,
+    /// The texts of that record.
     pub strings: Vec<Bytes>,
 }
 

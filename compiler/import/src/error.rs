@@ -17,11 +17,13 @@ pub enum ErrorKind {
 /// One node (or value) that cannot be imported.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub struct ImportError {
+    /// What stands in the way.
     pub kind: ErrorKind,
     /// The ONNX node's name (or a made one), or the value's.
     pub node: String,
     /// Operator type; empty when the fault lies with a graph input, output or initializer.
     pub op: String,
+    /// The domain of its operator.
     pub domain: String,
     /// Version of the domain that the model (or function) imports.
     pub opset: i64,
@@ -62,6 +64,7 @@ impl fmt::Display for ImportError {
 /// Everything that stands in the way, in the order of the nodes; at least one entry.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub struct ImportErrors {
+    /// One for each node or value.
     pub errors: Vec<ImportError>,
 }
 

@@ -10,6 +10,8 @@
 //! `known` evaluates shape arithmetic, so that sizes become dimension expressions.
 //! See `docs/import.md`.
 
+#![warn(missing_docs)]
+
 mod builder;
 mod containers;
 mod context;

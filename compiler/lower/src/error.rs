@@ -6,27 +6,54 @@ use thiserror::Error;
 /// Why a group could not be lowered; each names the ONNX node or value.
 #[derive(Debug, Error)]
 pub enum LowerError {
+    /// A rank that is not known when compiling.
     #[error(
         "value `{value}` has a rank that is known at run time only; `{reader}` needs it when compiling"
     )]
-    Unranked { value: String, reader: String },
+    Unranked {
+        /// The value.
+        value: String,
+        /// The node that must know its rank.
+        reader: String,
+    },
+    /// An element type that no kernel takes.
     #[error("elements of type {0} are not taken by generated code")]
     Type(DType),
+    /// An input that the operator must have.
     #[error("node `{node}` ({op}) lacks its input {input}")]
     Missing {
+        /// The node.
         node: String,
+        /// Its operator.
         op: String,
+        /// The number of the input.
         input: usize,
     },
+    /// A node among views that is none.
     #[error("node `{node}` ({op}) stands where only views of memory can")]
-    NotAView { node: String, op: String },
+    NotAView {
+        /// The node.
+        node: String,
+        /// Its operator.
+        op: String,
+    },
+    /// An operation with too few operands.
     #[error("an operation has fewer operands than it needs")]
     Arity,
+    /// A form of an operator that is not lowered.
     #[error("node `{node}`: {what} is not supported yet")]
-    Unsupported { node: String, what: String },
+    Unsupported {
+        /// The node.
+        node: String,
+        /// What of it.
+        what: String,
+    },
+    /// An error with the node that it belongs to.
     #[error("node `{node}`: {source}")]
     At {
+        /// The node.
         node: String,
+        /// What is wrong with it.
         source: Box<LowerError>,
     },
 }

@@ -5,6 +5,8 @@
 //! (equal ones once), and the constants as kernels want them (packed, transposed). Memory, time of
 //! life and machine code are the business of later stages.
 
+#![warn(missing_docs)]
+
 mod attention;
 mod builder;
 mod collapse;

@@ -43,21 +43,29 @@ pub type Make = Box<dyn Fn(&mut [u8]) + Send + Sync>;
 /// A kernel and how it is cut.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct KernelDef {
+    /// What it computes.
     pub loops: LoopKernel,
+    /// In which order, and how wide.
     pub schedule: Schedule,
 }
 
 /// A call of a C kernel over descriptors: `lap_lib_<function>`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LibraryStep {
+    /// The name behind `lap_lib_`.
     pub function: String,
+    /// The integers of the attribute record.
     pub ints: Vec<i64>,
+    /// Its numbers.
     pub floats: Vec<f64>,
+    /// Its texts.
     pub strings: Vec<Bytes>,
+    /// `None` is an absent optional input.
     pub inputs: Vec<Option<Operand>>,
     /// Dimensions that are expressions of known symbols are given to the kernel; a fresh symbol of
     /// this node is set by it.
     pub outputs: Vec<ValueId>,
+    /// The node that it stands for.
     pub node: NodeId,
     /// Graphs that the kernel runs: positions in [`Program::bodies`].
     pub bodies: Vec<usize>,
@@ -65,6 +73,7 @@ pub struct LibraryStep {
 
 /// A body of a region.
 pub struct RegionBody {
+    /// The body, lowered.
     pub program: Program,
     /// For each of its inputs the operand of the region that it is, or -1: the region makes it.
     pub args: Vec<i32>,
@@ -73,7 +82,9 @@ pub struct RegionBody {
 /// One step of the program.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
+    /// A call of a generated kernel.
     Kernel {
+        /// Which.
         kernel: KernelId,
         /// The kernel's `buffers` argument.
         buffers: Vec<Operand>,
@@ -81,6 +92,7 @@ pub enum Step {
         writes: Vec<usize>,
         /// The kernel's `dims` argument, over the graph's symbols.
         dims: Vec<Dim>,
+        /// How many tasks threads may share.
         tasks: Dim,
         /// Bytes of scratch memory a worker needs.
         scratch_bytes: Dim,
@@ -91,6 +103,7 @@ pub enum Step {
         /// The ONNX nodes behind it.
         nodes: Vec<NodeId>,
     },
+    /// A call of a C kernel.
     Library(LibraryStep),
 }
 
@@ -98,8 +111,11 @@ pub enum Step {
 pub struct Program {
     /// Types, names, symbols, inputs, outputs; the nodes serve names only.
     pub graph: Graph,
+    /// In execution order.
     pub steps: Vec<Step>,
+    /// Kernels, equal ones once.
     pub kernels: EntityMap<KernelId, KernelDef>,
+    /// Constants in the form that kernels want.
     pub constants: EntityMap<ConstId, Prepared>,
     /// Values that are another value's bytes under another shape: alias to its source. Chains are
     /// resolved. A graph output that is an alias, an input or a constant is copied by the plan.

@@ -7,6 +7,8 @@
 //! Nothing here knows what an operator does. Whatever the bytes are, reading ends in a value or in an
 //! [`OnnxError`], never in a panic; big tensors are views into mapped files, never copies.
 
+#![warn(missing_docs)]
+
 pub mod checker;
 mod dtype;
 mod error;

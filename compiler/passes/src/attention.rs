@@ -20,6 +20,7 @@ use lapidary_graph::{DType, Dim, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, 
 
 const PASS: &str = "attention";
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     Rewriter::run(graph, remarks, |rw, n| {
         raise(rw, n);

@@ -9,6 +9,7 @@ use crate::rewrite::Rewriter;
 use lapidary_graph::op::Layout;
 use lapidary_graph::{DType, Dim, Graph, NodeId, Op, Pointwise, PwOp, TensorData, ValueId};
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     Rewriter::run(graph, remarks, |rw, n| {
         absorb(rw, n);

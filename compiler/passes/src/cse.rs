@@ -10,6 +10,7 @@ use lapidary_graph::{Def, Graph, NodeId, Op, TensorData, ValueId};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     let constants = equal_constants(graph);
     let mut seen: HashMap<(String, Vec<Option<ValueId>>), Vec<NodeId>> = HashMap::new();

@@ -6,6 +6,7 @@ use crate::remark::Remarks;
 use lapidary_graph::{Graph, NodeId, Sym, SymbolOrigin, ValueId};
 use std::collections::BTreeSet;
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, _: &mut Remarks) -> bool {
     let mut live = vec![false; graph.nodes.len()];
     let mut symbols: BTreeSet<Sym> = BTreeSet::new();

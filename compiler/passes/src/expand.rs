@@ -13,6 +13,7 @@ use crate::rewrite::Rewriter;
 use lapidary_graph::op::{NormKind, ReduceKind};
 use lapidary_graph::{DType, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, PwRef, ValueId};
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     Rewriter::run(graph, remarks, |rw, n| {
         expand(rw, n);

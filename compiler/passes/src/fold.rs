@@ -12,6 +12,7 @@ use lapidary_graph::{DType, Dim, Graph, NodeId, Op, PwOp, TensorData};
 /// A Transpose of a constant up to this size is done whoever reads it.
 pub const MAX_ELEMENTS: usize = 1 << 16;
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     let only_contracted: Vec<bool> = graph
         .uses()

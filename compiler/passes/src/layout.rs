@@ -21,6 +21,7 @@ const TO_FIRST: [usize; 4] = [0, 3, 1, 2];
 
 type Twins = HashMap<ValueId, ValueId>;
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     if !graph.order.iter().any(|n| is_image_conv(graph, *n)) {
         return false;

@@ -6,6 +6,8 @@
 //! it rewrites through [`rewrite::Rewriter`], and says in a [`Remark`] what it wanted to do and
 //! could not. Nothing here knows loops, buffers or machines. See `docs/passes.md`.
 
+#![warn(missing_docs)]
+
 pub mod attention;
 pub mod conv_affine;
 pub mod cse;

@@ -14,13 +14,16 @@ pub type PassFn = fn(&mut Graph, &mut Remarks) -> bool;
 /// A named rewrite.
 #[derive(Clone, Copy)]
 pub struct Pass {
+    /// What options and reports call it.
     pub name: &'static str,
+    /// What it does.
     pub run: PassFn,
 }
 
 /// Passes that run one after the other.
 #[derive(Clone, Copy)]
 pub struct Stage {
+    /// In the order in which they run.
     pub passes: &'static [Pass],
     /// At most this many rounds; a round that changes nothing is the last.
     pub rounds: usize,
@@ -80,8 +83,11 @@ pub struct Options {
 /// One run of one pass.
 #[derive(Clone, Debug)]
 pub struct PassRun {
+    /// The pass.
     pub name: &'static str,
+    /// Whether it changed the graph.
     pub changed: bool,
+    /// How long it took.
     pub time: Duration,
     /// Live nodes afterwards.
     pub nodes: usize,
@@ -90,17 +96,31 @@ pub struct PassRun {
 /// What [`optimize`] did.
 #[derive(Clone, Default, Debug)]
 pub struct Report {
+    /// Every run of every pass.
     pub runs: Vec<PassRun>,
+    /// What passes wanted to do and could not.
     pub remarks: Vec<Remark>,
 }
 
 /// Why [`optimize`] stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
+    /// No pass has this name.
     #[error("there is no pass named `{name}`; passes are: {known}")]
-    Unknown { name: String, known: String },
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A pass is wrong.
     #[error("pass `{pass}` left an invalid graph: {message}")]
-    Invalid { pass: &'static str, message: String },
+    Invalid {
+        /// The pass.
+        pass: &'static str,
+        /// What the verifier says.
+        message: String,
+    },
 }
 
 /// The names of all passes, each once.

@@ -12,6 +12,7 @@ use lapidary_graph::{
     DType, Graph, NodeId, Op, Pointwise, PwBuilder, PwOp, PwRef, Scalar, TensorData, ValueId,
 };
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     Rewriter::run(graph, remarks, |rw, n| {
         clean(rw, n);

@@ -16,6 +16,7 @@ use lapidary_graph::region::{drop_inputs, own_inputs, select_inputs};
 use lapidary_graph::{Def, Graph, NodeId, Op, Sym, SymbolOrigin, ValueId};
 use std::collections::BTreeSet;
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     let mut changed = false;
     for n in graph.order.clone() {

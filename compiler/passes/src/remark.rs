@@ -6,9 +6,11 @@ use std::fmt;
 /// One line about one node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Remark {
+    /// The pass that says it.
     pub pass: &'static str,
     /// ONNX name of the node.
     pub node: String,
+    /// What could not be done, and why.
     pub text: String,
 }
 
@@ -21,10 +23,12 @@ impl fmt::Display for Remark {
 /// Collects remarks; a repeated pass says the same thing once.
 #[derive(Clone, Default, Debug)]
 pub struct Remarks {
+    /// In the order in which they were made.
     pub list: Vec<Remark>,
 }
 
 impl Remarks {
+    /// Adds one, if it is new.
     pub fn add(&mut self, pass: &'static str, node: &str, text: impl Into<String>) {
         let remark = Remark {
             pass,

@@ -14,7 +14,9 @@ use std::collections::HashMap;
 
 /// A walk in progress.
 pub struct Rewriter<'g> {
+    /// The graph that is rewritten.
     pub graph: &'g mut Graph,
+    /// Where remarks go.
     pub remarks: &'g mut Remarks,
     forward: HashMap<ValueId, ValueId>,
     uses: Vec<u32>,
@@ -104,6 +106,7 @@ impl<'g> Rewriter<'g> {
     pub fn sole(&self, v: ValueId) -> bool {
         self.use_count(v) <= 1
     }
+    /// The operator of a node.
     pub fn op(&self, n: NodeId) -> &Op {
         &self.graph.nodes[n].op
     }
@@ -120,9 +123,11 @@ impl<'g> Rewriter<'g> {
         let n = self.graph.producer(v)?;
         Some((n, &self.graph.nodes[n].op))
     }
+    /// The dims of a value.
     pub fn dims(&self, v: ValueId) -> &[Dim] {
         self.graph.dims(v)
     }
+    /// The element type of a value.
     pub fn dtype(&self, v: ValueId) -> DType {
         self.graph.ty(v).dtype
     }
@@ -175,12 +180,14 @@ impl<'g> Rewriter<'g> {
         }
         (shape.as_deref() != Some(dims)).then(|| dims.to_vec())
     }
+    /// A value in another shape; itself where that is its own.
     pub fn reshape(&mut self, v: ValueId, shape: Vec<Dim>, like: NodeId) -> Option<ValueId> {
         if self.dims(v) == shape {
             return Some(v);
         }
         self.add(Op::Reshape { shape }, &[v], like)
     }
+    /// A value with its axes in another order; itself where that is theirs.
     pub fn transpose(&mut self, v: ValueId, perm: Vec<usize>, like: NodeId) -> Option<ValueId> {
         if perm.iter().enumerate().all(|(i, p)| i == *p) {
             return Some(v);

@@ -22,6 +22,7 @@ struct Sibling {
 
 type Key = (ValueId, Vec<u8>, Vec<u8>, Vec<u8>);
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     let families = families(graph);
     Rewriter::run(graph, remarks, |rw, n| {

@@ -8,8 +8,11 @@ use lapidary_graph::{Dim, Op};
 /// Element `index` lies at `offset + sum index * stride` of the source, in elements.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Strided {
+    /// Where the first element lies.
     pub offset: Dim,
+    /// The sizes of the view.
     pub dims: Vec<Dim>,
+    /// How far apart neighbours of each axis lie.
     pub strides: Vec<Dim>,
 }
 

@@ -15,6 +15,7 @@ use crate::rewrite::Rewriter;
 use lapidary_graph::op::{Layout, PadMode, PoolKind};
 use lapidary_graph::{Dim, Graph, NodeId, Op, PwOp, ValueId};
 
+/// The pass; whether it changed the graph.
 pub fn run(graph: &mut Graph, remarks: &mut Remarks) -> bool {
     Rewriter::run(graph, remarks, |rw, n| {
         let _ = identity(rw, n)

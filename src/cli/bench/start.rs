@@ -59,6 +59,9 @@ fn process(bench: &Bench, fresh: &Fresh<'_>) -> Result<(Duration, u64), Error> {
     for library in &bench.compile.operators {
         command.arg("--operators").arg(library);
     }
+    if let Some(folder) = &bench.compile.cache {
+        command.arg("--cache").arg(folder);
+    }
     if bench.compile.fix_defaults {
         command.arg("--fix-defaults");
     }

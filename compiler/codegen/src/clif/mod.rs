@@ -8,7 +8,7 @@
 //!
 //! A mask is an `i8` of 0 or 1 with one lane, a vector of all-ones or zero lanes with four.
 //!
-//! [`mod@self`] walks the structure and does integers, [`lanes`] the vectors, [`memory`] loads,
+//! [`mod@self`] walks the structure and does integers, `lanes` the vectors, `memory` loads,
 //! stores and their narrow types.
 
 mod lanes;

@@ -32,7 +32,7 @@ const MOST_HINTS: i64 = 4;
 const LINE: i64 = 64;
 
 /// Bytes of scratch memory, past the kernel's own, in which a tile's sums wait for an epilogue that
-/// needs the registers: [`MOST_SUMS`] vectors of 64 bytes.
+/// needs the registers: `MOST_SUMS` vectors of 64 bytes.
 pub const TILE_SCRATCH: i64 = 64 * MOST_SUMS;
 /// Most vectors of sums in a tile.
 const MOST_SUMS: i64 = 32;

@@ -2,13 +2,13 @@
 //!
 //! In: a verified [`Kernel`] with 4, 8 or 16 lanes. Out: the bytes of one leaf function of the kernel
 //! ABI (System V), its constants behind the code in the same string. There is no optimiser: the
-//! kernel says what is done, and this level chooses registers ([`alloc`]), encodings and short
+//! kernel says what is done, and this level chooses registers (`alloc`), encodings and short
 //! sequences. What a kernel needs and an instruction set lacks is [`EmitError::Unsupported`]; the
 //! caller then takes the Cranelift emitter.
 //!
-//! The phases, a file each: [`webs`] (temporaries), [`live`] (intervals), [`alloc`] (places), [`emit`] (the walk over the
-//! structure), [`gpr`] (integers and control), [`vector`] (what both instruction sets share),
-//! [`avx512`] and [`avx2`] (what they do not), [`table`] and [`select`] (codes), [`asm`] (bytes).
+//! The phases, a file each: `webs` (temporaries), `live` (intervals), `alloc` (places), `emit` (the walk over the
+//! structure), `gpr` (integers and control), `vector` (what both instruction sets share),
+//! `avx512` and `avx2` (what they do not), `table` and `select` (codes), `asm` (bytes).
 
 mod alloc;
 mod asm;

@@ -1,4 +1,4 @@
-//! The text form of a graph: [`Graph::to_text`] and [`parse`].
+//! The text form of a graph: [`crate::Graph::to_text`] and [`parse`].
 //!
 //! ```text
 //! graph "ffn" [batch, seq] {

@@ -107,6 +107,8 @@ pub struct FileOptions {
     pub runtime: Option<PathBuf>,
     /// Objects and archives that go into a shared library as well: the kernels of the application's operators.
     pub link: Vec<PathBuf>,
+    /// An archive holds the model and not the runtime, which the program has already.
+    pub alone: bool,
 }
 
 impl FileOptions {
@@ -122,6 +124,7 @@ impl FileOptions {
             compiler: None,
             runtime: None,
             link: Vec::new(),
+            alone: false,
         }
     }
 }
@@ -319,6 +322,9 @@ fn runtime(
     compiler: Option<&Path>,
     code_options: &CodeOptions<'_>,
 ) -> Result<Option<PathBuf>, LinkError> {
+    if options.alone {
+        return Ok(None);
+    }
     if let Some(path) = &options.runtime {
         return Ok(Some(path.clone()));
     }

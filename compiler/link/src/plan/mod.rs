@@ -1,6 +1,6 @@
 //! The plan: in which order a lowered program's steps run, and where every byte lies.
 //!
-//! In: a [`Program`]. Out: a [`Plan`]: steps cut into segments, buffers with lifetimes, the layout of
+//! In: a `Program`. Out: a [`Plan`]: steps cut into segments, buffers with lifetimes, the layout of
 //! the weights blob, and the table of dimension slots that the driver fills. Addresses are not
 //! decided here: the arena is planned by the runtime when sizes are known.
 //!

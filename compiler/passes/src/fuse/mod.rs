@@ -1,10 +1,10 @@
 //! Fusion: sorts the live nodes into groups, each of which lowering turns into one kernel.
 //!
 //! The order of forming decides who gets a node that two groups could take:
-//! 1. anchors ([`anchor`]): a contraction, convolution, pool or attention takes the pointwise nodes
+//! 1. anchors (`anchor`): a contraction, convolution, pool or attention takes the pointwise nodes
 //!    on its result, and views of its operands;
-//! 2. rows ([`row`]): reductions over trailing axes, with the pointwise nodes around them;
-//! 3. pointwise ([`point`]): chains of pointwise nodes, views and gathers, from their ends backwards;
+//! 2. rows (`row`): reductions over trailing axes, with the pointwise nodes around them;
+//! 3. pointwise (`point`): chains of pointwise nodes, views and gathers, from their ends backwards;
 //! 4. every other node by itself.
 //!
 //! Invariants: the groups partition the live nodes; a value that only its own group reads is in no
