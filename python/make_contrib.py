@@ -677,6 +677,50 @@ def few_bits():
     case("nbits_half", node("MatMulNBits", "x b s z", bits=4, block_size=32, N=8, K=64), {"x": r.f(3, 64).astype(H)}, w | {"s": w["s"].astype(H)}, {"x": ["m"]}, rtol=1e-2, atol=2e-2)
 
 
+def dequantized():
+    """Weights as exporters of ONNX's own domain write them: DequantizeLinear before a product. Names end in whether they stay
+    packed."""
+    TYPES = {"i4": ml_dtypes.int4, "u4": ml_dtypes.uint4, "i8": np.int8, "u8": np.uint8}
+    LOW = {"i4": -8, "u4": 0, "i8": -128, "u8": 0}
+    for kind, n, k, axis, block, zero, turned, op, packed in [
+        ("i4", 6, 64, 0, 32, False, False, "MatMul", True),
+        ("u4", 37, 96, 0, 16, True, False, "MatMul", True),
+        ("u4", 5, 64, 0, 32, False, False, "MatMul", True),
+        ("i4", 6, 70, 1, 32, True, True, "MatMul", True),
+        ("i4", 40, 300, 1, 128, True, True, "Gemm", True),
+        ("u4", 7, 96, 1, 48, True, True, "Gemm", True),
+        ("i8", 5, 600, 0, 512, True, False, "MatMul", True),
+        ("u8", 6, 100, 1, 32, False, True, "MatMul", True),
+        ("i8", 6, 70, 1, 0, False, False, "MatMul", True),
+        ("u8", 6, 70, 0, 0, True, True, "Gemm", True),
+        ("u8", 4, 20, None, 0, True, False, "MatMul", True),
+        # Scales along the columns of the product, and blocks of few rows.
+        ("i4", 32, 9, 1, 16, True, False, "MatMul", False),
+        ("i8", 6, 32, 0, 8, True, False, "MatMul", False),
+        ("i8", 6, 20, 0, 0, True, False, "MatMul", False),
+    ]:
+        name = f"dq_{kind}_{axis}_{block}_{zero}_{turned}_{op}_{'packed' if packed else 'f32'}".lower()
+        r = Random(name)
+        few = lambda *shape: r.u(LOW[kind], LOW[kind] + (16 if "4" in kind else 256), *shape, dtype=np.int16).astype(TYPES[kind])
+        shape = (n, k) if turned else (k, n)
+        own = () if axis is None else list(shape) if block else (shape[axis],)
+        if block:
+            own[axis] = -(-shape[axis] // block)
+        w = {"w": few(*shape), "s": np.array(0.02 + 0.1 * r.rng.random(own), F)} | ({"z": few(*own)} if zero else {})
+        attributes = ({} if axis is None else {"axis": axis}) | ({"block_size": block} if block else {})
+        nodes = [node("DequantizeLinear", names("w s" + (" z" if zero else "")), ["d"], domain="", **attributes)]
+        if op == "Gemm":
+            w["c"] = r.f(n)
+            nodes.append(node("Gemm", "x d c", domain="", transB=int(turned), alpha=0.5))
+        else:
+            if turned:
+                nodes.append(node("Transpose", "d", ["t"], domain="", perm=[1, 0]))
+            nodes.append(node("MatMul", ["x", "t" if turned else "d"], domain=""))
+        lead = (lambda m: (m,)) if op == "Gemm" else (lambda m: (2, m))
+        sets = [{"x": r.f(*lead(m), k)} for m in (1, 3, 9)]
+        case(name, nodes, sets, w, {"x": ["m"] if op == "Gemm" else ["", "m"]}, atol=1e-3, opset=21)
+
+
 # ---- integers ------------------------------------------------------------------------------------
 
 
@@ -865,7 +909,7 @@ def decoder():
 
 
 def main(path):
-    for make in (activations, norms, fused, embeddings, rotary, multi_head, attention, group_query, few_bits, integers, tables, decoder):
+    for make in (activations, norms, fused, embeddings, rotary, multi_head, attention, group_query, few_bits, dequantized, integers, tables, decoder):
         make()
     write(path, f"onnxruntime {ort.__version__}", CASES)
 

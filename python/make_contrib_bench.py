@@ -11,6 +11,7 @@ Operators that onnxruntime has no CPU kernel for are left out: there is no time 
 import pathlib
 import sys
 
+import ml_dtypes
 import numpy as np
 import onnx
 from make_contrib import F, MS, Random, angles, names, node, quantized_weights
@@ -63,6 +64,14 @@ def products():
     w = quantized_weights(r, 4096, 4096, 4, 32, "packed")
     for m in (1, 128):
         model(f"matmul_4bits_{m}_accuracy_4", node("MatMulNBits", "x b s z", bits=4, block_size=32, N=4096, K=4096, accuracy_level=4), {"x": r.f(m, 4096)}, w)
+    # As exporters of ONNX's own domain write such weights.
+    for bits, block in ((4, 32), (8, 0)):
+        t, low = (ml_dtypes.int4, -8) if bits == 4 else (np.int8, -128)
+        w = {"w": r.u(low, -low, 4096, 4096, dtype=np.int8).astype(t), "s": np.abs(r.f(*((128, 4096) if block else (4096,)), scale=0.02))}
+        where = dict(axis=0, block_size=block) if block else dict(axis=1)
+        body = [node("DequantizeLinear", "w s", ["d"], domain="", **where), node("MatMul", "x d", domain="")]
+        for m in (1, 128):
+            model(f"dequantized_{bits}bits_{m}", body, {"x": r.f(m, 4096)}, w, opset=21)
     a, b = r.f(1, 128, 768), r.f(768, 3072)
     model("fused_matmul", node("FusedMatMul", "a b", alpha=0.125, transB=1), {"a": a}, {"b": b.T.copy()})
     model("fused_gemm", node("FusedGemm", "a b c", activation="Relu"), {"a": a[0]}, {"b": b, "c": r.f(3072)})

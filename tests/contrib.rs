@@ -485,6 +485,24 @@ fn caches_are_states() {
     }
 }
 
+/// Dequantized weights stay as small as the model has them, where the kernel of few bits takes them.
+#[test]
+fn dequantized_weights_stay_packed() {
+    let suite = suite();
+    let cases = suite.cases.iter();
+    let cases: Vec<&Case> = cases.filter(|c| c.name.contains("/dq_")).collect();
+    assert!(cases.len() > 10);
+    for case in cases {
+        let model = suite.model(case).expect("the model decodes");
+        let graph = pipeline::import(&model, &Options::default(), Target::Memory);
+        let graph = graph.expect("it is imported");
+        let packed = graph.nodes.values().any(
+            |n| matches!(&n.op, lapidary_graph::Op::Library(call) if call.name == "matmul_nbits"),
+        );
+        assert_eq!(packed, case.name.ends_with("_packed"), "{}", case.name);
+    }
+}
+
 /// Negative ids and positions are no places counted from the end: they end the run, as they do in onnxruntime.
 #[test]
 fn negative_ids_and_positions_end_the_run() {

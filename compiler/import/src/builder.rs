@@ -17,6 +17,7 @@ use lapidary_graph::{
 use crate::containers::{Containers, Element};
 use crate::context::same;
 use crate::error::{Fail, invalid, unsupported};
+use crate::ops::packed::Weights;
 
 /// Elements up to which the contents of an integer tensor are tracked.
 pub(crate) const KNOWN_LIMIT: usize = 1024;
@@ -69,6 +70,8 @@ pub(crate) struct Builder {
     pub most_rank: HashMap<ValueId, usize>,
     /// Half floats that stand for an f32 which was rounded: operators that compute in f32 read that.
     unrounded: HashMap<ValueId, ValueId>,
+    /// Matrices that are dequantized constants.
+    pub quantized: HashMap<ValueId, Weights>,
     /// What is known of values that are no tensors.
     pub containers: Containers,
     /// Name of the ONNX node being imported.
@@ -86,6 +89,7 @@ impl Builder {
             partly: HashMap::new(),
             most_rank: HashMap::new(),
             unrounded: HashMap::new(),
+            quantized: HashMap::new(),
             containers: Containers::default(),
             origin: String::new(),
             stem: String::new(),

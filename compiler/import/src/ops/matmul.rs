@@ -3,6 +3,7 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, PwOp, ValueId};
 
+use super::packed;
 use crate::context::{Ctx, Outs, broadcasts_to, one, same};
 use crate::error::{Fail, invalid, unsupported};
 
@@ -12,7 +13,10 @@ type Labels = (Vec<u8>, Vec<u8>, Vec<u8>);
 /// numpy's `matmul`: a vector on either side loses its axis.
 pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
-    one(product(cx, a, b)?)
+    one(match packed::product(cx, a, b, false)? {
+        Some(y) => y,
+        None => product(cx, a, b)?,
+    })
 }
 
 /// `a b` for ranks of 1 and more.
@@ -74,8 +78,17 @@ pub(crate) fn gemm_as(cx: &mut Ctx, t: DType) -> Result<ValueId, Fail> {
         cx.float("beta", 1.0)? as f64,
     );
     let labels = gemm_labels(cx, a, b, (ta, tb))?;
-    let (wa, wb) = (cx.widen(a)?, cx.widen(b)?);
-    let y = cx.contract(wa, wb, labels)?;
+    let raised = match ta {
+        true => None,
+        false => packed::product(cx, a, b, tb)?,
+    };
+    let y = match raised {
+        Some(y) => y,
+        None => {
+            let (wa, wb) = (cx.widen(a)?, cx.widen(b)?);
+            cx.contract(wa, wb, labels)?
+        }
+    };
     if let Some(c) = cx.opt(2) {
         broadcasts_to("C", &cx.dims(c)?, &cx.dims(y)?)?;
     }

@@ -16,6 +16,7 @@ pub(crate) mod matmul;
 pub(crate) mod ml;
 pub(crate) mod norm;
 pub(crate) mod optional;
+pub(crate) mod packed;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod quant;

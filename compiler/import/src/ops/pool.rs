@@ -98,8 +98,24 @@ fn emit(
     out: Vec<Dim>,
 ) -> Result<ValueId, Fail> {
     let t = cx.dtype(x);
-    let w = cx.widen(x)?;
-    let y = cx.emit1(Op::Pool { kind, window, out }, &[w])?;
+    // Bytes are exact in f32, for which there is the better code.
+    let least = match t {
+        DType::U8 => Some(0.0),
+        DType::I8 => Some(-128.0),
+        _ => None,
+    };
+    let w = match least {
+        Some(_) => cx.cast(x, DType::F32)?,
+        None => cx.widen(x)?,
+    };
+    let mut y = cx.emit1(Op::Pool { kind, window, out }, &[w])?;
+    if let Some(least) = least {
+        // A window of padding alone.
+        y = cx.pw(&[y], |p, r| {
+            let least = p.number(least, DType::F32);
+            p.bin(PwOp::Max, r[0], least)
+        })?;
+    }
     cx.cast(y, t)
 }
 

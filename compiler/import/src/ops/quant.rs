@@ -6,6 +6,7 @@ use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, ValueId};
 use super::cast::{Rounding, to_minifloat};
 use super::conv::{centred, conv_op, emit as emit_conv};
 use super::matmul::product;
+use super::packed::Weights;
 use crate::context::{Ctx, Outs, axis, one};
 use crate::error::{Fail, invalid, unsupported};
 
@@ -199,12 +200,14 @@ pub(crate) fn dequantize(cx: &mut Ctx) -> Outs {
         DType::F64 => DType::F64,
         _ => DType::F32,
     };
-    one(cx.pw(&inputs, |p, r| {
+    let y = cx.pw(&inputs, |p, r| {
         let y = difference(p, r[0], r.get(2).copied());
         let (y, s) = (p.cast(y, wide), p.cast(r[1], wide));
         let y = p.bin(PwOp::Mul, y, s);
         p.cast(y, to)
-    })?)
+    })?;
+    Weights::note(cx, y, (x, scale, zero))?;
+    one(y)
 }
 
 /// A quantized number minus its zero point: integers as i32, floats as f32.

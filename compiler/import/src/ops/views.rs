@@ -7,6 +7,7 @@
 use lapidary_graph::op::PadMode;
 use lapidary_graph::{Dim, Op, ValueId};
 
+use super::packed::Weights;
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, all, axes, axis, one, same};
 use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
@@ -118,7 +119,12 @@ pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
         None => (0..cx.rank(x)?).rev().collect(),
     };
     let x = cx.with_rank(x, perm.len())?;
-    one(cx.transpose(x, perm)?)
+    let exchange = perm == [1, 0];
+    let y = cx.transpose(x, perm)?;
+    if exchange {
+        Weights::note_turned(cx, y, x);
+    }
+    one(y)
 }
 
 /// Two axes: the product of those before `axis`, the product of the rest.

@@ -1,6 +1,6 @@
 //! MatMulNBits: a product with weights of 2, 4 or 8 bits, which stay packed and are unpacked inside the kernel.
 
-use lapidary_graph::{DType, Dim};
+use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, broadcasts_to, one, same};
@@ -18,9 +18,34 @@ fn sized(cx: &Ctx, i: usize, name: &str, expected: i64) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Library `matmul_nbits`. Inputs: a `[.., K]` (f32), weights (u8, for each of N columns its blocks), scales (f32, one a
-/// block), zero points or none (u8, packed a column, or f32), the group of each row of the weights or none (i32 `[K]`),
-/// bias or none (f32 `[N]`). Ints: N, K, bits, block size. Output `[.., N]`.
+/// Library `matmul_nbits`.
+pub(crate) struct Call {
+    pub n: i64,
+    pub k: i64,
+    pub bits: i64,
+    pub block: i64,
+}
+
+impl Call {
+    /// Inputs: a `[.., K]` (f32), weights (u8, for each of N columns its blocks), scales (f32, one a
+    /// block), zero points or none (u8, packed a column, or f32), the group of each row of the weights or none (i32 `[K]`),
+    /// bias or none (f32 `[N]`). Ints: N, K, bits, block size. Output `[.., N]`. `dims` are those of a.
+    pub fn emit(
+        self,
+        cx: &mut Ctx,
+        inputs: [Option<ValueId>; 6],
+        mut dims: Vec<Dim>,
+    ) -> Result<ValueId, Fail> {
+        if let Some(last) = dims.last_mut() {
+            *last = Dim::Const(self.n);
+        }
+        let ints = vec![self.n, self.k, self.bits, self.block];
+        let out = LibOut::fixed(DType::F32, dims);
+        first(&cx.library("matmul_nbits", ints, vec![], inputs.to_vec(), vec![out]))
+    }
+}
+
+/// MatMulNBits.
 pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
     let (a, b, scales) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (n, k) = (cx.int_required("N")?, cx.int_required("K")?);
@@ -69,12 +94,9 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
         },
     )?;
     let t = cx.dtype(a);
-    let mut dims = cx.dims(a)?;
-    match dims.last_mut() {
-        Some(last) => {
-            same("the inner dimension of A and K", last, &Dim::Const(k))?;
-            *last = Dim::Const(n);
-        }
+    let dims = cx.dims(a)?;
+    match dims.last() {
+        Some(last) => same("the inner dimension of A and K", last, &Dim::Const(k))?,
         None => return Err(invalid("input 0 ('A') of rank 0, expected 1 or more")),
     }
     let wide = |cx: &mut Ctx, v| cx.cast(v, DType::F32);
@@ -89,7 +111,7 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
         Some(z) if !packed => Some(wide(cx, z)?),
         z => z,
     };
-    let inputs = vec![
+    let inputs = [
         Some(wide(cx, a)?),
         Some(b),
         Some(wide(cx, scales)?),
@@ -97,8 +119,6 @@ pub(crate) fn matmul(cx: &mut Ctx) -> Outs {
         group,
         bias,
     ];
-    let ints = vec![n, k, bits, block];
-    let out = LibOut::fixed(DType::F32, dims);
-    let y = first(&cx.library("matmul_nbits", ints, vec![], inputs, vec![out]))?;
+    let y = Call { n, k, bits, block }.emit(cx, inputs, dims)?;
     one(cx.cast(y, t)?)
 }
