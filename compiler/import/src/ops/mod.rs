@@ -3,6 +3,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod bytes;
 pub(crate) mod cast;
 pub(crate) mod contrib;
 pub(crate) mod conv;

@@ -3,9 +3,9 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, ValueId};
 
+use super::bytes;
 use super::cast::{Rounding, to_minifloat};
 use super::conv::{centred, conv_op, emit as emit_conv};
-use super::matmul::product;
 use super::packed::Weights;
 use crate::context::{Ctx, Outs, axis, one};
 use crate::error::{Fail, invalid, unsupported};
@@ -278,15 +278,16 @@ pub(crate) fn matmul_integer(cx: &mut Ctx) -> Outs {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     let za = maybe_rows(cx, cx.opt(2))?;
     let zb = cx.opt(3);
-    let (a, b) = (centred(cx, a, za)?, centred(cx, b, zb)?);
-    one(product(cx, a, b)?)
+    one(bytes::matmul(cx, a, b, za, zb)?)
 }
 
 pub(crate) fn conv_integer(cx: &mut Ctx) -> Outs {
     let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let zx = channel(cx, cx.opt(2), 1, 0)?;
+    if let Some(y) = bytes::conv(cx, (x, zx), (w, cx.opt(3)))? {
+        return one(y);
+    }
     let zw = channel(cx, cx.opt(3), cx.rank(w)?, 0)?;
-    let (zx, zw) = (cx.opt(2), zw);
-    let zx = channel(cx, zx, 1, 0)?;
     let (x, w) = (centred(cx, x, zx)?, centred(cx, w, zw)?);
     let op = conv_op(cx, x, w)?;
     one(emit_conv(cx, op, x, w, None)?)
@@ -342,9 +343,7 @@ pub(crate) fn qlinear_matmul(cx: &mut Ctx) -> Outs {
         v.push(cx.input(i)?);
     }
     let (sa, za) = (rows(cx, v[1])?, rows(cx, v[2])?);
-    let a = centred(cx, v[0], Some(za))?;
-    let b = centred(cx, v[3], Some(v[5]))?;
-    let acc = product(cx, a, b)?;
+    let acc = bytes::matmul(cx, v[0], v[3], Some(za), Some(v[5]))?;
     one(requantize(cx, acc, sa, v[4], v[6], v[7])?)
 }
 
@@ -362,10 +361,18 @@ pub(crate) fn qlinear_conv_of(cx: &mut Ctx, x: ValueId) -> Result<ValueId, Fail>
     v[0] = x;
     let (bias, rank) = (cx.opt(8), cx.rank(x)?);
     let zx = channel(cx, Some(v[2]), 1, 0)?;
-    let zw = channel(cx, Some(v[5]), rank, 0)?;
-    let (x, w) = (centred(cx, v[0], zx)?, centred(cx, v[3], zw)?);
-    let op = conv_op(cx, x, w)?;
-    let acc = emit_conv(cx, op, x, w, bias)?;
+    let acc = match bytes::conv(cx, (v[0], zx), (v[3], Some(v[5])))? {
+        Some(y) => match channel(cx, bias, rank, 1)? {
+            Some(bias) => cx.bin(PwOp::Add, y, bias)?,
+            None => y,
+        },
+        None => {
+            let zw = channel(cx, Some(v[5]), rank, 0)?;
+            let (x, w) = (centred(cx, v[0], zx)?, centred(cx, v[3], zw)?);
+            let op = conv_op(cx, x, w)?;
+            emit_conv(cx, op, x, w, bias)?
+        }
+    };
     // Scales of the weights are one a channel of the result.
     let per = |cx: &mut Ctx, v| channel(cx, Some(v), rank, 1);
     let (Some(sx), Some(sw), Some(sy), Some(zy)) = (

@@ -7,7 +7,7 @@ use super::heads::{Operands, Settings, attend, fix, head_count, part, pick, spli
 use super::{refuse_inputs, refuse_ints};
 use crate::context::{Ctx, Outs, broadcasts_to, same};
 use crate::error::{Fail, invalid, unsupported};
-use crate::ops::conv::centred;
+use crate::ops::bytes;
 use crate::ops::matmul::product;
 
 /// MultiHeadAttention. The query is `[B, S, H * D]` with keys `[B, L, H * D]`, `[B, H, L, D]` or, packed with the values,
@@ -135,9 +135,8 @@ pub(crate) fn quantized(cx: &mut Ctx) -> Outs {
         Some(z) => Some(cx.reshape(z, vec![])?),
         None => None,
     };
-    let x = centred(cx, x, zero)?;
-    let w = centred(cx, w, cx.opt(7))?;
-    let y = product(cx, x, w)?;
+    let zw = cx.opt(7);
+    let y = bytes::matmul(cx, x, w, zero, zw)?;
     broadcasts_to("the bias", &cx.dims(bias)?, &cx.dims(y)?)?;
     let t = cx.dtype(bias);
     let y = cx.pw(&[y, scales[0], scales[1], bias], |p, r| {

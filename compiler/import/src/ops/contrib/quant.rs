@@ -7,8 +7,9 @@ use super::nhwc::channels_last;
 use crate::builder::first;
 use crate::context::{Ctx, Outs, axes, axis, broadcasts_to, one};
 use crate::error::{Fail, invalid};
+use crate::ops::bytes;
 use crate::ops::conv::centred;
-use crate::ops::matmul::{gemm_labels, product};
+use crate::ops::matmul::gemm_labels;
 use crate::ops::quant::{Target, difference, dynamic_quantize, qlinear_conv_of, rows};
 use crate::ops::{pool, softmax};
 
@@ -26,8 +27,7 @@ fn to_float(cx: &mut Ctx, x: Product, to: DType) -> Result<ValueId, Fail> {
         Some(z) => Some(rows(cx, z)?),
         None => None,
     };
-    let (a, b) = (centred(cx, x.a, za)?, centred(cx, x.b, x.zeros[1])?);
-    let y = product(cx, a, b)?;
+    let y = bytes::matmul(cx, x.a, x.b, za, x.zeros[1])?;
     let mut inputs = vec![y, rows(cx, x.scales[0])?, x.scales[1]];
     for scale in &inputs[1..] {
         broadcasts_to("a scale", &cx.dims(*scale)?, &cx.dims(y)?)?;
@@ -82,6 +82,11 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
     let (b, sb, zb) = (cx.input(3)?, cx.input(4)?, cx.input(5)?);
     let (ta, tb) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let alpha = cx.float("alpha", 1.0)? as f64;
+    let raised = match ta {
+        true => None,
+        false if cx.rank(a)? != 2 || cx.rank(b)? != 2 => None,
+        false => bytes::matmul_bytes(cx, (a, Some(za)), (b, Some(zb)), tb)?,
+    };
     let columns = |cx: &mut Ctx, z| -> Result<ValueId, Fail> {
         // One number a column of the product, which is a row of a transposed operand.
         let d = cx.dims(z)?;
@@ -90,10 +95,15 @@ pub(crate) fn gemm(cx: &mut Ctx) -> Outs {
             _ => Ok(z),
         }
     };
-    let zb = columns(cx, zb)?;
-    let (a, b) = (centred(cx, a, Some(za))?, centred(cx, b, Some(zb))?);
-    let labels = gemm_labels(cx, a, b, (ta, tb))?;
-    let mut y = cx.contract(a, b, labels)?;
+    let mut y = match raised {
+        Some(y) => y,
+        None => {
+            let zb = columns(cx, zb)?;
+            let (a, b) = (centred(cx, a, Some(za))?, centred(cx, b, Some(zb))?);
+            let labels = gemm_labels(cx, a, b, (ta, tb))?;
+            cx.contract(a, b, labels)?
+        }
+    };
     if let Some(c) = cx.opt(6) {
         broadcasts_to("C", &cx.dims(c)?, &cx.dims(y)?)?;
         y = cx.bin(PwOp::Add, y, c)?;
