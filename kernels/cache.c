@@ -39,6 +39,7 @@ LAP_LIBRARY_KERNEL(lap_lib_cache_append) {
     int64_t least, width = lap_dtype_bytes(new->dtype);
     TRY(lap_one_int(ctx, in[3], 3, &least, node_id));
     NEED(new->rank == 4 && width > 0, "new positions of rank {a}, type {b}", new->rank, new->dtype);
+    NEED(out[0]->dtype == new->dtype, "a cache of type {a} for positions of type {b}", out[0]->dtype, new->dtype);
     int64_t batch = new->dims[0];
     append a = {.steps = new->dims[1], .heads = new->dims[2], .row = width * new->dims[3], .size = least};
     NEED(least >= 0, "a length of {a}", least, 0);

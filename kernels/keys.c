@@ -62,8 +62,10 @@ LAP_LIBRARY_KERNEL(lap_lib_find) {
     NEED(out[0]->dtype == LAPIDARY_I64, "an output of type {a}, expected i64 ({b})", out[0]->dtype, LAPIDARY_I64);
     TRY(lap_output_alloc(ctx, out[0], x->rank, x->dims, node_id));
     int64_t *to = out[0]->data, n = lap_elements(x);
+    CLOCK(clock);
     for (int64_t i = 0; i < n; i++) {
         int64_t k;
+        TRY(lap_tick(&clock, 1));
         if (kind == 0) {
             k = lap_find_string(&keys, lap_string(x, i));
         } else if (kind == 1) {
@@ -112,9 +114,11 @@ LAP_LIBRARY_KERNEL(lap_lib_tfidf) {
     int64_t rows = x->rank == 2 ? x->dims[0] : 1, n = x->dims[x->rank - 1], dims[2] = {rows, width};
     TRY(lap_output_alloc(ctx, out[0], x->rank, x->rank == 2 ? dims : dims + 1, node_id));
     TEMP(int64_t, row, n);
+    CLOCK(clock);
     float *to = out[0]->data;
     for (int64_t r = 0; r < rows; r++, to += width) {
         memset(to, 0, (size_t)(4 * width));
+        TRY(lap_tick(&clock, n + width));
         for (int64_t i = 0; i < n; i++) {
             int64_t e = r * n + i;
             int64_t k = kind == 0 ? lap_find_string(&tokens, lap_string(x, e)) : lap_find_int(&tokens, (int64_t)(x->dtype == LAPIDARY_I64 ? ((const int64_t *)x->data)[e] : ((const int32_t *)x->data)[e]));
@@ -124,6 +128,7 @@ LAP_LIBRARY_KERNEL(lap_lib_tfidf) {
         for (int64_t distance = 1; distance <= skip + 1 && distance <= lap_max(n, 1); distance++) {
             for (int64_t first = 0; first < n; first++) {
                 int32_t node = 0;
+                TRY(lap_tick(&clock, 1));
                 for (int64_t size = 1, i = first; size <= most && i < n; size++, i += distance) {
                     int32_t low = begin[node], high = begin[node + 1], last = high;
                     while (low < high) {

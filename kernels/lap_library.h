@@ -29,6 +29,22 @@
     type *name = lap_temp(ctx, lap_bytes_of((n), (int64_t)sizeof(type)), node_id);                     \
     if (!name) return LAPIDARY_ERROR_MEMORY
 
+/* Lets a serial loop end with the run's deadline: it tells what it has done, in elements or bytes, and now and then the
+ * run is asked. */
+typedef struct lap_clock {
+    lap_context *ctx;
+    int32_t node_id;
+    int64_t left;
+} lap_clock;
+#define LAP_SLICE (INT64_C(1) << 21)
+#define CLOCK(name) lap_clock name = {ctx, node_id, LAP_SLICE}
+static inline int32_t lap_tick(lap_clock *clock, int64_t work) {
+    clock->left -= work;
+    if (clock->left > 0) return LAPIDARY_OK;
+    clock->left = LAP_SLICE;
+    return lap_check(clock->ctx, clock->node_id);
+}
+
 static inline int64_t lap_bytes_of(int64_t n, int64_t size) {
     int64_t bytes;
     return n < 0 || __builtin_mul_overflow(n, size, &bytes) ? INT64_MAX : bytes;

@@ -267,11 +267,13 @@ LAP_LIBRARY_KERNEL(lap_lib_det) {
     TRY(lap_output_alloc(ctx, out[0], x->rank - 2, x->dims, node_id));
     TEMP(double, a, lap_bytes_of(n, n));
     int64_t count = lap_span(x, 0, x->rank - 2);
+    CLOCK(clock);
     for (int64_t m = 0; m < count; m++) {
         double det = 1;
         for (int64_t i = 0; i < n * n; i++) a[i] = lap_number(x, m * n * n + i);
         for (int64_t c = 0; c < n; c++) {
             int64_t pivot = c;
+            TRY(lap_tick(&clock, n * (n - c)));
             for (int64_t r = c + 1; r < n; r++) pivot = fabs(a[r * n + c]) > fabs(a[pivot * n + c]) ? r : pivot;
             det *= a[pivot * n + c];
             if (a[pivot * n + c] == 0) break;

@@ -15,11 +15,13 @@ LAP_LIBRARY_KERNEL(lap_lib_string_concat) {
     int64_t n = lap_count(rank, dims);
     TEMP(int64_t, left, n);
     TEMP(int64_t, right, n);
+    CLOCK(clock);
     for (int64_t e = 0; e < n; e++) {
         left[e] = lap_broadcast_at(in[0], rank, dims, e);
         right[e] = lap_broadcast_at(in[1], rank, dims, e);
         int64_t more = lap_string(in[0], left[e]).bytes + lap_string(in[1], right[e]).bytes;
         NEED(!__builtin_add_overflow(bytes, more, &bytes), "the strings are too long", 0, 0);
+        TRY(lap_tick(&clock, 1));
     }
     lap_text text;
     TRY(lap_text_begin(ctx, out[0], rank, dims, bytes, &text, node_id));
@@ -29,6 +31,7 @@ LAP_LIBRARY_KERNEL(lap_lib_string_concat) {
         if (a.bytes > 0) memcpy(to, a.data, (size_t)a.bytes);
         if (b.bytes > 0) memcpy(to + a.bytes, b.data, (size_t)b.bytes);
         lap_text_end(&text, a.bytes + b.bytes);
+        TRY(lap_tick(&clock, 1 + a.bytes + b.bytes));
     }
     return LAPIDARY_OK;
 }
@@ -43,8 +46,10 @@ LAP_LIBRARY_KERNEL(lap_lib_string_equal) {
     NEED(out[0]->dtype == LAPIDARY_BOOL, "an output of type {a}, expected bool ({b})", out[0]->dtype, LAPIDARY_BOOL);
     TRY(lap_output_alloc(ctx, out[0], rank, dims, node_id));
     uint8_t *to = out[0]->data;
+    CLOCK(clock);
     for (int64_t e = 0, n = lap_count(rank, dims); e < n; e++) {
         lap_bytes a = lap_string(in[0], lap_broadcast_at(in[0], rank, dims, e));
+        TRY(lap_tick(&clock, 1 + a.bytes));
         to[e] = lap_bytes_compare(a, lap_string(in[1], lap_broadcast_at(in[1], rank, dims, e))) == 0;
     }
     return LAPIDARY_OK;
@@ -143,9 +148,11 @@ LAP_LIBRARY_KERNEL(lap_lib_string_normalize) {
     for (int64_t i = 0; i < n; i++) room = lap_max(room, lap_string(x, i).bytes);
     TEMP(char, one, lap_bytes_of(room, 2));
     TEMP(int64_t, list, n);
+    CLOCK(clock);
     for (int64_t i = 0; i < n; i++) {
         lap_bytes s = lap_string(x, i);
         int stop = 0;
+        TRY(lap_tick(&clock, 1 + s.bytes + at->n_strings));
         if (at->n_strings > 0) {
             lap_bytes key = fold == CASE_KEEP ? s : (lap_bytes){one, cased(s, fold, one)};
             for (int32_t w = 0; w < at->n_strings && !stop; w++) {
@@ -184,28 +191,38 @@ static int64_t skip_space(lap_bytes s, int64_t i) {
     return i;
 }
 
-static const char *find_bytes(lap_bytes s, int64_t from, lap_bytes word) {
+/* Where `word` stands in s first, or NULL. */
+static int32_t find_bytes(lap_clock *clock, lap_bytes s, int64_t from, lap_bytes word, const char **hit) {
+    *hit = NULL;
     for (const char *at = s.data + from, *end = s.data + s.bytes - word.bytes; at <= end; at++) {
-        at = memchr(at, word.data[0], (size_t)(end - at + 1));
-        if (!at) return NULL;
-        if (memcmp(at, word.data, (size_t)word.bytes) == 0) return at;
+        const char *next = memchr(at, word.data[0], (size_t)(end - at + 1));
+        TRY(lap_tick(clock, (next ? next : end) - at + word.bytes));
+        if (!next) return LAPIDARY_OK;
+        at = next;
+        if (memcmp(at, word.data, (size_t)word.bytes) == 0) {
+            *hit = at;
+            return LAPIDARY_OK;
+        }
     }
-    return NULL;
+    return LAPIDARY_OK;
 }
 
 /* Cuts s at most `most` times (negative: everywhere); writes the parts where `to` is given; gives their number. */
-static int64_t cut(lap_bytes s, lap_bytes delimiter, int64_t most, lap_text *to) {
+static int32_t cut(lap_clock *clock, lap_bytes s, lap_bytes delimiter, int64_t most, lap_text *to, int64_t *parts) {
     int64_t count = 0, i = 0, step;
     if (delimiter.bytes > 0) {
         for (; most < 0 || count < most; count++) {
-            const char *hit = find_bytes(s, i, delimiter);
+            const char *hit;
+            TRY(find_bytes(clock, s, i, delimiter, &hit));
             if (!hit) break;
             if (to) lap_text_put(to, (lap_bytes){s.data + i, hit - s.data - i});
             i = hit - s.data + delimiter.bytes;
         }
         if (to) lap_text_put(to, (lap_bytes){s.data + i, s.bytes - i});
-        return count + 1;
+        *parts = count + 1;
+        return LAPIDARY_OK;
     }
+    TRY(lap_tick(clock, 1 + s.bytes));
     for (i = skip_space(s, 0); i < s.bytes; count++) {
         int64_t begin = i, end = i;
         if (most >= 0 && count >= most) { /* the rest, without space behind it */
@@ -220,7 +237,8 @@ static int64_t cut(lap_bytes s, lap_bytes delimiter, int64_t most, lap_text *to)
         }
         if (to) lap_text_put(to, (lap_bytes){s.data + begin, end - begin});
     }
-    return count;
+    *parts = count;
+    return LAPIDARY_OK;
 }
 
 /* x. Ints: the most cuts, or -1. Strings: delimiter (empty: runs of space). Outputs: the parts along a new last axis,
@@ -232,9 +250,10 @@ LAP_LIBRARY_KERNEL(lap_lib_string_split) {
     NEED(at->n_strings >= 1, "the record has {a} strings, expected {b}", at->n_strings, 1);
     NEED(x->rank < LAP_MAX_RANK, "an input of rank {a}, expected {b} at most", x->rank, LAP_MAX_RANK - 1);
     int64_t n = lap_elements(x), longest = 0, dims[LAP_MAX_RANK], bytes;
+    CLOCK(clock);
     TEMP(int64_t, counts, n);
     for (int64_t i = 0; i < n; i++) {
-        counts[i] = cut(lap_string(x, i), at->strings[0], at->ints[0], NULL);
+        TRY(cut(&clock, lap_string(x, i), at->strings[0], at->ints[0], NULL, counts + i));
         longest = lap_max(longest, counts[i]);
     }
     memcpy(dims, x->dims, 8 * (size_t)x->rank);
@@ -245,7 +264,7 @@ LAP_LIBRARY_KERNEL(lap_lib_string_split) {
         lap_text text;
         TRY(lap_text_begin(ctx, out[0], x->rank + 1, dims, bytes, &text, node_id));
         for (int64_t i = 0; i < n; i++) {
-            cut(lap_string(x, i), at->strings[0], at->ints[0], &text);
+            TRY(cut(&clock, lap_string(x, i), at->strings[0], at->ints[0], &text, counts + i));
             for (int64_t k = counts[i]; k < longest; k++) lap_text_end(&text, 0);
         }
     }
@@ -279,15 +298,16 @@ static int32_t automaton_of(lap_context *ctx, const lap_attrs *at, int32_t ints,
     return LAPIDARY_OK;
 }
 
-/* The bytes of the longest match that begins at `from`, or -1. */
-static int64_t longest_match(const automaton *a, lap_bytes s, int64_t from) {
-    int64_t longest = -1;
+/* The bytes of the longest match that begins at `from`, or -1; `read` are those that were looked at. */
+static int64_t longest_match(const automaton *a, lap_bytes s, int64_t from, int64_t *read) {
+    int64_t longest = -1, i = from;
     uint32_t state = 0;
-    for (int64_t i = from; state < a->states; i++) {
+    for (; state < a->states; i++) {
         if (a->ends[state]) longest = i - from;
         if (i == s.bytes) break;
         state = a->next[state * a->classes + a->class_of[(uint8_t)s.data[i]]];
     }
+    *read = i - from;
     return longest;
 }
 
@@ -301,9 +321,12 @@ LAP_LIBRARY_KERNEL(lap_lib_regex_full_match) {
     NEED(out[0]->dtype == LAPIDARY_BOOL, "an output of type {a}, expected bool ({b})", out[0]->dtype, LAPIDARY_BOOL);
     TRY(lap_output_alloc(ctx, out[0], x->rank, x->dims, node_id));
     uint8_t *to = out[0]->data;
+    CLOCK(clock);
     for (int64_t e = 0, n = lap_elements(x); e < n; e++) {
         lap_bytes s = lap_string(x, e);
-        to[e] = longest_match(&a, s, 0) == s.bytes;
+        TRY(lap_tick(&clock, 1 + s.bytes));
+        int64_t read;
+        to[e] = longest_match(&a, s, 0, &read) == s.bytes;
     }
     return LAPIDARY_OK;
 }
@@ -317,11 +340,14 @@ static int put_token(lap_text *to, lap_bytes token, int64_t least) {
     return 1;
 }
 
-/* The tokens of a text: the matches, or what is between them. */
-static int64_t tokens_of(const automaton *a, lap_bytes s, int matches, int64_t least, lap_text *to) {
-    int64_t count = 0, begin = 0, i = 0, step;
+/* The tokens of a text: the matches, or what is between them. A match may be given up only at the end of the text, so
+ * that the time can grow with the square of its length. */
+static int32_t tokens_of(
+    lap_clock *clock, const automaton *a, lap_bytes s, int matches, int64_t least, lap_text *to, int64_t *tokens) {
+    int64_t count = 0, begin = 0, i = 0, step, read;
     while (i < s.bytes) {
-        int64_t length = longest_match(a, s, i);
+        int64_t length = longest_match(a, s, i, &read);
+        TRY(lap_tick(clock, 1 + read));
         if (length < 1) {
             decode((lap_bytes){s.data + i, s.bytes - i}, &step);
             i += step;
@@ -332,7 +358,8 @@ static int64_t tokens_of(const automaton *a, lap_bytes s, int matches, int64_t l
         begin = i += length;
     }
     if (!matches) count += put_token(to, (lap_bytes){s.data + begin, s.bytes - begin}, least);
-    return count;
+    *tokens = count;
+    return LAPIDARY_OK;
 }
 
 /* x `[C]` or `[N, C]` -> tokens, along a new axis. Ints: whether matches are tokens, whether marks (2 and 3) stand at the begin
@@ -347,9 +374,10 @@ LAP_LIBRARY_KERNEL(lap_lib_tokenize) {
     int matches = at->ints[0] != 0, mark = at->ints[1] != 0;
     int64_t n = lap_elements(x), most = 0, dims[3], least = at->ints[2], fill, bytes;
     lap_bytes pad = at->strings[0];
+    CLOCK(clock);
     TEMP(int64_t, counts, n);
     for (int64_t i = 0; i < n; i++) {
-        counts[i] = tokens_of(&a, lap_string(x, i), matches, least, NULL);
+        TRY(tokens_of(&clock, &a, lap_string(x, i), matches, least, NULL, counts + i));
         most = lap_max(most, counts[i]);
     }
     /* Where there is nothing in any text there are no marks either. */
@@ -363,7 +391,7 @@ LAP_LIBRARY_KERNEL(lap_lib_tokenize) {
     TRY(lap_text_begin(ctx, out[0], x->rank + 1, dims, bytes + fill, &text, node_id));
     for (int64_t i = 0; i < n && width > 0; i++) {
         if (mark) lap_text_put(&text, (lap_bytes){"\x02", 1});
-        tokens_of(&a, lap_string(x, i), matches, least, &text);
+        TRY(tokens_of(&clock, &a, lap_string(x, i), matches, least, &text, counts + i));
         if (mark) lap_text_put(&text, (lap_bytes){"\x03", 1});
         for (int64_t k = counts[i]; k < most; k++) lap_text_put(&text, pad);
     }

@@ -3,7 +3,7 @@
 
 /* Probabilities of n classes from those of each pair (pair[i * n + j]: i against j), after Wu, Lin and Weng,
  * "Probability Estimates for Multi-class Classification by Pairwise Coupling", as libsvm computes it. */
-static void couple(int64_t n, const double *pair, double *q, double *qp, double *p) {
+static int32_t couple(lap_clock *clock, int64_t n, const double *pair, double *q, double *qp, double *p) {
     double limit = 0.005 / (double)n;
     for (int64_t i = 0; i < n; i++) {
         p[i] = 1.0 / (double)n;
@@ -16,6 +16,7 @@ static void couple(int64_t n, const double *pair, double *q, double *qp, double 
     }
     for (int64_t round = 0, rounds = lap_max(100, n); round < rounds; round++) {
         double pqp = 0, error = 0;
+        TRY(lap_tick(clock, n * n));
         for (int64_t i = 0; i < n; i++) {
             qp[i] = 0;
             for (int64_t j = 0; j < n; j++) qp[i] += q[i * n + j] * p[j];
@@ -33,6 +34,7 @@ static void couple(int64_t n, const double *pair, double *q, double *qp, double 
             }
         }
     }
+    return LAPIDARY_OK;
 }
 
 /* Decisions f32 `[N, pairs]`, or scores `[N, classes]`. Ints: classes, whether the input is scores, post transform, whether
@@ -67,8 +69,10 @@ LAP_LIBRARY_KERNEL(lap_lib_svm_classes) {
     TEMP(double, q, coupled ? n * n : 1);
     TEMP(double, qp, coupled ? n : 1);
     const float *d = x->data;
+    CLOCK(clock);
     for (int64_t r = 0; r < rows; r++, d += x->dims[1]) {
         int64_t winner = 0;
+        TRY(lap_tick(&clock, 1 + x->dims[1]));
         if (linear) {
             for (int64_t i = 0; i < n; i++) {
                 row[i] = (double)d[i];
@@ -93,7 +97,7 @@ LAP_LIBRARY_KERNEL(lap_lib_svm_classes) {
                     pair[j * n + i] = 1 - p;
                 }
             }
-            couple(n, pair, q, qp, row);
+            TRY(couple(&clock, n, pair, q, qp, row));
         } else if (!linear && n == 2) {
             row[0] = -(double)d[0];
             row[1] = (double)d[0];

@@ -12,6 +12,7 @@ LAP_LIBRARY_KERNEL(lap_lib_flatten_together) {
     TRY(lap_broadcast(ctx, in, n_in, &rank, dims, node_id));
     int64_t n = lap_count(rank, dims), length = rank;
     NEED(n >= 0, "the common shape is too large", 0, 0);
+    CLOCK(clock);
     if (out[0]) {
         NEED(out[0]->dtype == LAPIDARY_I64, "a shape of type {a}, expected i64 ({b})", out[0]->dtype, LAPIDARY_I64);
         TRY(lap_output_alloc(ctx, out[0], 1, &length, node_id));
@@ -29,6 +30,7 @@ LAP_LIBRARY_KERNEL(lap_lib_flatten_together) {
         }
         TRY(lap_output_alloc(ctx, y, 1, &n, node_id));
         for (int64_t e = 0; e < n; e++) {
+            TRY(lap_tick(&clock, 1));
             memcpy((char *)y->data + e * size, (const char *)x->data + lap_broadcast_at(x, rank, dims, e) * size, (size_t)size);
         }
     }
@@ -47,7 +49,9 @@ static int32_t matrices(
     int64_t block = m * n * size;
     lap_tensor batches = *x;
     batches.rank = vector ? 0 : x->rank - 2;
+    CLOCK(clock);
     for (int64_t b = 0; b < batch; b++) {
+        TRY(lap_tick(&clock, 1 + block));
         const char *from = (const char *)x->data + lap_broadcast_at(&batches, rank, dims, b) * block;
         memcpy((char *)to->data + b * block, from, (size_t)block);
     }

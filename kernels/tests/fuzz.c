@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "lap_library.h"
+#include "lap_box.h"
 
 /* ---- a runtime of exact sizes -------------------------------------------------------------------- */
 
@@ -26,7 +26,12 @@ int32_t lap_fail(lap_context *ctx, int32_t code, int32_t node_id, const char *me
     snprintf(why, sizeof why, "%s", message);
     return code;
 }
-void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes) { return (void)ctx, (void)buffer, exact(bytes); }
+void *lap_alloc_dynamic(lap_context *ctx, int32_t buffer, int64_t bytes) {
+    void *p = exact(bytes);
+    (void)buffer;
+    if (!p) lap_fail(ctx, LAPIDARY_ERROR_MEMORY, 0, "no memory", bytes, 0);
+    return p;
+}
 void lap_contiguous_strides(lap_tensor *t) {
     int64_t stride = 1;
     for (int32_t a = t->rank - 1; a >= 0; a--, stride = (int64_t)((uint64_t)stride * (uint64_t)t->dims[a + 1])) t->strides[a] = stride;
@@ -124,6 +129,8 @@ static double odd_float(void) {
 #define F LAPIDARY_F32
 #define I LAPIDARY_I64
 #define Z 0 /* absent */
+#define MAP (-1) /* a map from i64 to f32, of one dimension */
+#define SEQUENCE (-2) /* an output of this kind */
 typedef struct operand {
     int32_t dtype;
     int32_t rank;
@@ -142,6 +149,8 @@ typedef struct test_case {
     double floats[16];
     int32_t out_rank; /* dims of the outputs are planned */
     int64_t out_dims[6];
+    lap_bytes texts[5];
+    int32_t n_texts;
 } test_case;
 #define KERNEL(name) LAP_LIBRARY_KERNEL(lap_lib_##name);
 #define NAMES(X)                                                                                       \
@@ -149,11 +158,20 @@ typedef struct test_case {
     X(reverse_sequence) X(shape) X(size) X(constant_of_shape) X(range) X(one_hot) X(window) X(mel_weight_matrix) X(non_zero) \
     X(top_k) X(unique) X(non_max_suppression) X(reduce) X(cumsum) X(cumprod) X(resize) X(grid_sample) X(affine_grid) \
     X(roi_align) X(max_roi_pool) X(max_pool) X(max_unpool) X(col2im) X(deform_conv) X(dft) X(stft) X(det) X(rnn) X(gru) \
-    X(lstm) X(linear_attention) X(gather_nd) X(flatten_together) X(matmul_operands) X(random) X(multinomial)
+    X(lstm) X(linear_attention) X(gather_nd) X(flatten_together) X(matmul_operands) X(random) X(multinomial) \
+    X(matmul_nbits) X(cache_append) X(zip_map) X(map_values) X(tokenize) X(regex_full_match) X(string_split) \
+    X(string_normalize) X(string_concat) X(string_equal)
 NAMES(KERNEL)
 #define V1(t, a) {t, 1, {1}, 1, {a}}
 #define V2(t, a, b) {t, 1, {2}, 2, {a, b}}
 #define S(name) #name, lap_lib_##name
+
+/* The automaton of `[ab]+`: two states, two classes of bytes. */
+static const uint8_t class_of[256] = {['a'] = 1, ['b'] = 1}, ends[2] = {0, 1};
+static const uint32_t next_state[4] = {2, 1, 2, 1};
+#define T LAPIDARY_STRING
+#define TEXT(at, n) {(const char *)(at), (n)}
+#define AUTOMATON TEXT(class_of, 256), TEXT(next_state, 16), TEXT(ends, 2)
 
 static const test_case cases[] = {
     {S(copy), 1, 1, {{F, 2, {2, 3}}}, {F}, 0},
@@ -221,11 +239,55 @@ static const test_case cases[] = {
     {S(random), 1, 1, {{F, 2, {3, 5}}}, {F}, 3, 2, {0, 1, 7}, {-1, 3}},
     {S(random), 0, 1, {{Z}}, {LAPIDARY_F16}, 3, 2, {1, 0, 0}, {0, 1}, 2, {3, 5}},
     {S(multinomial), 1, 1, {{F, 2, {2, 3}, 6, {0, 1, 2, 1, 0, -1}}}, {I}, 2, 0, {1, 9}, {0}, 2, {2, 7}},
+    {S(matmul_nbits), 6, 1, {{F, 2, {2, 32}}, {LAPIDARY_U8, 3, {4, 2, 8}}, {F, 1, {8}}, {LAPIDARY_U8, 1, {4}}, {Z}, {F, 1, {4}}}, {F}, 4, 0,
+     {4, 32, 4, 16}},
+    {S(matmul_nbits), 5, 1, {{F, 3, {9, 1, 8}}, {LAPIDARY_U8, 3, {3, 1, 16}}, {F, 2, {3, 1}}, {F, 2, {3, 1}}, {LAPIDARY_I32, 1, {8}, 8, {0}}},
+     {F}, 4, 0, {3, 8, 8, 16}},
+    {S(cache_append), 4, 1, {{F, 4, {1, 2, 3, 4}}, {F, 4, {1, 2, 2, 4}}, {LAPIDARY_I32, 1, {1}, 1, {3}}, V1(I, 5)}, {F}},
+    {S(cache_append), 4, 1, {{Z}, {LAPIDARY_F16, 4, {2, 1, 2, 3}}, {LAPIDARY_I32, 1, {2}, 2, {0, 1}}, V1(I, 2)}, {LAPIDARY_F16}},
+    {S(zip_map), 1, 1, {{F, 2, {3, 2}}}, {SEQUENCE}, 3, 0, {1, 7, -7}},
+    {S(zip_map), 1, 1, {{F, 1, {2}}}, {SEQUENCE}, 1, 0, {0}, {0}, 0, {0}, {TEXT("one", 3), TEXT("", 0)}, 2},
+    {S(map_values), 1, 1, {{MAP, 1, {5}}}, {F}, 3, 0, {0, 0, 1}},
+    {S(map_values), 1, 1, {{MAP, 1, {5}}}, {F}, 5, 0, {1, 2, 1, 3, 0}},
+    {S(map_values), 1, 1, {{MAP, 1, {1}, 1, {2}}}, {F}, 3, 0, {2, 4, 1}},
+    {S(tokenize), 1, 1, {{T, 1, {6}}}, {T}, 5, 0, {1, 1, 1, 2, 2}, {0}, 0, {0}, {TEXT("#", 1), AUTOMATON}, 4},
+    {S(tokenize), 1, 1, {{T, 2, {2, 4}}}, {T}, 5, 0, {0, 0, 1, 2, 2}, {0}, 0, {0}, {TEXT("", 0), AUTOMATON}, 4},
+    {S(regex_full_match), 1, 1, {{T, 2, {2, 4}}}, {LAPIDARY_BOOL}, 2, 0, {2, 2}, {0}, 0, {0}, {AUTOMATON}, 3},
+    {S(string_split), 1, 2, {{T, 1, {5}}}, {T, I}, 1, 0, {-1}, {0}, 0, {0}, {TEXT("ab", 2)}, 1},
+    {S(string_split), 1, 2, {{T, 2, {2, 3}}}, {T, I}, 1, 0, {2}, {0}, 0, {0}, {TEXT("", 0)}, 1},
+    {S(string_normalize), 1, 1, {{T, 1, {6}}}, {T}, 2, 0, {2, 0}, {0}, 0, {0}, {TEXT("ab", 2), TEXT("B", 1)}, 2},
+    {S(string_concat), 2, 1, {{T, 2, {2, 3}}, {T, 1, {3}}}, {T}},
+    {S(string_equal), 2, 1, {{T, 2, {2, 1}}, {T, 1, {3}}}, {LAPIDARY_BOOL}},
 };
+
+static lap_tensor made(const operand *o);
+
+static lap_tensor made_map(const operand *o) {
+    operand key = *o, value = *o;
+    key.dtype = I;
+    value.dtype = F;
+    if (below(20)) key.rank = value.rank = 1;
+    lap_tensor parts[] = {made(&key), made(&value)};
+    int64_t bytes[2], used;
+    for (int i = 0; i < 2; i++) {
+        lap_contiguous_strides(parts + i);
+        bytes[i] = lap_box_bytes(parts + i);
+    }
+    lap_box *box = exact(lap_box_room(2, bytes[0] + bytes[1]));
+    if (!box || lap_count(key.rank, key.dims) < 0) exit(2); /* operands are small */
+    lap_box_begin(box, LAP_KIND_MAP, F, 2, &used);
+    for (int i = 0; i < 2; used += bytes[i++]) {
+        box->at[i] = used;
+        lap_box_write((lap_box *)(void *)((char *)box + used), parts + i);
+    }
+    box->bytes = used;
+    return (lap_tensor){.dtype = F, .rank = -1, .buffer = -1, .kind = LAP_KIND_MAP, .data = box};
+}
 
 static lap_tensor made(const operand *o) {
     lap_tensor t = {.dtype = o->dtype, .rank = o->rank, .buffer = -1};
     memcpy(t.dims, o->dims, sizeof o->dims);
+    if (o->dtype == MAP) return made_map(o);
     int64_t n = lap_count(t.rank, t.dims);
     if (n < 0) return t; /* the runtime never makes such; kernels refuse it */
     if (t.dtype == LAPIDARY_STRING) {
@@ -286,6 +348,7 @@ static void change(test_case *c) {
     }
     }
     if (below(20) == 0) c->n_ints = (int32_t)below(24);
+    if (below(20) == 0) c->n_texts = (int32_t)below(c->n_texts + 1);
 }
 
 static void run(const test_case *c, int must_work) {
@@ -300,13 +363,23 @@ static void run(const test_case *c, int must_work) {
     for (int32_t i = 0; i < c->n_out; i++) {
         out[i] = (lap_tensor){.dtype = c->out[i], .rank = c->out_rank ? c->out_rank : -1, .buffer = -1};
         memcpy(out[i].dims, c->out_dims, sizeof c->out_dims);
+        if (c->out[i] == SEQUENCE) {
+            out[i].dtype = F;
+            out[i].kind = LAP_KIND_SEQUENCE;
+        }
         outputs[i] = out + i;
     }
     int64_t *ints = exact(8 * c->n_ints);
     double *floats = exact(8 * c->n_floats);
     memcpy(ints, c->ints, 8 * (size_t)c->n_ints);
     memcpy(floats, c->floats, 8 * (size_t)c->n_floats);
-    lap_attrs attrs = {ints, floats, NULL, c->n_ints, c->n_floats, 0, 0};
+    lap_bytes *texts = exact((int64_t)sizeof *texts * c->n_texts);
+    for (int32_t i = 0; i < c->n_texts; i++) {
+        void *text = exact(c->texts[i].bytes);
+        memcpy(text, c->texts[i].data, (size_t)c->texts[i].bytes);
+        texts[i] = (lap_bytes){text, c->texts[i].bytes};
+    }
+    lap_attrs attrs = {ints, floats, texts, c->n_ints, c->n_floats, c->n_texts, 0};
     /* Each level that the processor has, in turn. */
     static lap_context context;
     context.level = context.level < highest_level() ? context.level + 1 : 0;
