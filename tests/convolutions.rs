@@ -163,6 +163,23 @@ fn weights_that_are_large() {
 }
 
 #[test]
+fn windows_that_lie_in_the_padding_as_a_whole_sum_nothing() {
+    for (channels, out) in [(1, 1), (5, 9), (3, 64), (32, 32)] {
+        for strides in [(1, 1), (2, 3)] {
+            case(&Conv {
+                size: (6, 9),
+                channels,
+                out,
+                strides,
+                begin: (4, 5),
+                end: (6, 7),
+                ..SAME
+            });
+        }
+    }
+}
+
+#[test]
 fn lines_of_one_tile_and_of_several() {
     for width in [9, 10, 14, 15, 28, 31] {
         case(&Conv {

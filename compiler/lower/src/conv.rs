@@ -77,20 +77,28 @@ pub(crate) fn conv(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()> {
     }
 }
 
-/// The range of kernel positions whose input lies inside `0..size`, at output position `o`.
+/// The range of kernel positions along an axis of a window whose input lies inside `0..size`, at output position `o`; it
+/// may be empty, but never ends before it begins.
 pub(crate) fn tap_range(
+    win: &Window,
+    axis: usize,
     o: &Dim,
-    stride: i64,
-    dilation: i64,
     pad: &Dim,
     kernel: &Dim,
     size: &Dim,
 ) -> (Dim, Dim) {
     // First input position, before padding is taken off.
-    let first = o.mul(&Dim::Const(stride)).sub(pad);
-    let d = Dim::Const(dilation);
+    let first = o.mul(&Dim::Const(win.strides[axis])).sub(pad);
+    let d = Dim::Const(win.dilations[axis]);
     let from = first.neg().ceil_div(&d).maximum(&Dim::Const(0));
     let to = size.sub(&first).ceil_div(&d).minimum(kernel);
+    // Where less is padded than a window covers, none lies outside as a whole.
+    let reach = win.kernel[axis].sub(&Dim::Const(1)).mul(&d);
+    let within = |pad: &Dim| reach.sub(pad).is_ge(0) == Some(true);
+    if within(&win.pads_begin[axis]) && within(&win.pads_end[axis]) {
+        return (from, to);
+    }
+    let to = to.maximum(&from);
     (from, to)
 }
 

@@ -43,14 +43,7 @@ pub(crate) fn naive(l: &mut Lowering, g: &Graph, group: &Group, c: &Conv) -> Res
     for s in 0..spatial {
         let pad = b.dim(&win.pads_begin[s]);
         let o = &index[space + s];
-        ranges.push(tap_range(
-            o,
-            win.strides[s],
-            win.dilations[s],
-            &pad,
-            &kernel[s],
-            &xs[space + s],
-        ));
+        ranges.push(tap_range(win, s, o, &pad, &kernel[s], &xs[space + s]));
         let v = b.variable(Some(&kernel[s]));
         vars.push(v);
         xi[space + s] = o

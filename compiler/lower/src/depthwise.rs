@@ -53,22 +53,8 @@ pub(crate) fn depthwise(
             return Ok(());
         }
         let ow = Dim::from(b.open_range(from, to));
-        let (h0, h1) = tap_range(
-            &oh,
-            win.strides[0],
-            win.dilations[0],
-            &pads[0],
-            &Dim::Const(kh),
-            &xs[1],
-        );
-        let (w0, w1) = tap_range(
-            &ow,
-            win.strides[1],
-            win.dilations[1],
-            &pads[1],
-            &Dim::Const(kw),
-            &xs[2],
-        );
+        let (h0, h1) = tap_range(win, 0, &oh, &pads[0], &Dim::Const(kh), &xs[1]);
+        let (w0, w1) = tap_range(win, 1, &ow, &pads[1], &Dim::Const(kw), &xs[2]);
         let (th, tw) = (b.variable(None), b.variable(None));
         let ih = top.add(&Dim::from(th).mul(&dh));
         let iw = ow.mul(&sw).sub(&pads[1]).add(&Dim::from(tw).mul(&dw));

@@ -53,22 +53,8 @@ pub(crate) fn pool(l: &mut Lowering, g: &Graph, group: &Group) -> Result<(), Low
         let (begin, end) = (b.dim(&win.pads_begin[s]), b.dim(&win.pads_end[s]));
         let kernel = b.dim(&win.kernel[s]);
         let o = &index[space + s];
-        let range = tap_range(
-            o,
-            win.strides[s],
-            win.dilations[s],
-            &begin,
-            &kernel,
-            &xs[space + s],
-        );
-        let padded = tap_range(
-            o,
-            win.strides[s],
-            win.dilations[s],
-            &begin,
-            &kernel,
-            &xs[space + s].add(&end),
-        );
+        let range = tap_range(win, s, o, &begin, &kernel, &xs[space + s]);
+        let padded = tap_range(win, s, o, &begin, &kernel, &xs[space + s].add(&end));
         counted = match kind {
             PoolKind::Average {
                 count_padding: true,
