@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{agrees, compiled, f32s, tensor};
+use common::{agrees, compiled, f32s, lowered, tensor};
 use lapidary_graph::{DType, TensorData, text};
 use lapidary_link::host_level;
+use lapidary_link::plan::PlanOptions;
 
 const SHARED_INDEX: &str = r#"
 graph "two gathers by one index, of axes of different size" [n] {
@@ -189,4 +190,78 @@ fn a_chain_of_values_used_twice_is_compiled_in_time_that_does_not_double_with_ea
         &source,
         &[f32s(&[8], &[1.0, -2.0, 0.0, 3.5, 1e-20, 7.0, -0.0, 1e10])],
     );
+}
+
+#[test]
+fn windows_that_lie_in_the_padding_as_a_whole_hold_nothing() {
+    let x: Vec<f32> = (0..18).map(|v| v as f32 - 7.5).collect();
+    agrees(
+        r#"
+graph "padding longer than the window" [] {
+  input %x: f32[1, 2, 9]
+  const @w: f32[2, 1, 2] = [1, 2, -1, 3]
+  %c: f32[1, 2, 17] = conv {kernel: [2], pads_begin: [4], pads_end: [5], groups: 2} %x, @w, _   ; /conv
+  %m: f32[1, 2, 17] = pool {kind: max, kernel: [2], strides: [1], pads_begin: [4], pads_end: [5], out: [17]} %x   ; /max
+  %l: f32[1, 2, 17] = pool {kind: lp, p: 1, kernel: [2], strides: [1], pads_begin: [4], pads_end: [5], out: [17]} %x   ; /sum
+  output "c" %c
+  output "m" %m
+  output "l" %l
+}
+"#,
+        &[f32s(&[1, 2, 9], &x)],
+    );
+}
+
+#[test]
+fn sizes_that_data_decides_are_tested_before_what_has_them_is_read() {
+    let graph = text::parse(
+        r#"
+graph "as many values as there were" [u] {
+  input %x: f32[2, 3]
+  %y: f32[u] = library "unique" {ints: [1, -1]} %x   ; /unique
+  %r: f32[2, 3] = reshape {shape: [2, 3]} %y   ; /reshape
+  %z: f32[2, 3] = pointwise (a = %r) => -a   ; /neg
+  output "z" %z
+}
+"#,
+    )
+    .expect("the graph parses");
+    let twice = f32s(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 5.0]);
+    let error = compiled(&graph, &[twice], host_level()).expect_err("there are five");
+    assert!(error.contains("they must be equal"), "{error}");
+    let program = lowered(&graph).expect("it lowers");
+    let plan = lapidary_link::plan::plan(&program, PlanOptions { pin_from: None })
+        .expect("there is a plan");
+    let tested: Vec<_> = plan
+        .segments
+        .iter()
+        .filter(|s| !s.checks.is_empty())
+        .collect();
+    assert!(
+        matches!(tested[..], [s] if s.first == 1 && s.end == 2),
+        "{}",
+        plan.text(&program)
+    );
+}
+
+#[test]
+fn a_group_does_not_wait_for_a_size_that_follows_from_it() {
+    let graph = text::parse(
+        r#"
+graph "a size, less what it was made from" [v] {
+  input %k: i64[1]
+  %m: i64[1] = pointwise (a = %k) => a + 1:i64   ; /more
+  %w: f32[v] = library "constant_of_shape" {ints: [1, 1065353216]} %m   ; /fill
+  %d: i64[1] = pointwise {shape: [1]} () => dim(v)   ; /size
+  %e: i64[1] = pointwise (a = %d, b = %m) => a - b   ; /rest
+  output "e" %e
+  output "w" %w
+}
+"#,
+    )
+    .expect("the graph parses");
+    let k = tensor(DType::I64, &[1], &[3]);
+    let found = compiled(&graph, &[k], host_level()).expect("it compiles and runs");
+    assert_eq!(found[0].as_slice::<i64>().expect("integers"), [0]);
+    assert_eq!(found[1].shape(), [4]);
 }

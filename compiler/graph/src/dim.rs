@@ -5,6 +5,11 @@
 //! operations that do not distribute (floor and ceiling division, modulus, minimum, maximum, and
 //! `broadcast`, which is not `max`: 0 with 1 gives 0). Every symbol stands for a value >= 0.
 //! Questions answer `Option<bool>`: `None` means unknown.
+//!
+//! A model decides how large its expressions get, and what walks them takes a time and a stack that grow with their
+//! [`Dim::weight`]. A product that would come to many terms stays a product of sums, and the importer lets no
+//! dimension weigh more than [`Dim::MOST_WEIGHT`].
+//!
 //! Constants that overflow saturate; byte sizes are checked again where memory is taken.
 
 use std::collections::BTreeSet;
@@ -44,6 +49,8 @@ pub struct Sum {
     /// Products with their coefficients: sorted by product, none empty, no coefficient 0.
     pub terms: Vec<(Vec<Atom>, i64)>,
     pub constant: i64,
+    /// Atoms in it, those inside of atoms among them.
+    weight: u32,
 }
 
 /// A dimension expression in normal form.
@@ -86,11 +93,41 @@ fn floor_div(a: i64, b: i64) -> Option<i64> {
 }
 
 impl Dim {
-    fn atom(a: Atom) -> Dim {
+    /// What a dimension of a value may weigh.
+    pub const MOST_WEIGHT: u32 = 1024;
+    /// What a product of sums may weigh, to be multiplied out.
+    const MOST_EXPANDED: u32 = 512;
+
+    /// An atom as a dimension.
+    pub fn atom(a: Atom) -> Dim {
+        Dim::term(vec![a], 1)
+    }
+    /// A product of at least one atom, sorted, with a coefficient that is not 0.
+    pub fn term(atoms: Vec<Atom>, coefficient: i64) -> Dim {
+        Dim::sum(vec![(atoms, coefficient)], 0)
+    }
+    fn sum(terms: Vec<(Vec<Atom>, i64)>, constant: i64) -> Dim {
+        let atoms = terms.iter().flat_map(|(product, _)| product);
+        let weight = atoms.fold(0u32, |sum, a| sum.saturating_add(a.weight()));
         Dim::Sum(Arc::new(Sum {
-            terms: vec![(vec![a], 1)],
-            constant: 0,
+            terms,
+            constant,
+            weight,
         }))
+    }
+    /// How many atoms it is made of.
+    pub fn weight(&self) -> u32 {
+        match self {
+            Dim::Const(_) => 0,
+            Dim::Sum(s) => s.weight,
+        }
+    }
+    /// The same value as one atom: a quotient by 1, which nothing else makes.
+    fn whole(&self) -> Dim {
+        match self.parts().0 {
+            [] | [_] => self.clone(),
+            _ => Dim::atom(Atom::FloorDiv(self.clone(), Dim::Const(1))),
+        }
     }
     fn parts(&self) -> (&[(Vec<Atom>, i64)], i64) {
         match self {
@@ -111,10 +148,7 @@ impl Dim {
         if out.is_empty() {
             Dim::Const(constant)
         } else {
-            Dim::Sum(Arc::new(Sum {
-                terms: out,
-                constant,
-            }))
+            Dim::sum(out, constant)
         }
     }
     /// The value, when there is no symbol in it.
@@ -149,6 +183,17 @@ impl Dim {
         self.add(&o.neg())
     }
     pub fn mul(&self, o: &Dim) -> Dim {
+        let (a, b) = (self.parts().0, o.parts().0);
+        let times = |d: &Dim, n: usize| d.weight().saturating_mul(n as u32);
+        if (a.len() > 1 || b.len() > 1)
+            && times(self, b.len()).saturating_add(times(o, a.len())) > Dim::MOST_EXPANDED
+            && a.len().min(b.len()) > 0
+        {
+            return self.whole().mul_out(&o.whole());
+        }
+        self.mul_out(o)
+    }
+    fn mul_out(&self, o: &Dim) -> Dim {
         let (a, c) = self.parts();
         let (b, d) = o.parts();
         let mut terms = Vec::new();
@@ -454,6 +499,18 @@ impl Dim {
 }
 
 impl Atom {
+    /// Itself and the atoms inside of it.
+    fn weight(&self) -> u32 {
+        match self {
+            Atom::Sym(_) => 1,
+            Atom::FloorDiv(a, b)
+            | Atom::CeilDiv(a, b)
+            | Atom::Mod(a, b)
+            | Atom::Min(a, b)
+            | Atom::Max(a, b)
+            | Atom::Broadcast(a, b) => a.weight().saturating_add(b.weight()).saturating_add(1),
+        }
+    }
     fn eval(&self, value: &dyn Fn(Sym) -> Option<i64>) -> Option<i64> {
         let two = |a: &Dim, b: &Dim| Some((a.eval(value)?, b.eval(value)?));
         match self {
@@ -580,6 +637,22 @@ mod tests {
                 assert_eq!(at(&x.modulo(&d)), Some(n.rem_euclid(b)));
             }
         }
+    }
+
+    #[test]
+    fn products_of_many_sums_stay_products() {
+        let sums: Vec<Dim> = (0..16)
+            .map(|i| Dim::from(Sym(3 * i)).add(&Dim::from(Sym(3 * i + 1))))
+            .collect();
+        let all = Dim::product(&sums);
+        assert!(all.weight() < Dim::MOST_WEIGHT, "{}", all.weight());
+        assert_eq!(
+            all.eval(&|s| Some(1 + i64::from(s.0 % 3))),
+            Some(3i64.pow(16))
+        );
+        let known = all.substitute(&|s| Some(Dim::Const(1 + i64::from(s.0 % 3))));
+        assert_eq!(known, Dim::Const(3i64.pow(16)));
+        assert_eq!(all.mul(&Dim::Const(0)), Dim::Const(0));
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub(crate) struct Builder<'g> {
     halved: HashSet<Buf>,
     /// Loaded indices by place and limit, with the level that binds them.
     gathered: HashMap<(Buf, Dim, Option<Dim>), (Sym, usize)>,
+    /// Elements of inlined values that the element asked for is made of, so that what is read twice is walked once.
+    parts_made: HashMap<(ValueId, Vec<Dim>), ExprId>,
+    /// Calls of [`Builder::value_at`] that are under way.
+    asked: usize,
 }
 
 impl<'g> Builder<'g> {
@@ -67,6 +71,8 @@ impl<'g> Builder<'g> {
                 stmts: Vec::new(),
             }],
             gathered: HashMap::new(),
+            parts_made: HashMap::new(),
+            asked: 0,
         }
     }
 
@@ -328,6 +334,23 @@ impl<'g> Builder<'g> {
 
     /// The element of a value at an index, as a value of its type (bool as a truth value).
     pub fn value_at(&mut self, v: ValueId, index: &[Dim]) -> Result<ExprId> {
+        let once = self.asked > 0 && self.is_inline(v).is_some();
+        let key = once.then(|| (v, index.to_vec()));
+        if let Some(e) = key.as_ref().and_then(|k| self.parts_made.get(k)) {
+            return Ok(*e);
+        }
+        self.asked += 1;
+        let made = self.make_value(v, index);
+        self.asked -= 1;
+        if self.asked == 0 {
+            self.parts_made.clear();
+        } else if let (Some(key), Ok(e)) = (key, &made) {
+            self.parts_made.insert(key, *e);
+        }
+        made
+    }
+
+    fn make_value(&mut self, v: ValueId, index: &[Dim]) -> Result<ExprId> {
         if let Some(l) = self.in_local.get(&v) {
             return Ok(self.kernel.expr(Expr::Local(*l)));
         }
@@ -540,6 +563,21 @@ impl<'g> Builder<'g> {
         self.close_to(1);
         if let Some(l) = self.levels.pop() {
             self.kernel.body.extend(l.stmts);
+        }
+        // What writes no element has nothing to do, however many rows of none there are.
+        let outputs = self
+            .writes
+            .iter()
+            .filter_map(|i| match self.operands.get(*i) {
+                Some(Operand::Value(v)) => self.graph.ty(*v).shape.as_deref(),
+                _ => None,
+            });
+        let empty = |dims: &[Dim]| dims.iter().any(|d| d.is_const(0));
+        if !self.writes.is_empty()
+            && outputs.clone().count() == self.writes.len()
+            && outputs.into_iter().all(empty)
+        {
+            self.kernel.tasks = Dim::Const(0);
         }
         let (tasks, mut scratch) = (self.kernel.tasks.clone(), self.kernel.scratch_bytes.clone());
         if crate::collapse::has_contract(&self.kernel.body) {

@@ -72,7 +72,7 @@ fn split(d: &Dim, by: &Dim) -> (Dim, Dim) {
     for (atoms, c) in &s.terms {
         let term = atoms
             .iter()
-            .fold(Dim::Const(*c), |t, a| t.mul(&atom(a.clone())));
+            .fold(Dim::Const(*c), |t, a| t.mul(&Dim::atom(a.clone())));
         match term.exact_div(by) {
             Some(q) => whole = whole.add(&q),
             None => rest = rest.add(&term),
@@ -80,13 +80,6 @@ fn split(d: &Dim, by: &Dim) -> (Dim, Dim) {
     }
     let (q, r) = split(&Dim::Const(s.constant), by);
     (whole.add(&q), rest.add(&r))
-}
-
-fn atom(a: Atom) -> Dim {
-    Dim::Sum(std::sync::Arc::new(lapidary_graph::dim::Sum {
-        terms: vec![(vec![a], 1)],
-        constant: 0,
-    }))
 }
 
 /// `d floordiv by`, decided where ranges allow.
@@ -123,10 +116,10 @@ pub(crate) fn simplify(d: &Dim) -> Dim {
             others.remove(i);
             let factor = others
                 .into_iter()
-                .fold(Dim::Const(*c), |t, a| t.mul(&atom(a)));
+                .fold(Dim::Const(*c), |t, a| t.mul(&Dim::atom(a)));
             let quotient = x.floor_div(n);
             let partner = factor.mul(n).mul(&quotient);
-            let own = factor.mul(&atom(a.clone()));
+            let own = factor.mul(&Dim::atom(a.clone()));
             let rest = d.sub(&own).sub(&partner);
             let terms = |d: &Dim| {
                 if let Dim::Sum(s) = d {

@@ -5,6 +5,8 @@
 //! read again in a later loop is kept in scratch memory by the first loop that makes it. At the end
 //! each output is stored.
 
+use std::collections::HashSet;
+
 use crate::builder::Builder;
 use crate::nest::finish_nest;
 use crate::{LowerError, Lowering, single};
@@ -115,9 +117,11 @@ fn kept_rows(
     rank: usize,
 ) -> Result<Vec<(ValueId, Buf)>> {
     let mut kept = Vec::new();
-    let uses = g.uses();
-    let mut stack = vec![x];
+    let (mut met, mut stack) = (HashSet::new(), vec![x]);
     while let Some(v) = stack.pop() {
+        if !met.insert(v) {
+            continue;
+        }
         let Some(n) = g.producer(v).filter(|n| group.nodes.contains(n)) else {
             continue;
         };
@@ -127,10 +131,8 @@ fn kept_rows(
         let Op::Pointwise { body, .. } = &g.nodes[n].op else {
             continue;
         };
-        let again = uses[v.0 as usize]
-            .iter()
-            .any(|u| *u != reduce && group.nodes.contains(u))
-            || group.outputs.contains(&v);
+        let reads = |u: &NodeId| *u != reduce && g.nodes[*u].inputs.contains(&Some(v));
+        let again = group.nodes.iter().any(reads) || group.outputs.contains(&v);
         let costly = body.nodes.iter().any(|n| {
             matches!(
                 n.op,

@@ -360,10 +360,7 @@ pub(super) fn product(atoms: &[Atom], c: i64) -> Dim {
     if atoms.is_empty() {
         return Dim::Const(c);
     }
-    Dim::Sum(std::sync::Arc::new(lapidary_graph::dim::Sum {
-        terms: vec![(atoms.to_vec(), c)],
-        constant: 0,
-    }))
+    Dim::term(atoms.to_vec(), c)
 }
 
 /// Calls `f` for every symbol of an expression.

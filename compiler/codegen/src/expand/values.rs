@@ -268,22 +268,37 @@ impl Expander<'_> {
         Ok(())
     }
 
-    /// The register that holds an expression's value in the present scope.
+    /// The register that holds an expression's value in the present scope. Its parts are computed once each, a part's
+    /// operands from the first to the last before it; by a list, since a model decides how deep an expression is.
     pub(super) fn value(&mut self, id: ExprId) -> Result<Reg> {
         self.parts.clear();
+        let mut todo = vec![id];
+        while let Some(&next) = todo.last() {
+            let operands = self.loops.operands(next);
+            if let Some(first) = operands.iter().find(|o| !self.parts.contains_key(o)) {
+                todo.push(*first);
+                continue;
+            }
+            todo.pop();
+            if !self.parts.contains_key(&next) {
+                let r = self.compute(next)?;
+                self.parts.insert(next, r);
+            }
+        }
         self.part(id)
     }
 
-    /// The same of a part of the statement's expression, computed at its first use in the statement.
-    fn part(&mut self, id: ExprId) -> Result<Reg> {
-        if let Some(r) = self.parts.get(&id) {
-            return Ok(*r);
-        }
-        let r = self.compute(id)?;
-        self.parts.insert(id, r);
-        Ok(r)
+    /// A part of the statement's expression, which is computed already.
+    fn part(&self, id: ExprId) -> Result<Reg> {
+        self.parts.get(&id).copied().ok_or_else(|| {
+            ExpandError(format!(
+                "expression {} of `{}` is used before it is computed",
+                id.0, self.loops.name
+            ))
+        })
     }
 
+    /// An expression whose operands are computed.
     fn compute(&mut self, id: ExprId) -> Result<Reg> {
         let loops = self.loops;
         Ok(match &loops.exprs[id.0 as usize] {

@@ -362,6 +362,12 @@ impl LoopKernel {
         self.exprs.push(e);
         ExprId(self.exprs.len() as u32 - 1)
     }
+    /// The operands of an expression, in the order in which they are written.
+    pub fn operands(&self, of: ExprId) -> Vec<ExprId> {
+        let e = self.exprs.get(of.0 as usize);
+        e.map(text::operands).unwrap_or_default()
+    }
+
     /// An expression and all that it is made of, each once: what is used twice must not be walked twice, or a chain of
     /// squares would take time that doubles with each.
     pub fn parts(&self, root: ExprId) -> Vec<&Expr> {

@@ -11,7 +11,7 @@ use super::{
     Action, Buffer, BufferId, LIVE, Place, Plan, PlanOptions, PlanStep, Segment, Tensor, verify,
 };
 use crate::error::LinkError;
-use lapidary_graph::verify::run_time_checks;
+use lapidary_graph::verify::{DimCheck, run_time_checks};
 use lapidary_graph::{
     DType, Def, Dim, EntityMap, Graph, NodeId, Sym, SymbolOrigin, TensorType, ValueId,
 };
@@ -118,6 +118,8 @@ struct Builder<'a> {
     options: PlanOptions,
     steps: Vec<PlanStep>,
     segments: Vec<Segment>,
+    /// The relations to test, each with the symbols that it speaks of.
+    checks: Vec<(DimCheck, Need)>,
     /// Symbols known at the start of each segment.
     known_at: Vec<BTreeSet<Sym>>,
     /// Symbols known after the last step so far.
@@ -153,6 +155,14 @@ impl<'a> Builder<'a> {
             options,
             steps: Vec::new(),
             segments: vec![Segment::default()],
+            checks: run_time_checks(graph)
+                .into_iter()
+                .map(|check| {
+                    let mut need = Need::default();
+                    need.all([&check.left, &check.right]);
+                    (check, need)
+                })
+                .collect(),
             known_at: vec![known.clone()],
             known,
             buffers: EntityMap::new(),
@@ -285,7 +295,7 @@ impl<'a> Builder<'a> {
             }
             outputs.push(self.tensor_of(*v, place));
         }
-        self.known.extend(fresh);
+        self.known.extend(&fresh);
         self.push(
             Action::Library {
                 call: call.clone(),
@@ -295,6 +305,12 @@ impl<'a> Builder<'a> {
             node,
             vec![call.node],
         );
+        // What it has made is read by steps that need none of its sizes too, as under another shape: relations of these
+        // sizes are tested before.
+        let due = |need: &Need| !need.0.is_disjoint(&fresh) && need.0.is_subset(&self.known);
+        if self.checks.iter().any(|(_, need)| due(need)) {
+            self.cut();
+        }
         Ok(())
     }
 
@@ -665,9 +681,7 @@ impl<'a> Builder<'a> {
 
     /// Puts each relation at the start of the first segment that can test it.
     fn checks(&mut self) {
-        for check in run_time_checks(self.graph) {
-            let mut need = Need::default();
-            need.all([&check.left, &check.right]);
+        for (check, need) in std::mem::take(&mut self.checks) {
             if !need.0.is_subset(&self.known) {
                 continue;
             }

@@ -63,6 +63,9 @@ fn tail(f: &mut Former, anchor: NodeId) -> Vec<NodeId> {
             if nodes.contains(&r) || !f.free(r) || !f.is_pointwise(r) || f.out_dims(r) != dims {
                 continue;
             }
+            if !f.room(&nodes, r) {
+                continue;
+            }
             nodes.push(r);
             if f.waits_for_itself(&nodes) {
                 // It may be only that a node between is not in yet; the next reader brings it.
@@ -100,7 +103,7 @@ fn views_after(f: &Former, kind: GroupKind, nodes: &mut Vec<NodeId>) {
             Op::Transpose { .. } => kind == GroupKind::Attention,
             _ => false,
         };
-        if f.is_output[v.0 as usize] || !takes || !f.free(r) || !f.ranked(r) {
+        if f.is_output[v.0 as usize] || !takes || !f.free(r) || !f.ranked(r) || !f.room(nodes, r) {
             return;
         }
         nodes.push(r);
@@ -155,7 +158,7 @@ fn operand(f: &Former, v: Option<ValueId>, nodes: &mut Vec<NodeId>, strides: boo
             _ => false,
         };
         let inside: Vec<NodeId> = nodes.iter().chain(&chain).copied().collect();
-        if !takes || !f.free(p) || !f.ranked(p) || f.escapes(v, &inside) {
+        if !takes || !f.free(p) || !f.ranked(p) || f.escapes(v, &inside) || !f.room(&inside, p) {
             break;
         }
         chain.push(p);

@@ -16,7 +16,19 @@ mod row;
 
 use crate::order;
 use crate::remark::{Remark, Remarks};
-use lapidary_graph::{DType, Dim, Graph, Group, GroupKind, Groups, NodeId, Op, ValueId};
+use lapidary_graph::{
+    DType, Dim, Graph, Group, GroupKind, Groups, NodeId, Op, PwNode, PwOp, Sym, SymbolOrigin,
+    ValueId,
+};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
+use std::collections::BTreeSet;
+
+/// Members of a group at most, and scalar operations that they may come to. A model decides how long its chains are; a
+/// kernel takes memory, stack and more than linear time to compile, and saves nothing by being longer than this.
+const MOST_NODES: usize = 256;
+const MOST_WORK: usize = 4096;
+/// Nodes that are asked at most whether they lead from a group back into it; what is farther is taken to.
+const FAR: usize = 2048;
 
 /// Forms the groups, in an order in which they can run; those of bodies as well.
 pub fn fuse(graph: &Graph) -> (Groups, Vec<Remark>) {
@@ -89,6 +101,41 @@ fn write_groups(graph: &Graph, groups: &Groups, indent: &str, text: &mut String)
     }
 }
 
+/// For each node that speaks of sizes which data decides, in its operator or its results, the nodes that make them.
+fn makers(graph: &Graph) -> HashMap<NodeId, Vec<NodeId>> {
+    let made: HashMap<Sym, NodeId> = graph
+        .symbols
+        .iter()
+        .filter_map(|(s, data)| match data.origin {
+            SymbolOrigin::Node { node, .. } => Some((s, node)),
+            _ => None,
+        })
+        .collect();
+    let mut makers: HashMap<NodeId, Vec<NodeId>> = HashMap::default();
+    if made.is_empty() {
+        return makers;
+    }
+    let live: HashSet<NodeId> = graph.order.iter().copied().collect();
+    for n in &graph.order {
+        let node = &graph.nodes[*n];
+        let mut symbols = BTreeSet::new();
+        let dims = node.op.dims();
+        let outputs = node
+            .outputs
+            .iter()
+            .filter_map(|v| graph.ty(*v).shape.as_ref());
+        for d in dims.iter().chain(outputs.flatten()) {
+            d.collect_symbols(&mut symbols);
+        }
+        let of = symbols.iter().filter_map(|s| made.get(s));
+        let of: Vec<NodeId> = of.copied().filter(|m| m != n && live.contains(m)).collect();
+        if !of.is_empty() {
+            makers.insert(*n, of);
+        }
+    }
+    makers
+}
+
 struct Draft {
     kind: GroupKind,
     anchor: Option<NodeId>,
@@ -101,8 +148,12 @@ struct Former<'g> {
     /// Readers of each value.
     uses: Vec<Vec<NodeId>>,
     is_output: Vec<bool>,
+    /// For nodes that speak of sizes which data decides: the nodes that make those.
+    makers: HashMap<NodeId, Vec<NodeId>>,
     /// Place in the order of each live node.
     position: Vec<usize>,
+    /// For each place, how many groups have members before it and members at or behind it.
+    spanned: Vec<u32>,
     group: Vec<Option<usize>>,
     drafts: Vec<Draft>,
     remarks: Remarks,
@@ -122,7 +173,9 @@ impl<'g> Former<'g> {
             graph,
             uses: graph.uses(),
             is_output,
+            makers: makers(graph),
             position,
+            spanned: vec![0; graph.order.len()],
             group: vec![None; graph.nodes.len()],
             drafts: Vec::new(),
             remarks: Remarks::default(),
@@ -166,52 +219,79 @@ impl<'g> Former<'g> {
         let made = nodes.iter().flat_map(|n| &self.graph.nodes[*n].outputs);
         made.copied().filter(|v| self.escapes(*v, nodes)).collect()
     }
+    /// Whether a group of `nodes` may take one more.
+    fn room(&self, nodes: &[NodeId], more: NodeId) -> bool {
+        nodes.len() < MOST_NODES
+            && nodes.iter().map(|n| self.work(*n)).sum::<usize>() + self.work(more) <= MOST_WORK
+    }
+    /// About how many scalar operations a node comes to.
+    fn work(&self, n: NodeId) -> usize {
+        let Op::Pointwise { body, .. } = self.op(n) else {
+            return 1;
+        };
+        let one = |p: &PwNode| match p.op {
+            // A step for each bit of the exponent.
+            PwOp::Pow if p.dtype.is_int() => 8 * p.dtype.bits(),
+            PwOp::Div | PwOp::Mod | PwOp::Fmod if p.dtype.is_int() => 16,
+            PwOp::Cast if p.dtype.is_minifloat() => 32,
+            _ => 1,
+        };
+        body.nodes.iter().map(one).sum()
+    }
     /// Whether a group of `nodes` would wait for itself: some input of it is computed, through
     /// other nodes or groups, from one of its own values.
     fn waits_for_itself(&self, nodes: &[NodeId]) -> bool {
-        let mut inside = vec![false; self.graph.nodes.len()];
-        for n in nodes {
-            inside[n.0 as usize] = true;
+        // What stands before the group, at a place that no other group spans, does not lead back.
+        let first = nodes.iter().map(|n| self.position[n.0 as usize]).min();
+        let mut first = first.unwrap_or(0);
+        while self.spanned.get(first).is_some_and(|groups| *groups > 0) {
+            first -= 1;
         }
-        let mut met_group = vec![false; self.drafts.len()];
-        let mut met = vec![false; self.graph.nodes.len()];
+        let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+        let (mut met, mut met_group) = (HashSet::default(), HashSet::default());
+        let near = |n: &NodeId| self.position[n.0 as usize] >= first;
+        let sources = |n: NodeId| self.sources(n).filter(near);
         let mut stack: Vec<NodeId> = nodes
             .iter()
-            .flat_map(|n| self.sources(*n))
-            .filter(|p| !inside[p.0 as usize])
+            .flat_map(|n| sources(*n))
+            .filter(|p| !inside.contains(p))
             .collect();
-        // A node before all of the group's, and in no group with one after, cannot lead back.
         while let Some(n) = stack.pop() {
-            if inside[n.0 as usize] {
+            if inside.contains(&n) || met.len() > FAR {
                 return true;
             }
-            if std::mem::replace(&mut met[n.0 as usize], true) {
+            if !met.insert(n) {
                 continue;
             }
             match self.group[n.0 as usize] {
                 Some(g) => {
-                    if !std::mem::replace(&mut met_group[g], true) {
+                    if met_group.insert(g) {
                         for m in &self.drafts[g].nodes {
-                            met[m.0 as usize] = true;
-                            stack.extend(self.sources(*m).filter(|p| !met[p.0 as usize]));
+                            met.insert(*m);
+                            stack.extend(sources(*m).filter(|p| !met.contains(p)));
                         }
                     }
                 }
-                None => stack.extend(self.sources(n).filter(|p| !met[p.0 as usize])),
+                None => stack.extend(sources(n).filter(|p| !met.contains(p))),
             }
         }
         false
     }
-    /// The nodes that make a node's inputs.
-    fn sources(&self, n: NodeId) -> impl Iterator<Item = NodeId> + use<'g> {
+    /// The nodes that make a node's inputs, and the sizes that it speaks of.
+    fn sources(&self, n: NodeId) -> impl Iterator<Item = NodeId> + use<'_, 'g> {
         let graph = self.graph;
         let inputs = graph.nodes[n].inputs.iter().flatten();
-        inputs.filter_map(move |v| graph.producer(*v))
+        let sizes = self.makers.get(&n).into_iter().flatten().copied();
+        inputs.filter_map(move |v| graph.producer(*v)).chain(sizes)
     }
     fn add(&mut self, kind: GroupKind, anchor: Option<NodeId>, mut nodes: Vec<NodeId>) {
         nodes.sort_by_key(|n| self.position[n.0 as usize]);
         for n in &nodes {
             self.group[n.0 as usize] = Some(self.drafts.len());
+        }
+        if let (Some(first), Some(last)) = (nodes.first(), nodes.last()) {
+            let span = self.position[first.0 as usize] + 1..=self.position[last.0 as usize];
+            self.spanned[span].iter_mut().for_each(|n| *n += 1);
         }
         self.drafts.push(Draft {
             kind,

@@ -10,6 +10,7 @@
 
 use super::Former;
 use lapidary_graph::{GroupKind, NodeId, Op, PwOp, ValueId};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 /// How a member's elements are visited.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -44,33 +45,22 @@ fn is_member(op: &Op) -> bool {
     )
 }
 
+/// Members of a group in the making, and how each is visited.
+struct Members {
+    nodes: Vec<NodeId>,
+    visit: HashMap<NodeId, Visit>,
+}
+
 fn grow(f: &mut Former, root: NodeId) {
-    let mut members = vec![(root, Visit::Same)];
-    loop {
-        let mut found = None;
-        let nodes: Vec<NodeId> = members.iter().map(|m| m.0).collect();
-        'search: for (n, visit) in &members {
-            for v in &f.graph.nodes[*n].inputs {
-                let Some(p) = v.and_then(|v| f.graph.producer(v)) else {
-                    continue;
-                };
-                if nodes.contains(&p) || !f.free(p) || !f.ranked(p) || !is_member(f.op(p)) {
-                    continue;
-                }
-                if let Some(how) = takes(f, *n, *visit, p, &members)
-                    && !f.waits_for_itself(&[nodes.as_slice(), &[p]].concat())
-                {
-                    found = Some((p, how));
-                    break 'search;
-                }
-            }
-        }
-        match found {
-            Some(m) => members.push(m),
-            None => break,
-        }
+    let mut members = Members {
+        nodes: vec![root],
+        visit: HashMap::from_iter([(root, Visit::Same)]),
+    };
+    while let Some((p, how)) = another(f, &members) {
+        members.nodes.push(p);
+        members.visit.insert(p, how);
     }
-    let nodes: Vec<NodeId> = members.iter().map(|m| m.0).collect();
+    let nodes = members.nodes;
     let kind = match (nodes.as_slice(), f.op(root)) {
         // The same bytes under another shape: lowering makes it an alias.
         ([_], Op::Reshape { .. }) => GroupKind::Single,
@@ -79,14 +69,33 @@ fn grow(f: &mut Former, root: NodeId) {
     f.add(kind, None, nodes);
 }
 
-/// Whether producer `p` of an input of member `n` joins, and how it is then visited.
-fn takes(
-    f: &Former,
-    n: NodeId,
-    visit: Visit,
-    p: NodeId,
-    members: &[(NodeId, Visit)],
-) -> Option<Visit> {
+/// The next producer that joins.
+fn another(f: &Former, members: &Members) -> Option<(NodeId, Visit)> {
+    let mut asked = HashSet::default();
+    for n in &members.nodes {
+        for v in f.graph.nodes[*n].inputs.iter().flatten() {
+            let Some(p) = f.graph.producer(*v) else {
+                continue;
+            };
+            if members.visit.contains_key(&p) || !asked.insert(p) {
+                continue;
+            }
+            if f.free(p)
+                && f.ranked(p)
+                && is_member(f.op(p))
+                && f.room(&members.nodes, p)
+                && let Some(how) = takes(f, p, members)
+                && !f.waits_for_itself(&[members.nodes.as_slice(), &[p]].concat())
+            {
+                return Some((p, how));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a producer of a member's input joins, and how it is then visited.
+fn takes(f: &Former, p: NodeId, members: &Members) -> Option<Visit> {
     if matches!(f.op(p), Op::Concat { .. } | Op::Pad { .. }) {
         return None;
     }
@@ -101,15 +110,14 @@ fn takes(
         };
         if visit > one { visit } else { one }
     };
-    let mut how = step(n, visit);
-    // All readers count.
+    let mut how = Visit::Same;
     let mut outside = f.is_output[v.0 as usize];
     let mut reads = 0;
     for r in f.readers(v) {
-        match members.iter().find(|m| m.0 == *r) {
+        match members.visit.get(r) {
             None => outside = true,
-            Some((m, visit)) => {
-                let s = step(*m, *visit);
+            Some(visit) => {
+                let s = step(*r, *visit);
                 how = if s > how { s } else { how };
                 if s != Visit::Same {
                     reads += 1;
@@ -118,9 +126,8 @@ fn takes(
         }
     }
     let gathered = |r: &NodeId| {
-        let member = members.iter().any(|m| m.0 == *r);
         let is_data = f.graph.nodes[*r].input(0) == Some(v);
-        member && is_data && matches!(f.op(*r), Op::Gather { .. })
+        members.visit.contains_key(r) && is_data && matches!(f.op(*r), Op::Gather { .. })
     };
     if f.readers(v).iter().any(gathered) {
         return None;
@@ -140,9 +147,9 @@ fn takes(
 }
 
 /// Whether a value is the index of a Gather in the group, seen through views: an index is loaded from memory.
-fn is_index(f: &Former, v: ValueId, members: &[(NodeId, Visit)]) -> bool {
+fn is_index(f: &Former, v: ValueId, members: &Members) -> bool {
     f.readers(v).iter().any(|r| {
-        members.iter().any(|m| m.0 == *r)
+        members.visit.contains_key(r)
             && match f.op(*r) {
                 Op::Gather { .. } => f.graph.nodes[*r].input(1) == Some(v),
                 Op::Pointwise { .. } | Op::Concat { .. } | Op::Pad { .. } => false,

@@ -5,7 +5,7 @@
 //! member as well). A whole softmax or layer normalisation, with the residual sum before it and the
 //! activation after it, is one group. Any member's value may leave the group.
 
-use super::Former;
+use super::{Former, MOST_NODES};
 use lapidary_graph::{Dim, GroupKind, NodeId, Op, ValueId};
 
 /// The shapes of the values of a group.
@@ -113,6 +113,9 @@ fn grow(f: &Former, rows: &Rows, nodes: &mut Vec<NodeId>) {
 }
 
 fn try_add(f: &Former, n: NodeId, nodes: &mut Vec<NodeId>) {
+    if !f.room(nodes, n) {
+        return;
+    }
     nodes.push(n);
     if f.waits_for_itself(nodes) {
         nodes.pop();
@@ -135,20 +138,27 @@ fn worth_before(f: &Former, p: NodeId, nodes: &[NodeId]) -> bool {
         || matches!(f.op(p), Op::Pointwise { .. })
 }
 
-/// Whether a value comes, through single-use pointwise nodes, from a free gather or moving view.
+/// Whether a value comes, through single-use pointwise nodes, from a free gather or moving view; of more nodes than a
+/// group holds, the nearest are asked.
 fn leads_to_gather(f: &Former, v: ValueId) -> bool {
-    let Some(p) = f.graph.producer(v) else {
-        return false;
-    };
-    if !f.free(p) || f.readers(v).len() != 1 {
-        return false;
-    }
-    match f.op(p) {
-        Op::Gather { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Broadcast { .. } => true,
-        Op::Pointwise { .. } | Op::Reshape { .. } => {
-            let inputs = f.graph.nodes[p].inputs.iter().flatten();
-            inputs.into_iter().any(|v| leads_to_gather(f, *v))
+    let mut todo = vec![v];
+    for _ in 0..MOST_NODES {
+        let Some(v) = todo.pop() else { return false };
+        let Some(p) = f.graph.producer(v) else {
+            continue;
+        };
+        if !f.free(p) || f.readers(v).len() != 1 {
+            continue;
         }
-        _ => false,
+        match f.op(p) {
+            Op::Gather { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Broadcast { .. } => {
+                return true;
+            }
+            Op::Pointwise { .. } | Op::Reshape { .. } => {
+                todo.extend(f.graph.nodes[p].inputs.iter().flatten());
+            }
+            _ => {}
+        }
     }
+    false
 }
