@@ -420,6 +420,23 @@ fn reductions_over_nothing_have_a_value() {
 }
 
 #[test]
+fn roots_and_logarithms_of_integers_are_truncated() {
+    let x = T::L(&[2, 2], vec![1, 2, 3, 40]);
+    for (op, expected) in [
+        ("ReduceL2", [2, 40]),
+        ("ReduceLogSum", [1, 3]),
+        ("ReduceLogSumExp", [2, 40]),
+    ] {
+        gives(
+            op,
+            &[x.clone(), l(&[1])],
+            &[("keepdims", 0)],
+            &[l(&expected)],
+        );
+    }
+}
+
+#[test]
 fn a_bad_index_ends_the_run_with_the_node_and_the_index() {
     let x = f(&[1.0, 2.0, 3.0]);
     gives(

@@ -496,9 +496,8 @@ impl Context {
             return Ok(None);
         };
         let bytes = |(info, shape): (&ValueInfo, &Vec<usize>)| {
-            shape
-                .iter()
-                .try_fold(info.dtype.bytes(), |n, d| n.checked_mul(*d))
+            let count = crate::tensor::count(shape)?;
+            count.checked_mul(info.dtype.bytes())
         };
         let total = self
             .outputs

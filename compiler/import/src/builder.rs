@@ -154,7 +154,9 @@ impl Builder {
         k
     }
     pub fn set_known(&mut self, v: ValueId, k: Vec<Dim>) {
-        self.known.insert(v, Some(k.into()));
+        if k.iter().all(|d| d.weight() <= Dim::MOST_WEIGHT) {
+            self.known.insert(v, Some(k.into()));
+        }
     }
     /// The elements of a small integer vector, as far as they are known; `None` if not even their number is.
     pub fn partly_known(&mut self, v: ValueId) -> Option<Vec<Option<Dim>>> {

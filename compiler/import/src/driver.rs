@@ -18,7 +18,7 @@ use lapidary_onnx::schema;
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
 use crate::error::{ErrorKind, Fail, ImportError, ImportErrors, invalid, unsupported};
-use crate::regions::RegionNode;
+use crate::regions::{Freed, RegionNode};
 use crate::scope::{Border, Found, Scope, Slot};
 use crate::{DimSetting, ImportOptions, containers, custom, declared, known, table};
 
@@ -26,8 +26,8 @@ use crate::{DimSetting, ImportOptions, containers, custom, declared, known, tabl
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Axes of a value that crosses the border or goes to a library kernel: as many as the run-time ABI describes.
 pub(crate) const MAX_RANK: usize = 16;
-/// Nodes of a model with all its functions expanded.
-const MAX_NODES: usize = 4_000_000;
+/// Nodes that functions expand to, beyond those of the file: a chain of functions of two calls each doubles with each.
+const MAX_EXPANDED: usize = 1 << 18;
 
 pub(crate) struct Import<'m> {
     model: &'m ModelFile,
@@ -40,10 +40,12 @@ pub(crate) struct Import<'m> {
     pub around: Vec<(Builder, Border)>,
     pub errors: Vec<ImportError>,
     functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
+    /// What loops have freed in the types of their carried values, by the node's name and its body.
+    pub freed: HashMap<(String, *const GraphProto), Vec<Freed>>,
     pub counts: HashMap<&'m str, usize>,
     pub depth: usize,
-    /// Nodes visited, calls expanded.
-    visited: usize,
+    /// Nodes that calls of functions may still expand to.
+    room: usize,
     /// Which of the options' dimension settings some input took.
     used: Vec<bool>,
     /// Initializers that inputs of the same name take where the caller gives none.
@@ -60,15 +62,17 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         around: Vec::new(),
         errors: Vec::new(),
         functions: HashMap::new(),
+        freed: HashMap::new(),
         counts: HashMap::new(),
         depth: 0,
-        visited: 0,
+        room: MAX_EXPANDED,
         used: vec![false; options.dims.len()],
         defaults: Vec::new(),
     };
     for f in &proto.functions {
         let key = (domain(&f.domain), f.name.as_str(), f.overload.as_str());
         im.functions.insert(key, f);
+        im.room += f.node.len();
     }
     let mut scope = Scope {
         opsets: opsets(&proto.opset_import),
@@ -103,6 +107,16 @@ fn too_many_axes(rank: usize) -> Option<Fail> {
             "a tensor of rank {rank}, at most {MAX_RANK} axes are taken"
         ))
     })
+}
+
+/// Why a size is too long a formula, if one is.
+fn too_heavy(dims: &[Dim]) -> Option<Fail> {
+    let axis = dims.iter().position(|d| d.weight() > Dim::MOST_WEIGHT)?;
+    let found = format!(
+        "the size of axis {axis} is a formula of more than {} parts",
+        Dim::MOST_WEIGHT
+    );
+    Some(unsupported(found).hint("fix the free dims that it follows from: --dim NAME=SIZE"))
 }
 
 /// `ai.onnx` is another name of the default domain.
@@ -155,9 +169,9 @@ impl<'m> Import<'m> {
         let mut symbols: HashMap<String, Sym> = HashMap::new();
         for info in &graph.input {
             if let Some(slot) = scope.values.get(info.name.as_str()) {
-                let shape = declared::shape(info).filter(|_| self.options.strict);
-                if let (Some(v), Some(shape)) = (*slot, shape)
-                    && let Err(f) = declared::compare(&self.b.g, v, shape)
+                let stated = info.r#type.as_ref().filter(|_| self.options.strict);
+                if let (Some(v), Some(stated)) = (*slot, stated)
+                    && let Err(f) = declared::compare(&self.b.g, v, stated)
                 {
                     self.fail_value(&info.name, f);
                     continue;
@@ -297,12 +311,11 @@ impl<'m> Import<'m> {
                 }
             });
         }
-        let fixed = dims.iter().filter_map(Dim::as_const).filter(|d| *d != 0);
-        if fixed
-            .into_iter()
-            .try_fold(1i64, |n, d| n.checked_mul(d))
-            .is_none_or(|n| n > i64::MAX / 16)
-        {
+        // An axis of size 0 leaves no element, however long the others are.
+        let mut fixed = dims.iter().filter_map(Dim::as_const);
+        let empty = dims.iter().any(|d| d.is_const(0));
+        let count = fixed.try_fold(1i64, |n, d| n.checked_mul(d));
+        if !empty && count.is_none_or(|n| n > i64::MAX / 16) {
             let kind = if asked {
                 ErrorKind::Setting
             } else {
@@ -322,9 +335,9 @@ impl<'m> Import<'m> {
             match scope.values.get(info.name.as_str()) {
                 Some(Some(v)) => {
                     self.b.g.outputs.push((info.name.clone(), *v));
-                    let shape = declared::shape(info).filter(|_| self.options.strict);
-                    if let Some(shape) = shape
-                        && let Err(f) = declared::compare(&self.b.g, *v, shape)
+                    let stated = info.r#type.as_ref().filter(|_| self.options.strict);
+                    if let Some(stated) = stated
+                        && let Err(f) = declared::compare(&self.b.g, *v, stated)
                     {
                         self.fail_value(&info.name, f);
                     }
@@ -341,14 +354,6 @@ impl<'m> Import<'m> {
 
     pub fn nodes(&mut self, nodes: &'m [NodeProto], scope: &mut Scope<'m>) {
         for node in nodes {
-            self.visited += 1;
-            if self.visited > MAX_NODES {
-                if self.visited == MAX_NODES + 1 {
-                    let f = invalid(format!("functions expand to more than {MAX_NODES} nodes"));
-                    self.fail_value(&node.name, f);
-                }
-                return;
-            }
             let count = self.counts.entry(&node.op_type).or_default();
             let name = if node.name.is_empty() {
                 format!("{}{}_{count}", scope.prefix, node.op_type)
@@ -379,14 +384,16 @@ impl<'m> Import<'m> {
                     continue;
                 }
                 let mut slot = outs.get(i).copied().flatten();
-                let rank = slot.and_then(|v| self.b.g.ty(v).rank());
-                if let Some(f) = rank.and_then(too_many_axes) {
+                let shape = slot.and_then(|v| self.b.g.ty(v).shape.as_deref());
+                if let Some(f) =
+                    shape.and_then(|dims| too_many_axes(dims.len()).or(too_heavy(dims)))
+                {
                     self.fail_value(o, f);
                     slot = None;
                 }
                 if let Some(v) = slot
-                    && let Some(shape) = scope.declared.get(o.as_str())
-                    && let Err(f) = declared::compare(&self.b.g, v, shape)
+                    && let Some(stated) = scope.declared.get(o.as_str())
+                    && let Err(f) = declared::compare(&self.b.g, v, stated)
                 {
                     self.fail_value(o, f);
                     slot = None;
@@ -553,6 +560,13 @@ impl<'m> Import<'m> {
                 inner.absent.insert(formal);
             }
         }
+        let Some(room) = self.room.checked_sub(f.node.len()) else {
+            return Err(invalid(format!(
+                "calls of functions expand to more than {MAX_EXPANDED} nodes beyond those of the file"
+            ))
+            .hint("functions that call others several times multiply; call fewer, or inline them with onnx.inliner"));
+        };
+        self.room = room;
         self.depth += 1;
         self.nodes(&f.node, &mut inner);
         self.depth -= 1;

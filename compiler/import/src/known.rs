@@ -46,7 +46,9 @@ pub(crate) fn evaluate(cx: &mut Ctx) -> Result<Option<Vec<Option<ValueId>>>, Fai
     };
     let mut out = Vec::new();
     for s in results {
-        if s.e.len() > KNOWN_LIMIT || s.e.len() != s.shape.iter().product::<usize>() {
+        // What gets too large for a formula is computed as any tensor is.
+        let heavy = s.e.iter().any(|d| d.weight() > Dim::MOST_WEIGHT);
+        if heavy || s.e.len() > KNOWN_LIMIT || s.e.len() != s.shape.iter().product::<usize>() {
             return Ok(None);
         }
         let shape: Vec<i64> = s.shape.iter().map(|d| *d as i64).collect();

@@ -26,6 +26,9 @@ pub(super) fn reduce(
     let x = cx.input(0, "x")?;
     match kind {
         ReduceKind::And | ReduceKind::Or => cx.class("x", x, Class::Bits)?,
+        ReduceKind::L2 | ReduceKind::LogSum | ReduceKind::LogSumExp => {
+            cx.class("x", x, Class::Float)?
+        }
         _ => cx.class("x", x, Class::Numeric)?,
     }
     if axes.iter().enumerate().any(|(i, a)| axes[..i].contains(a)) {

@@ -257,9 +257,12 @@ fn size(v: Option<&Value>, axis: u32) -> Option<i64> {
 
 /// Whether the bytes fit the shape.
 fn well_formed(t: &TensorData) -> bool {
-    let count = t.dims.iter().try_fold(1usize, |n, d| {
-        usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
-    });
+    let count = match t.dims.contains(&0) {
+        true => Some(0),
+        false => t.dims.iter().try_fold(1usize, |n, d| {
+            usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
+        }),
+    };
     match t.dtype {
         DType::String => count == Some(t.strings.len()),
         d => count.and_then(|n| n.checked_mul(d.bytes())) == Some(t.bytes.len()),

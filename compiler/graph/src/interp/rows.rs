@@ -78,12 +78,7 @@ pub(super) fn reduce(
         });
         return from_bits(x.dtype, dims, &out);
     }
-    let in_floats = x.dtype.is_float()
-        || matches!(
-            kind,
-            ReduceKind::L2 | ReduceKind::LogSum | ReduceKind::LogSumExp
-        );
-    let r = if in_floats {
+    let r = if x.dtype.is_float() {
         let data = floats(x);
         let mut out = Vec::with_capacity(count(&dims));
         groups(&x.dims, axes, |g| {

@@ -458,7 +458,6 @@ fn reductions_and_rows() {
         ),
         (&[i], &reduce_int("mean"), "i32[2] [0, 6]"),
         (&[i], &reduce_int("l1"), "i32[2] [7, 12]"),
-        (&[i], &reduce_int("l2"), "i32[2] [5, 8]"),
         (
             &["bool[1, 2] = [true, false]"],
             "%y: bool[*] = reduce {kind: and, axes: [0, 1], keep: true} @a",

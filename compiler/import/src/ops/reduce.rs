@@ -27,6 +27,28 @@ pub(crate) fn reduce(cx: &mut Ctx) -> Outs {
         _ => ReduceKind::LogSumExp,
     };
     let noop = cx.flag("noop_with_empty_axes", false)?;
+    // Roots and logarithms of integers are truncated floats.
+    let t = cx.dtype(x);
+    let irrational = matches!(
+        kind,
+        ReduceKind::L2 | ReduceKind::LogSum | ReduceKind::LogSumExp
+    );
+    if irrational && t.is_int() {
+        let wide = cx.cast(x, DType::F64)?;
+        let y = reduced(cx, wide, kind, keep, noop)?;
+        return one(cx.cast(y, t)?);
+    }
+    one(reduced(cx, x, kind, keep, noop)?)
+}
+
+/// The reduction of a value that has the node's axes.
+fn reduced(
+    cx: &mut Ctx,
+    x: ValueId,
+    kind: ReduceKind,
+    keep: bool,
+    noop: bool,
+) -> Result<ValueId, Fail> {
     match cx.int_list("axes", 1)? {
         // Axes known at run time only.
         Some(None) => {
@@ -41,12 +63,12 @@ pub(crate) fn reduce(cx: &mut Ctx) -> Outs {
         Some(Some(list)) if !list.is_empty() => {
             let rank = cx.rank(x)?;
             let axes = axes(&list, rank)?;
-            one(cx.reduce(kind, x, axes, keep)?)
+            cx.reduce(kind, x, axes, keep)
         }
-        _ if noop => one(cx.reduce(kind, x, Vec::new(), keep)?),
+        _ if noop => cx.reduce(kind, x, Vec::new(), keep),
         _ => {
             let rank = cx.rank(x)?;
-            one(cx.reduce(kind, x, (0..rank).collect(), keep)?)
+            cx.reduce(kind, x, (0..rank).collect(), keep)
         }
     }
 }
@@ -60,7 +82,7 @@ fn dynamic(
     kind: ReduceKind,
     keep: bool,
     noop: bool,
-) -> Outs {
+) -> Result<ValueId, Fail> {
     let t = cx.dtype(x);
     let count = list.map_or(Some(0), |l| cx.vector_len(l));
     // How many axes are left.
@@ -80,7 +102,7 @@ fn dynamic(
     let ints = vec![kind as i64, keep as i64, noop as i64];
     let v = cx.library("reduce", ints, vec![], vec![Some(x), list], vec![out]);
     let v = crate::builder::first(&v)?;
-    one(cx.cast(v, t)?)
+    cx.cast(v, t)
 }
 
 /// ArgMax and ArgMin.

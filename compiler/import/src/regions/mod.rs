@@ -22,6 +22,7 @@ use lapidary_graph::{DType, Dim, Op, TensorData, TensorType, ValueId};
 use lapidary_onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto, type_proto};
 
 use crate::builder::{Builder, LibOut};
+use crate::containers::Element;
 use crate::context::axis;
 use crate::declared;
 use crate::driver::{Import, MAX_DEPTH};
@@ -214,9 +215,9 @@ impl<'m> Import<'m> {
             match scope.find(&o.name) {
                 Some(Found::Value(Some(v), level)) => {
                     let v = self.capture(v, level);
-                    let shape = declared::shape(o).filter(|_| self.options.strict);
-                    if let Some(shape) = shape
-                        && let Err(f) = declared::compare(&self.b.g, v, shape)
+                    let stated = o.r#type.as_ref().filter(|_| self.options.strict);
+                    if let Some(stated) = stated
+                        && let Err(f) = declared::compare(&self.b.g, v, stated)
                     {
                         self.fail_value(&o.name, f);
                         return None;
@@ -331,14 +332,24 @@ impl<'m> Import<'m> {
 
     /// Imports a body again and again, until the values handed from run to run have types that last.
     /// The first of them is input `from.0` and output `from.1` of the body.
+    ///
+    /// A loop inside of a body (of this name) is met in each of these rounds. It begins where it ended before, so that
+    /// depth does not multiply the rounds.
     fn widened(
         &mut self,
+        body: (&str, &'m GraphProto),
         mut places: Vec<LibOut>,
         handed: usize,
         from: (usize, usize),
         mut attempt: impl FnMut(&mut Self, &[LibOut]) -> Option<Made>,
     ) -> Result<Option<(Made, Vec<LibOut>)>, Fail> {
         let mut first_errors = None;
+        let key = (body.0.to_string(), std::ptr::from_ref(body.1));
+        let before = self.freed.get(&key);
+        for (place, freed) in places.iter_mut().zip(before.into_iter().flatten()) {
+            freed.apply(place);
+        }
+        let freed = |places: &[LibOut]| places.iter().take(handed).map(Freed::of).collect();
         loop {
             let errors = self.errors.len();
             let counts = self.counts.clone();
@@ -355,6 +366,7 @@ impl<'m> Import<'m> {
                     continue;
                 }
                 self.errors.extend(first_errors.unwrap_or(found));
+                self.freed.insert(key, freed(&places));
                 return Ok(None);
             };
             let (input, output) = from;
@@ -369,11 +381,41 @@ impl<'m> Import<'m> {
                 changed |= widen(&what, place, (&made.b, *before), (&made.b, *after))?;
             }
             if !changed {
+                self.freed.insert(key, freed(&places));
                 places.truncate(handed);
                 return Ok(Some((made, places)));
             }
             self.counts = counts;
         }
+    }
+}
+
+/// What widening took from the type of a carried value.
+pub(crate) struct Freed {
+    /// Which sizes; `None`: the rank.
+    dims: Option<Vec<bool>>,
+    element: Element,
+}
+
+impl Freed {
+    fn of(place: &LibOut) -> Freed {
+        let dims = place.dims.as_ref();
+        Freed {
+            dims: dims.map(|dims| dims.iter().map(Option::is_none).collect()),
+            element: place.element.clone(),
+        }
+    }
+    fn apply(&self, place: &mut LibOut) {
+        match (&mut place.dims, &self.dims) {
+            (dims, None) => *dims = None,
+            (Some(dims), Some(free)) if dims.len() == free.len() => {
+                for (dim, _) in dims.iter_mut().zip(free).filter(|(_, free)| **free) {
+                    *dim = None;
+                }
+            }
+            _ => {}
+        }
+        place.element = place.element.join(&self.element);
     }
 }
 

@@ -39,7 +39,8 @@ impl<'m> Import<'m> {
         }
         let places: Vec<LibOut> = initial.iter().map(|v| stated(&self.b, *v)).collect();
         let mut unwrapped = vec![false; carried];
-        let made = self.widened(places, carried, (2, 1), |im, places| {
+        let body = (at.name, graph);
+        let made = self.widened(body, places, carried, (2, 1), |im, places| {
             im.loop_body(graph, at.name, places, &mut unwrapped, scope)
         })?;
         let Some((made, places)) = made else {

@@ -130,7 +130,8 @@ impl<'m> Import<'m> {
             places.push(slice_of(&self.b, *v, a)?);
             inputs.push((a, *reverse));
         }
-        let made = self.widened(places, spec.states, (0, 0), |im, places| {
+        let body = (spec.prefix, spec.graph);
+        let made = self.widened(body, places, spec.states, (0, 0), |im, places| {
             let own: Vec<Own<'m>> = spec
                 .graph
                 .input
