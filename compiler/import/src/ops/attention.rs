@@ -47,6 +47,21 @@ pub(crate) fn attention(cx: &mut Ctx) -> Outs {
         q = heads(cx, q, &hq)?;
         k = heads(cx, k, &hk)?;
         v = heads(cx, v, &hk)?;
+    } else if cx.opset >= 25 {
+        for name in ["q_num_heads", "kv_num_heads"] {
+            if cx.has(name) {
+                return Err(
+                    invalid(format!("attribute '{name}' with operands of rank 4"))
+                        .hint("they have an axis of heads: leave the attribute out"),
+                );
+            }
+        }
+    }
+    if cx.opset >= 25 && cx.wants(1) != cx.wants(2) {
+        return Err(
+            invalid("one of the outputs present_key and present_value alone")
+                .hint("ask for both or for none"),
+        );
     }
     let (past_k, past_v) = (cx.opt(4), cx.opt(5));
     let mut past = Dim::Const(0);
@@ -62,6 +77,13 @@ pub(crate) fn attention(cx: &mut Ctx) -> Outs {
         return Err(invalid("operands of other ranks than 3 or 4"));
     };
     let length = cx.opt(6);
+    for name in ["left_window_size", "right_window_size"] {
+        let size = cx.int(name, -1)?;
+        if size < -1 {
+            let found = format!("attribute '{name}' is {size}");
+            return Err(invalid(found).hint("expected 0 or more keys, or -1 for all"));
+        }
+    }
     let bias = Bias {
         causal: cx.flag("is_causal", false)?,
         left: cx.int("left_window_size", -1)?,

@@ -404,6 +404,12 @@ pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
         )));
     }
     let shape = super::conv::Shape::read(cx, super::conv::constants(&kernel))?;
+    if let Some(entries) = cx.opt(2).and_then(|s| cx.vector_len(s))
+        && entries != n + 2
+    {
+        let found = format!("an output shape of {entries} entries");
+        return Err(invalid(found).hint(format!("expected {}", n + 2)));
+    }
     let out: Vec<Option<Dim>> = match cx.opt(2) {
         Some(s) => match cx.known(s) {
             Some(k) => k.iter().cloned().map(Some).collect(),
@@ -442,6 +448,16 @@ pub(crate) fn dft(cx: &mut Ctx) -> Outs {
     let dims = cx.dims(x)?;
     let rank = dims.len();
     let (inverse, onesided) = (cx.flag("inverse", false)?, cx.flag("onesided", false)?);
+    // Half a spectrum is that of real numbers, and gives such back.
+    let parts = dims.last().and_then(Dim::as_const);
+    let expected = if inverse { 2 } else { 1 };
+    if onesided && parts.is_some_and(|parts| parts != expected) {
+        let found = format!(
+            "a one-sided transform of a last axis of {}",
+            parts.unwrap_or(0)
+        );
+        return Err(invalid(found).hint(format!("expected {expected}")));
+    }
     let length = cx.opt(1);
     let axis_input = if cx.opset >= 20 { cx.opt(2) } else { None };
     let a = match axis_input {
