@@ -1,5 +1,5 @@
-//! The models that mutants are made of: the cases of the ONNX backend suite, the small graphs of everyday architectures
-//! and the models with control flow.
+//! The models that mutants are made of: the cases of the ONNX backend suite, those of onnxruntime's operators and of
+//! ai.onnx.ml, the small graphs of everyday architectures and the models with control flow.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,12 @@ impl Corpus {
     /// Reads the seeds from the repository.
     pub fn load() -> Corpus {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-        let fixtures = ["conformance/suite.bin", "conformance/old_forms.bin"];
+        let fixtures = [
+            "conformance/suite.bin",
+            "conformance/old_forms.bin",
+            "contrib/suite.bin",
+            "ml/suite.bin",
+        ];
         let suite = Suite::load(&fixtures.map(|name| tests.join(name)));
         let mut seeds: Vec<Seed> = Vec::new();
         for (case, entry) in suite.cases.iter().enumerate() {
