@@ -168,6 +168,7 @@ LAP_LIBRARY_KERNEL(lap_lib_dft) {
     NEED(x->rank >= 2, "an input of rank {a}, expected {b} or more", x->rank, 2);
     int64_t parts = x->dims[x->rank - 1];
     NEED(parts == 1 || parts == 2, "numbers of {a} parts, expected 1 or 2", parts, 0);
+    NEED(!onesided || parts == (inverse ? 2 : 1), "a one-sided transform of numbers of {a} parts, expected {b}", parts, inverse ? 2 : 1);
     NEED(lap_is_float(x->dtype) && out[0]->dtype == x->dtype, "elements of type {a} into type {b}", x->dtype, out[0]->dtype);
     if (axis_input) TRY(lap_one_int(ctx, axis_input, 2, &wanted, node_id));
     TRY(lap_axis(ctx, wanted, x->rank, &axis, node_id));

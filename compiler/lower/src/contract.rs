@@ -315,9 +315,9 @@ fn tiled(
     let few_blocks = m.as_const().is_none_or(|m| m < MANY_BLOCKS * ROW_BLOCK);
     let run = match (cols.as_const(), many_rows) {
         (Some(c), true) if few_blocks => Dim::Const((c / (4 * PANEL)).max(1)),
-        (Some(_), true) => panels.clone(),
+        (Some(_), true) => panels.maximum(&Dim::Const(1)),
         (Some(c), false) if c > 4 * PANEL => Dim::Const((c / (32 * PANEL)).clamp(1, 4)),
-        (Some(_), false) => panels.clone(),
+        (Some(_), false) => panels.maximum(&Dim::Const(1)),
         (None, _) => Dim::Const(4),
     };
     let col_blocks = panels.ceil_div(&run);
