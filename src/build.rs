@@ -38,7 +38,10 @@ pub fn compile(model: impl AsRef<Path>) -> Build {
     Build {
         model: model.as_ref().to_path_buf(),
         name: None,
-        options: Options::default(),
+        options: Options {
+            cpu: Cpu::Multi,
+            ..Options::default()
+        },
         settings: Vec::new(),
         fix_defaults: false,
     }
@@ -63,7 +66,8 @@ impl Build {
         self
     }
 
-    /// The instructions that the code may use. The default is what the building machine has.
+    /// The instructions that the code may use. The default is all levels, of which the best that the
+    /// machine has is taken when the program runs.
     pub fn cpu(mut self, cpu: Cpu) -> Build {
         self.options.cpu = cpu;
         self
