@@ -231,7 +231,11 @@ fn check_object(
     // The table is of this version, and names the model.
     let at = (table.address() - section.address()) as usize;
     let data = section.data().expect("its bytes");
-    assert_eq!(data[at..at + 4], 1u32.to_le_bytes(), "{name}: the table");
+    assert_eq!(
+        data[at..at + 4],
+        lapidary_runtime::abi::ABI_VERSION.to_le_bytes(),
+        "{name}: the table"
+    );
     let mut wanted: Vec<String> = needs.iter().map(|s| mangled(s)).collect();
     let undefined = file.symbols().filter(|s| s.is_undefined() && s.is_global());
     let mut undefined: Vec<String> = undefined
