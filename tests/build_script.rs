@@ -75,7 +75,7 @@ fn application(name: &str, script: &str, main: &str) -> PathBuf {
 fn an_application_has_its_model_inside_and_no_compiler() {
     let _turn = TURN.lock();
     let manifest = root().join("examples/linked/Cargo.toml");
-    let built = cargo(&["build", "--locked"], &manifest);
+    let built = cargo(&["build"], &manifest);
     assert!(built.status.success(), "{}", text(&built.stderr));
     let program = target().join("debug/linked");
     let run = Command::new(&program)
@@ -95,7 +95,7 @@ fn an_application_has_its_model_inside_and_no_compiler() {
         assert!(!ours && !name.starts_with("cranelift"), "{tree}");
     }
     // Nothing has changed, so nothing is done.
-    let again = cargo(&["build", "--locked", "--verbose"], &manifest);
+    let again = cargo(&["build", "--verbose"], &manifest);
     assert!(
         text(&again.stderr).contains("Fresh linked"),
         "{}",
