@@ -128,6 +128,7 @@ static double odd_float(void) {
 
 #define F LAPIDARY_F32
 #define I LAPIDARY_I64
+#define U8 LAPIDARY_U8
 #define Z 0 /* absent */
 #define MAP (-1) /* a map from i64 to f32, of one dimension */
 #define SEQUENCE (-2) /* an output of this kind */
@@ -159,7 +160,7 @@ typedef struct test_case {
     X(top_k) X(unique) X(non_max_suppression) X(reduce) X(cumsum) X(cumprod) X(resize) X(grid_sample) X(affine_grid) \
     X(roi_align) X(max_roi_pool) X(max_pool) X(max_unpool) X(col2im) X(deform_conv) X(dft) X(stft) X(det) X(rnn) X(gru) \
     X(lstm) X(linear_attention) X(gather_nd) X(flatten_together) X(matmul_operands) X(random) X(multinomial) \
-    X(matmul_nbits) X(cache_append) X(zip_map) X(map_values) X(tokenize) X(regex_full_match) X(string_split) \
+    X(matmul_nbits) X(matmul_bytes) X(conv_bytes) X(cache_append) X(zip_map) X(map_values) X(tokenize) X(regex_full_match) X(string_split) \
     X(string_normalize) X(string_concat) X(string_equal)
 NAMES(KERNEL)
 #define V1(t, a) {t, 1, {1}, 1, {a}}
@@ -224,6 +225,13 @@ static const test_case cases[] = {
     {S(dft), 1, 1, {{F, 3, {2, 34, 2}}}, {F}, 3, 0, {1}},
     {S(stft), 4, 1, {{F, 3, {2, 20, 1}}, V1(I, 3), {F, 1, {8}}, V1(I, 8)}, {F}, 1, 0, {1}},
     {S(det), 1, 1, {{F, 3, {2, 3, 3}}}, {F}},
+    {S(matmul_nbits), 6, 1, {{F, 2, {2, 40}}, {U8, 3, {3, 2, 16}}, {F, 2, {3, 2}}, {U8, 2, {3, 1}}, {Z}, {F, 1, {3}}}, {F}, 4, 0, {3, 40, 4, 32}},
+    {S(matmul_nbits), 4, 1, {{F, 2, {7, 20}}, {U8, 3, {3, 2, 4}}, {F, 2, {3, 2}}, {F, 2, {3, 2}}}, {F}, 4, 0, {3, 20, 2, 16}},
+    {S(matmul_nbits), 5, 1, {{F, 2, {1, 6}}, {U8, 3, {5, 1, 16}}, {F, 2, {5, 1}}, {Z}, {LAPIDARY_I32, 1, {6}, 6, {0}}}, {F}, 4, 0, {5, 6, 8, 16}},
+    {S(matmul_bytes), 5, 1, {{U8, 2, {14, 5}}, {LAPIDARY_I8, 1, {256}}, {LAPIDARY_I32, 1, {19}}, {LAPIDARY_I32, 1, {19}}, {U8, 1, {14}}}, {LAPIDARY_I32}, 2, 0, {19, 5}},
+    {S(matmul_bytes), 4, 1, {{LAPIDARY_I8, 3, {2, 1, 9}}, {LAPIDARY_I8, 1, {576}}, {LAPIDARY_I32, 1, {33}}, {LAPIDARY_I32, 1, {33}}}, {LAPIDARY_I32}, 2, 0, {33, 9}},
+    {S(conv_bytes), 5, 1, {{U8, 4, {1, 4, 5, 3}}, {LAPIDARY_I8, 1, {256}}, {LAPIDARY_I32, 1, {3}}, {LAPIDARY_I32, 1, {3}}, {U8, 1, {1}}}, {LAPIDARY_I32}, 12, 0,
+     {3, 3, 2, 2, 1, 2, 1, 1, 0, 1, 1, 0}},
     {S(rnn), 6, 2, {{F, 3, {3, 2, 4}}, {F, 3, {1, 5, 4}}, {F, 3, {1, 5, 5}}, {F, 2, {1, 10}}, {Z}, {F, 3, {1, 2, 5}}}, {F, F}, 6, 3,
      {0, 5, 0, 0, 1, 9}, {INFINITY}},
     {S(gru), 6, 2, {{F, 3, {3, 2, 4}}, {F, 3, {2, 15, 4}}, {F, 3, {2, 15, 5}}, {F, 2, {2, 30}}, V2(I, 3, 1), {Z}}, {F, F}, 9, 9,
