@@ -121,6 +121,18 @@ impl Build {
             None => model.name(),
         };
         let program = pipeline::program(&model, &self.options, Target::File)?;
+        let graph = &program.graph;
+        let outputs = graph.outputs.iter().map(|(_, v)| v);
+        let containers = graph.inputs.iter().chain(outputs);
+        if !graph.states.is_empty()
+            && containers
+                .into_iter()
+                .any(|v| !graph.ty(*v).containers.is_empty())
+        {
+            return Err(Error::Unsupported(format!(
+                "a binding of '{name}', which has states and takes or gives sequences or optionals (hint: leave out the states)"
+            )));
+        }
         let library = format!("lapidary_{name}");
         let archive = Path::new(&folder).join(format!("lib{library}.a"));
         let files = pipeline::prepare_alone(&program, &name, &archive, &self.options);

@@ -136,10 +136,8 @@ impl<'a> Entry<'a> {
                 self.cache.put(&seen, sealed(&stamp).as_bytes());
             }
             (Some(_), _) => touch(&seen),
-            // Nobody can use it.
-            (None, _) => {
-                let _ = fs::remove_file(&path);
-            }
+            // What is stored after this takes its place. (It may be whole, and this process unable to map it.)
+            (None, _) => {}
         }
         code
     }
@@ -294,8 +292,13 @@ impl Drop for Temporary {
     }
 }
 
-/// Whether the folder is there and can be used; an error if others may write to it.
+/// Whether the folder is there and can be used; an error if others own it or may write to it.
 fn usable(folder: &Path) -> Result<bool, Error> {
+    if folder.as_os_str().is_empty() {
+        return Err(Error::Usage(
+            "the cache's folder has an empty name (hint: --cache DIR)".into(),
+        ));
+    }
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -304,13 +307,26 @@ fn usable(folder: &Path) -> Result<bool, Error> {
         return Ok(false);
     }
     #[cfg(unix)]
-    if let Ok(metadata) = fs::metadata(folder) {
+    {
         use std::os::unix::fs::MetadataExt;
-        if metadata.mode() & 0o022 != 0 {
-            return Err(Error::Usage(format!(
-                "the cache's folder '{}' can be written to by others, who could have this process run their code (hint: chmod go-w, or another folder)",
+        // The owner of a process's own entry is its effective user.
+        let (Ok(metadata), Ok(own)) = (fs::metadata(folder), fs::metadata("/proc/self")) else {
+            return Ok(false);
+        };
+        let refuse = |what: &str, hint: &str| {
+            Err(Error::Usage(format!(
+                "the cache's folder '{}' {what}, who could have this process run their code (hint: {hint})",
                 folder.display()
-            )));
+            )))
+        };
+        if metadata.uid() != own.uid() && metadata.uid() != 0 {
+            return refuse("belongs to another user", "another folder");
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return refuse(
+                "can be written to by others",
+                "chmod go-w, or another folder",
+            );
         }
     }
     Ok(true)

@@ -254,6 +254,18 @@ fn a_folder_that_others_may_write_to_is_refused_and_one_that_cannot_be_made_cost
         .err()
         .expect("it is refused");
     assert_eq!(error.class(), Class::Usage, "{error}");
+    // Only root can give a folder away.
+    fs::set_permissions(folder.cache(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    if std::os::unix::fs::chown(folder.cache(), Some(12_345), None).is_ok() {
+        let error = digits().compile(&cached(&folder)).err();
+        assert_eq!(error.map(|e| e.class()), Some(Class::Usage));
+    }
+    let nameless = Options {
+        cache: Some(Cache::new("")),
+        ..Options::default()
+    };
+    let error = digits().compile(&nameless).err();
+    assert_eq!(error.map(|e| e.class()), Some(Class::Usage));
     let file = folder.0.join("file");
     fs::write(&file, "").expect("a file");
     let options = Options {

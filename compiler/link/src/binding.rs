@@ -83,7 +83,7 @@ pub fn binding(graph: &Graph, name: &str, weights: Option<&Path>) -> String {
          pub fn context(&mut self) -> &mut {RT}::Context {{\n        &mut self.context\n    }}\n\n    /// Runs the model.\n    ///\n"
     );
     for port in &inputs {
-        let default = if port.default {
+        let default = if port.default && !containers {
             ", may be left out"
         } else {
             ""
@@ -252,9 +252,16 @@ fn type_name(name: &str) -> String {
             first.to_uppercase() + rest
         })
         .collect();
-    match name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
-        true => format!("Model{name}"),
-        false => name,
+    // A keyword, and names that every module knows and the binding itself uses.
+    const WORDS: [&str; 9] = [
+        "Self", "Option", "Some", "None", "Result", "Ok", "Err", "Vec", "String",
+    ];
+    if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
+        format!("Model{name}")
+    } else if WORDS.contains(&name.as_str()) {
+        format!("{name}Model")
+    } else {
+        name
     }
 }
 
@@ -304,4 +311,23 @@ fn plain(text: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::type_name;
+
+    #[test]
+    fn types_have_names_that_rust_takes_and_that_hide_nothing() {
+        for (name, wanted) in [
+            ("bert_base", "BertBase"),
+            ("3d", "Model3d"),
+            ("_", "Model"),
+            ("self", "SelfModel"),
+            ("option", "OptionModel"),
+            ("ok", "OkModel"),
+        ] {
+            assert_eq!(type_name(name), wanted);
+        }
+    }
 }

@@ -11,6 +11,9 @@ use crate::builder::{LibOut, first};
 use crate::context::{Ctx, same};
 use crate::error::Fail;
 
+/// Most bytes of packed windows of one image; a convolution with more takes the general way.
+const MOST_WINDOWS: i64 = 256 << 20;
+
 /// Columns of a panel.
 const PANEL: usize = 16;
 
@@ -100,7 +103,25 @@ pub(crate) fn conv(
     let Some(pads) = pads.map(Dim::as_const).collect::<Option<Vec<i64>>>() else {
         return Ok(None);
     };
-    if pads.iter().any(|p| !(0..=i32::MAX as i64).contains(p)) {
+    let numbers = pads.iter().chain(&window.strides).chain(&window.dilations);
+    if numbers
+        .chain(&dims)
+        .any(|p| !(0..=i32::MAX as i64).contains(p))
+    {
+        return Ok(None);
+    }
+    // The kernel packs the windows of all positions at once.
+    let windows = image[2..]
+        .iter()
+        .zip(&window.strides)
+        .zip([height, width])
+        .try_fold(c, |n, ((size, stride), taps)| {
+            let positions = size.as_const()? / (*stride).max(1) + 1;
+            n.checked_mul(positions)?.checked_mul(taps)
+        });
+    if image[2..].iter().all(|d| d.as_const().is_some())
+        && windows.is_none_or(|bytes| bytes > MOST_WINDOWS)
+    {
         return Ok(None);
     }
     let fours = (c as usize).div_ceil(4);
