@@ -12,7 +12,7 @@ use std::process::Command;
 use folder::Folder;
 use lapidary::case::{Case, DataSet};
 use lapidary::{Model, Options, Tensor, target};
-use tools::has;
+use tools::{has, succeeds};
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
@@ -26,16 +26,6 @@ fn compile(model: &str, to: &Path, options: &Options) {
     model
         .compile_to(to, None, None, options)
         .unwrap_or_else(|error| panic!("{}: {error}", to.display()));
-}
-
-/// Runs a tool, which must succeed without a word on stderr; what it prints.
-#[track_caller]
-fn succeeds(command: &mut Command) -> String {
-    let output = command.output().expect("the tool starts");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {message}");
-    assert!(message.is_empty(), "{command:?}: {message}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

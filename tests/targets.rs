@@ -20,7 +20,7 @@ use object::{
     Architecture, BinaryFormat, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind,
     SymbolSection,
 };
-use tools::has;
+use tools::{has, succeeds};
 
 const MODELS: [&str; 7] = [
     "examples/digits",
@@ -47,16 +47,6 @@ fn lapidary(arguments: &[&str]) -> String {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {message}");
     message
-}
-
-/// Runs a tool; what it prints. It must print no warning.
-#[track_caller]
-fn succeeds(command: &mut Command) -> String {
-    let output = command.output().expect("the tool starts");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {message}");
-    assert!(message.is_empty(), "{command:?}: {message}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs all data sets of a model that was compiled for AArch64.

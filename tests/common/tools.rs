@@ -24,3 +24,13 @@ pub fn has(tools: &[&str]) -> bool {
         answer.is_ok()
     })
 }
+
+/// Runs a tool, which must succeed without a word on stderr; what it prints.
+#[track_caller]
+pub fn succeeds(command: &mut Command) -> String {
+    let output = command.output().expect("the tool starts");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {message}");
+    assert!(message.is_empty(), "{command:?}: {message}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
