@@ -24,9 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use target_lexicon::Triple;
 
-/// Raw constants from this size on are used in place.
-const PIN_FROM: usize = 4096;
-
 /// A model in memory.
 #[derive(Clone)]
 pub struct JitModel {
@@ -94,17 +91,12 @@ impl JitModel {
 
 /// Compiles a program into memory.
 pub fn jit(program: Program, options: &CodeOptions<'_>) -> Result<JitModel, LinkError> {
-    let plan = plan(
-        &program,
-        PlanOptions {
-            pin_from: Some(PIN_FROM),
-        },
-    )?;
+    let plan = plan(&program, PlanOptions::MEMORY)?;
     jit_planned(program, &plan, options)
 }
 
 /// Compiles a program by a plan that was made for memory.
-pub fn jit_planned(
+fn jit_planned(
     mut program: Program,
     plan: &Plan,
     options: &CodeOptions<'_>,

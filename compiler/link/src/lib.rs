@@ -1,25 +1,50 @@
 //! From a lowered program to code: plan, driver, and linking into memory or files.
 //!
-//! * [`plan`]: steps in order, buffers with lifetimes, segments, the weights blob.
+//! * plan ([`Plan`]): steps in order, buffers with lifetimes, segments, the weights blob.
 //! * driver: the Cranelift functions that compute dimensions and make the calls.
-//! * [`jit`]: a model in memory.
-//! * [`file`]: objects, archives, shared libraries.
+//! * [`jit()`]: a model in memory.
+//! * [`write()`], [`prepare`]: objects, archives, shared libraries.
 //! * [`stored`]: a model in a file of the cache.
 //! * [`target`]: the machines that files are made for.
-//! * [`header`]: the C header of a compiled model.
+//! * [`header()`], [`binding()`]: the C header of a compiled model, and the Rust one.
 //!
 //! The same driver and the same machine code go into memory and into object files.
+//!
+//! ```
+//! use lapidary_graph::text;
+//! use lapidary_link::{CodeOptions, header, jit};
+//! use lapidary_runtime::Tensor;
+//!
+//! let source = r#"
+//! graph "double" [n] {
+//!   input %x: f32[n]
+//!   %y: f32[n] = pointwise (a = %x) => a + a
+//!   output "y" %y
+//! }"#;
+//! let graph = text::parse(source)?;
+//! let (groups, _) = lapidary_passes::fuse(&graph);
+//! let program = lapidary_lower::lower(graph, &groups)?;
+//! assert!(header(&program.graph, "double").contains("lapidary_model_double"));
+//!
+//! let model = jit(program, &CodeOptions::host())?;
+//! let mut context = model.context(1)?;
+//! let x = Tensor::from_slice(&[3], &[1.0f32, 2.0, 3.0])?;
+//! let y = context.run(&[x.view()])?;
+//! assert_eq!(y[0].as_slice::<f32>()?, [2.0, 4.0, 6.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+#![warn(missing_docs)]
 mod binding;
 mod blob;
 mod code;
 mod driver;
 mod error;
-pub mod file;
-pub mod header;
+mod file;
+mod header;
 mod image;
-pub mod jit;
-pub mod plan;
+mod jit;
+mod plan;
 pub mod stored;
 pub mod target;
 
@@ -32,6 +57,7 @@ pub use file::{
 pub use header::header;
 pub use jit::{JitModel, jit};
 pub use lapidary_codegen::Level;
+pub use plan::{Plan, PlanOptions, plan};
 
 use lapidary_runtime::abi::{self, cpu};
 use std::any::Any;
@@ -40,6 +66,7 @@ use std::sync::Arc;
 /// How machine code is made.
 #[derive(Clone, Copy)]
 pub struct CodeOptions<'a> {
+    /// The instruction sets that kernels may use; for files only where [`FileOptions::every_level`] is not set.
     pub level: Level,
     /// Threads that compile and pack; 0: one for each processor.
     pub threads: usize,
@@ -56,7 +83,9 @@ pub struct CodeOptions<'a> {
 /// A library kernel outside of the runtime, with what keeps it alive.
 #[derive(Clone)]
 pub struct HostKernel {
+    /// The whole name under which plans call it, `lap_lib_…`.
     pub symbol: String,
+    /// The kernel; docs/abi.md has its contract.
     pub function: lapidary_runtime::ffi::LibraryFn,
     /// Dropped after the last code that calls the function.
     pub owner: Arc<dyn Any + Send + Sync>,

@@ -103,7 +103,7 @@ pub fn store(
     options: &CodeOptions<'_>,
 ) -> Result<bool, LinkError> {
     let failed = |e| LinkError::file("write", path, e);
-    let plan = plan(program, PlanOptions { pin_from: None })?;
+    let plan = plan(program, PlanOptions::FILE)?;
     jit::check_library(program, &plan, None, Some(&[]))?;
     let Some(image) = Image::compile(program, &plan, options)? else {
         return Ok(false);

@@ -18,7 +18,7 @@ use lapidary_codegen::expand::{Size, Target, expand};
 use lapidary_codegen::kernel::Kernel;
 use lapidary_codegen::x64::{self, Isa};
 use lapidary_graph::NodeId;
-use lapidary_link::plan::PlanOptions;
+use lapidary_link::PlanOptions;
 use lapidary_lower::{KernelDef, Program, Step};
 use target_lexicon::{PointerWidth, Triple};
 
@@ -400,10 +400,7 @@ fn expanded(def: &KernelDef, level: Level) -> Result<Kernel, Error> {
 
 /// The plan for code in memory.
 fn plan(program: &Program) -> Result<String, Error> {
-    let options = PlanOptions {
-        pin_from: Some(4096),
-    };
-    let plan = lapidary_link::plan::plan(program, options)?;
+    let plan = lapidary_link::plan(program, PlanOptions::MEMORY)?;
     Ok(plan.text(program))
 }
 

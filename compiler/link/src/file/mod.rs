@@ -79,6 +79,7 @@ pub enum WeightsIn {
     /// Inside, unless they are too big for it.
     #[default]
     Auto,
+    /// Inside; refused beyond the 1.5 GiB that code reaches past.
     Inside,
     /// A file beside: the same name, ending in `.weights`, unless another is given.
     Beside,
@@ -89,10 +90,12 @@ pub enum WeightsIn {
 pub struct FileOptions {
     /// A C identifier: the library exports `lapidary_model_<name>`.
     pub name: String,
+    /// The machine that the file is for; one of [`crate::target::names`].
     pub target: Triple,
     /// Kernels of every level that the target has, of which a context takes the highest that its processor allows;
     /// `CodeOptions::level` is not asked then.
     pub every_level: bool,
+    /// Where the weights go.
     pub weights: WeightsIn,
     /// Where the weights file goes, if there is one; `None`: beside, ending in `.weights`. The library
     /// looks for this file name in its own folder.
@@ -132,11 +135,13 @@ impl FileOptions {
 /// What was written.
 #[derive(Clone, Debug)]
 pub struct Written {
+    /// The file, as it was asked for.
     pub path: PathBuf,
     /// The weights file, when there is one.
     pub weights: Option<PathBuf>,
     /// Bytes of machine code of the model.
     pub code_bytes: usize,
+    /// Size of the weights blob, be it inside or beside.
     pub weight_bytes: u64,
     /// Whether the program that uses the file must be linked with the runtime as well.
     pub needs_runtime: bool,
@@ -203,7 +208,7 @@ pub fn prepare(
         },
         Artifact::Object => None,
     };
-    let plan = plan(program, PlanOptions { pin_from: None })?;
+    let plan = plan(program, PlanOptions::FILE)?;
     jit::check_library(program, &plan, None, None)?;
     let place = Arc::new(Workplace::new(path)?);
     let limit = match artifact {

@@ -16,15 +16,15 @@
 mod build;
 mod slots;
 mod text;
-pub mod verify;
-pub mod weights;
+mod verify;
+pub(crate) mod weights;
 
 pub use build::plan;
 
 use lapidary_graph::verify::DimCheck;
 use lapidary_graph::{Container, DType, Dim, EntityMap, NodeId, ValueId, entity_id};
 use lapidary_lower::program::{KernelId, LibraryStep};
-pub use slots::{DimsRef, Slot};
+pub use slots::DimsRef;
 pub use weights::{WeightEntry, WeightSource, Weights};
 
 entity_id!(
@@ -39,6 +39,15 @@ pub struct PlanOptions {
     /// Raw constants of at least this many bytes, aligned for their elements, stay where they are
     /// instead of being copied into the weights; `None` for files.
     pub pin_from: Option<usize>,
+}
+
+impl PlanOptions {
+    /// For code in memory: what is worth a pointer of its own stays where the model is mapped.
+    pub const MEMORY: PlanOptions = PlanOptions {
+        pin_from: Some(4096),
+    };
+    /// For files: all constants are in the weights.
+    pub const FILE: PlanOptions = PlanOptions { pin_from: None };
 }
 
 /// Where an operand lies.
@@ -140,25 +149,25 @@ pub struct Segment {
     pub slots: Vec<u32>,
 }
 
-/// A planned program.
+/// A planned program: made by [`plan()`], read by the driver, printed by [`Plan::text`].
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub name: String,
-    pub steps: Vec<PlanStep>,
-    pub segments: Vec<Segment>,
-    pub buffers: EntityMap<BufferId, Buffer>,
-    pub slots: slots::SlotTable,
-    pub weights: Weights,
+    pub(crate) name: String,
+    pub(crate) steps: Vec<PlanStep>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) buffers: EntityMap<BufferId, Buffer>,
+    pub(crate) slots: slots::SlotTable,
+    pub(crate) weights: Weights,
     /// Constants used where they are.
-    pub pinned: Vec<ValueId>,
+    pub(crate) pinned: Vec<ValueId>,
     /// String constants.
-    pub strings: Vec<ValueId>,
+    pub(crate) strings: Vec<ValueId>,
     /// What inputs are where the caller gives nothing: the input, the constant, its place.
-    pub defaults: Vec<(u32, ValueId, Place)>,
+    pub(crate) defaults: Vec<(u32, ValueId, Place)>,
     /// Nodes that errors may name.
-    pub nodes: Vec<NodeId>,
+    pub(crate) nodes: Vec<NodeId>,
     /// Number of descriptors.
-    pub descs: u32,
+    pub(crate) descs: u32,
     /// The plans of the program's bodies. Their constants lie in the model's own weights.
-    pub bodies: Vec<Plan>,
+    pub(crate) bodies: Vec<Plan>,
 }

@@ -51,9 +51,6 @@ impl SlotTable {
     pub fn len(&self) -> usize {
         self.symbols as usize + self.derived.len()
     }
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
     /// Makes sure that the run exists from `segment` on; returns the new slots.
     pub(super) fn run(&mut self, dims: &[Dim], segment: u32, node: Option<u32>) -> Vec<u32> {
         if dims.is_empty() || self.runs.contains_key(dims) {
