@@ -32,12 +32,17 @@ impl crate::EntityRef for Sym {
 /// What cannot be expanded into a sum.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Atom {
+    /// A size that is known at run time.
     Sym(Sym),
+    /// The quotient rounded towards minus infinity.
     FloorDiv(Dim, Dim),
+    /// The quotient rounded towards plus infinity.
     CeilDiv(Dim, Dim),
     /// Remainder with the sign of the divisor.
     Mod(Dim, Dim),
+    /// The lesser of the two.
     Min(Dim, Dim),
+    /// The greater of the two.
     Max(Dim, Dim),
     /// The common size of two broadcast dimensions: `a` where `b` is 1, else `b`.
     Broadcast(Dim, Dim),
@@ -48,6 +53,7 @@ pub enum Atom {
 pub struct Sum {
     /// Products with their coefficients: sorted by product, none empty, no coefficient 0.
     pub terms: Vec<(Vec<Atom>, i64)>,
+    /// The summand without an atom.
     pub constant: i64,
     /// Atoms in it, those inside of atoms among them.
     weight: u32,
@@ -56,7 +62,9 @@ pub struct Sum {
 /// A dimension expression in normal form.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Dim {
+    /// A number.
     Const(i64),
+    /// Anything with a symbol in it.
     Sum(Arc<Sum>),
 }
 
@@ -158,6 +166,7 @@ impl Dim {
             Dim::Sum(_) => None,
         }
     }
+    /// Whether it is this number.
     pub fn is_const(&self, v: i64) -> bool {
         self.as_const() == Some(v)
     }
@@ -171,17 +180,21 @@ impl Dim {
             _ => None,
         }
     }
+    /// The sum, in normal form.
     pub fn add(&self, o: &Dim) -> Dim {
         let (a, c) = self.parts();
         let (b, d) = o.parts();
         Dim::build(a.iter().chain(b).cloned().collect(), c.saturating_add(d))
     }
+    /// The negative, in normal form.
     pub fn neg(&self) -> Dim {
         self.mul(&Dim::Const(-1))
     }
+    /// The difference, in normal form.
     pub fn sub(&self, o: &Dim) -> Dim {
         self.add(&o.neg())
     }
+    /// The product: multiplied out, or one of sums where that would come to too many terms.
     pub fn mul(&self, o: &Dim) -> Dim {
         let (a, b) = (self.parts().0, o.parts().0);
         let times = |d: &Dim, n: usize| d.weight().saturating_mul(n as u32);
@@ -321,6 +334,7 @@ impl Dim {
             None => Dim::atom(Atom::Mod(self.clone(), o.clone())),
         }
     }
+    /// The lesser: one of the two where facts decide, else [`Atom::Min`].
     pub fn minimum(&self, o: &Dim) -> Dim {
         match self.sub(o).sign() {
             Some(s) => {
@@ -334,6 +348,7 @@ impl Dim {
             None => Dim::atom(Atom::Min(o.clone(), self.clone())),
         }
     }
+    /// The greater: one of the two where facts decide, else [`Atom::Max`].
     pub fn maximum(&self, o: &Dim) -> Dim {
         match self.sub(o).sign() {
             Some(s) => {
@@ -387,7 +402,7 @@ impl Dim {
     }
     /// Whether this is a `broadcast` of `d` (or of all its operands) with others, so that `d` is 1
     /// or equal to it.
-    pub fn has_broadcast_operand(&self, d: &Dim) -> bool {
+    pub(crate) fn has_broadcast_operand(&self, d: &Dim) -> bool {
         let (mut own, mut other) = (BTreeSet::new(), BTreeSet::new());
         self.broadcast_operands(&mut own);
         d.broadcast_operands(&mut other);
@@ -458,7 +473,7 @@ impl Dim {
         })
     }
     /// Visits every atom, inner ones first.
-    pub fn visit_atoms(&self, f: &mut dyn FnMut(&Atom)) {
+    pub(crate) fn visit_atoms(&self, f: &mut dyn FnMut(&Atom)) {
         for a in self.parts().0.iter().flat_map(|t| &t.0) {
             match a {
                 Atom::Sym(_) => {}

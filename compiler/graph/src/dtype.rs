@@ -10,36 +10,61 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(i32)]
 pub enum DType {
+    /// IEEE 754 binary32.
     F32 = 1,
+    /// 8 bits without a sign.
     U8 = 2,
+    /// 8 bits, two's complement.
     I8 = 3,
+    /// 16 bits without a sign.
     U16 = 4,
+    /// 16 bits, two's complement.
     I16 = 5,
+    /// 32 bits, two's complement.
     I32 = 6,
+    /// 64 bits, two's complement; the type of shapes and indices.
     I64 = 7,
+    /// Bytes of any length, UTF-8 by ONNX's rule.
     String = 8,
+    /// A byte that is 0 or 1.
     Bool = 9,
+    /// IEEE 754 binary16.
     F16 = 10,
+    /// IEEE 754 binary64.
     F64 = 11,
+    /// 32 bits without a sign.
     U32 = 12,
+    /// 64 bits without a sign.
     U64 = 13,
     /// Two f32: real, imaginary.
     C64 = 14,
     /// Two f64: real, imaginary.
     C128 = 15,
+    /// The upper half of an f32: 8 bits of exponent, 7 of mantissa.
     BF16 = 16,
+    /// 4 bits of exponent, 3 of mantissa; no infinity, all ones is NaN.
     F8E4M3FN = 17,
+    /// As [`DType::F8E4M3FN`], but the bias is 8 and the code of negative zero is the one NaN.
     F8E4M3FNUZ = 18,
+    /// 5 bits of exponent, 2 of mantissa; infinities and NaN as IEEE has them.
     F8E5M2 = 19,
+    /// 5 bits of exponent, 2 of mantissa; the code of negative zero is the one NaN, there is no infinity.
     F8E5M2FNUZ = 20,
+    /// 4 bits without a sign.
     U4 = 21,
+    /// 4 bits, two's complement.
     I4 = 22,
+    /// 2 bits of exponent, 1 of mantissa; finite numbers only.
     F4E2M1 = 23,
     /// A power of two.
     F8E8M0 = 24,
+    /// 2 bits without a sign.
     U2 = 25,
+    /// 2 bits, two's complement.
     I2 = 26,
+    /// 2 bits of exponent, 3 of mantissa; finite numbers only.
     F6E2M3 = 27,
+    /// 3 bits of exponent, 2 of mantissa; finite numbers only.
     F6E3M2 = 28,
 }
 
@@ -110,6 +135,7 @@ impl DType {
     pub fn is_int(self) -> bool {
         self.is_signed_int() || matches!(self, DType::U8 | DType::U16 | DType::U32 | DType::U64)
     }
+    /// Two's complement that is computed with; not those of less than a byte.
     pub fn is_signed_int(self) -> bool {
         matches!(self, DType::I8 | DType::I16 | DType::I32 | DType::I64)
     }
@@ -131,6 +157,7 @@ impl DType {
                 | DType::F4E2M1
         )
     }
+    /// A pair of floats.
     pub fn is_complex(self) -> bool {
         matches!(self, DType::C64 | DType::C128)
     }

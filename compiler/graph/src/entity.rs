@@ -5,7 +5,9 @@ use std::ops::{Index, IndexMut};
 
 /// A `u32` newtype that indexes an [`EntityMap`].
 pub trait EntityRef: Copy + Eq {
+    /// The id of the entity at this place of its table.
     fn new(index: usize) -> Self;
+    /// The place of the entity in its table.
     fn index(self) -> usize;
 }
 
@@ -54,28 +56,36 @@ impl<K, V> Default for EntityMap<K, V> {
 }
 
 impl<K: EntityRef, V> EntityMap<K, V> {
+    /// An empty table.
     pub fn new() -> Self {
         Self::default()
     }
+    /// Adds an entity at the end.
     pub fn push(&mut self, value: V) -> K {
         self.items.push(value);
         K::new(self.items.len() - 1)
     }
+    /// How many entities have been added; none is ever removed.
     pub fn len(&self) -> usize {
         self.items.len()
     }
+    /// Whether none has been added.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
+    /// The entity, if the id is of this table. Indexing panics where this is `None`.
     pub fn get(&self, key: K) -> Option<&V> {
         self.items.get(key.index())
     }
+    /// All ids, in the order of adding.
     pub fn keys(&self) -> impl Iterator<Item = K> + use<K, V> {
         (0..self.items.len()).map(K::new)
     }
+    /// All entities, in the order of adding.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.items.iter()
     }
+    /// Ids with their entities, in the order of adding.
     pub fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         self.items.iter().enumerate().map(|(i, v)| (K::new(i), v))
     }

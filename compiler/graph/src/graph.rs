@@ -20,7 +20,9 @@ entity_id!(
 /// What holds tensors (or other containers).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Container {
+    /// Any number of values of one type.
     Sequence,
+    /// One value or none.
     Optional,
     /// Keys of this type: i64 (any integer in ONNX) or string.
     Map(DType),
@@ -39,6 +41,7 @@ pub struct TensorType {
 }
 
 impl TensorType {
+    /// A tensor of known rank.
     pub fn new(dtype: DType, shape: impl IntoIterator<Item = Dim>) -> Self {
         TensorType {
             dtype,
@@ -77,6 +80,7 @@ impl TensorType {
     pub fn dims(&self) -> &[Dim] {
         self.shape.as_deref().unwrap_or(&[])
     }
+    /// The number of dimensions; `None` where it is known at run time only.
     pub fn rank(&self) -> Option<usize> {
         self.shape.as_ref().map(Vec::len)
     }
@@ -106,19 +110,25 @@ pub enum Def {
     Node(NodeId, u32),
 }
 
+/// What the graph knows of a value.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ValueData {
     /// The ONNX name, or one derived from it.
     pub name: String,
+    /// What every run's data must be; symbols of it are bound at run time.
     pub ty: TensorType,
+    /// Its one definition.
     pub def: Def,
 }
 
+/// An operator with what it reads and makes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeData {
+    /// What is computed.
     pub op: Op,
     /// `None` is an absent optional input.
     pub inputs: Vec<Option<ValueId>>,
+    /// One for each type that [`crate::infer::output_types`] gives; each has this node as its [`Def`].
     pub outputs: Vec<ValueId>,
     /// Names of the ONNX nodes that this node stands for, first the most telling.
     pub origin: Vec<String>,
@@ -139,30 +149,46 @@ impl NodeData {
 #[derive(Clone, PartialEq, Debug)]
 pub enum SymbolOrigin {
     /// An axis of a graph input (the first that carries the symbol; others must agree).
-    Input { input: u32, axis: u32 },
+    Input {
+        /// The input's number.
+        input: u32,
+        /// The axis of that input.
+        axis: u32,
+    },
     /// An axis of a node's output, known after the node has run.
     Node {
+        /// The node whose result carries it.
         node: NodeId,
+        /// Which of the node's outputs.
         output: u32,
+        /// The axis of that output.
         axis: u32,
     },
 }
 
+/// What the graph knows of a symbol.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SymbolData {
+    /// The ONNX `dim_param`, or a name made for it.
     pub name: String,
+    /// What gives it its value.
     pub origin: SymbolOrigin,
 }
 
 /// A model (or the body of a region).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Graph {
+    /// The ONNX graph's name.
     pub name: String,
+    /// Sizes that are known at run time.
     pub symbols: EntityMap<Sym, SymbolData>,
+    /// All values ever made; those that no live node reads or makes are no longer part of the graph.
     pub values: EntityMap<ValueId, ValueData>,
+    /// All nodes ever made; live are those of [`Graph::order`].
     pub nodes: EntityMap<NodeId, NodeData>,
     /// Live nodes in execution order.
     pub order: Vec<NodeId>,
+    /// In the order in which callers give them; stores of states come last.
     pub inputs: Vec<ValueId>,
     /// Inputs that a caller may leave out: the input's number and the constant that it then is.
     pub defaults: Vec<(u32, ValueId)>,
@@ -173,18 +199,21 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A graph without inputs, nodes and outputs.
     pub fn new(name: impl Into<String>) -> Self {
         Graph {
             name: name.into(),
             ..Default::default()
         }
     }
+    /// Declares a symbol; the value that its origin names must carry it as a whole dimension.
     pub fn add_symbol(&mut self, name: impl Into<String>, origin: SymbolOrigin) -> Sym {
         self.symbols.push(SymbolData {
             name: name.into(),
             origin,
         })
     }
+    /// Appends an input.
     pub fn add_input(&mut self, name: impl Into<String>, ty: TensorType) -> ValueId {
         let def = Def::Input(self.inputs.len() as u32);
         let v = self.values.push(ValueData {
@@ -195,6 +224,7 @@ impl Graph {
         self.inputs.push(v);
         v
     }
+    /// A value with known data, for nodes to read.
     pub fn add_const(&mut self, name: impl Into<String>, data: TensorData) -> ValueId {
         let ty = TensorType::new(data.dtype, data.dims.iter().map(|d| Dim::Const(*d)));
         self.values.push(ValueData {
@@ -228,9 +258,11 @@ impl Graph {
         self.order.push(id);
         id
     }
+    /// The type of a value of this graph.
     pub fn ty(&self, v: ValueId) -> &TensorType {
         &self.values[v].ty
     }
+    /// The dimensions of a value of this graph; none for an unranked one.
     pub fn dims(&self, v: ValueId) -> &[Dim] {
         self.values[v].ty.dims()
     }
@@ -263,6 +295,7 @@ impl Graph {
         }
         uses
     }
+    /// Whether callers read the value.
     pub fn is_output(&self, v: ValueId) -> bool {
         self.outputs.iter().any(|(_, o)| *o == v)
     }

@@ -31,6 +31,7 @@ pub enum GroupKind {
 /// One group.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Group {
+    /// What it is lowered as.
     pub kind: GroupKind,
     /// In execution order.
     pub nodes: Vec<NodeId>,
@@ -45,6 +46,7 @@ pub struct Group {
 /// The groups of a graph in execution order, and those of the bodies of its regions.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Groups {
+    /// They partition the live nodes; a group comes after those that it reads from.
     pub list: Vec<Group>,
     /// For each live region, those of each of its bodies.
     pub bodies: BTreeMap<NodeId, Vec<Groups>>,

@@ -5,6 +5,30 @@
 //! ONNX names survive in [`NodeData::origin`] and [`ValueData::name`].
 //!
 //! This crate knows neither ONNX files nor loops, buffers or machines.
+//!
+//! A graph from its text form, verified and run by the interpreter:
+//!
+//! ```
+//! use lapidary_graph::{TensorData, interp, text, verify};
+//!
+//! let graph = text::parse(r#"
+//! graph "row" [batch] {
+//!   input %x: f32[batch, 2]
+//!   const @w: f32[2, 1] = [3.0, 4.0]
+//!   %h: f32[batch, 1] = contract "ab,bc->ac" %x, @w                    ; /fc/MatMul
+//!   %y: f32[batch, 1] = pointwise (a = %h) => max(a, 0.0)              ; /fc/Relu
+//!   output "y" %y
+//! }"#)?;
+//! verify::verify(&graph).expect("every invariant holds");
+//!
+//! // `batch` is 2 in this run.
+//! let x = TensorData::from_f32(vec![2, 2], &[1.0, 2.0, -1.0, 0.5]);
+//! let y = interp::run(&graph, &[x])?;
+//! assert_eq!(y[0].to_f32s(), Some(vec![11.0, 0.0]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![warn(missing_docs)]
 
 pub mod dim;
 pub mod dtype;

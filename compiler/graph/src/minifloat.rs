@@ -22,9 +22,13 @@ pub enum Special {
 /// A float of sign, exponent and mantissa, from the top bit down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Format {
+    /// Bits of the exponent.
     pub exponent: u32,
+    /// Bits of the mantissa, without the hidden one.
     pub mantissa: u32,
+    /// What is subtracted from the exponent's code.
     pub bias: i32,
+    /// The codes of NaN and infinity.
     pub special: Special,
 }
 

@@ -12,10 +12,15 @@ use std::sync::Arc;
 /// Kinds of reduction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ReduceKind {
+    /// 0 over nothing.
     Sum,
+    /// The sum divided by the number of elements; of integers, truncated.
     Mean,
+    /// NaN where one element is.
     Max,
+    /// NaN where one element is.
     Min,
+    /// 1 over nothing.
     Prod,
     /// Sum of squares.
     SumSquare,
@@ -29,6 +34,7 @@ pub enum ReduceKind {
     LogSumExp,
     /// Logical or bitwise.
     And,
+    /// Logical or bitwise.
     Or,
 }
 
@@ -46,45 +52,64 @@ pub enum Layout {
 pub struct Window {
     /// Free where the weights' size is.
     pub kernel: Vec<Dim>,
+    /// Elements from one position to the next, at least 1.
     pub strides: Vec<i64>,
+    /// Elements from one tap to the next, at least 1.
     pub dilations: Vec<i64>,
     /// Zeros (or ignored positions) before each axis.
     pub pads_begin: Vec<Dim>,
+    /// The same behind each axis.
     pub pads_end: Vec<Dim>,
+    /// That of the image and of the result; weights are always channels first.
     pub layout: Layout,
 }
 
+/// What a pool makes of its window; docs/semantics.md says what happens at the borders.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PoolKind {
+    /// The greatest element inside of the image.
     Max,
     /// The divisor counts padding or not.
     Average {
+        /// Whether the divisor is that of image and padding, or of the image alone.
         count_padding: bool,
     },
     /// The p-norm.
     Lp {
+        /// At least 1.
         p: i64,
     },
 }
 
+/// What stands beyond the borders.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PadMode {
     /// Input 1 is the scalar; absent means 0.
     Constant,
+    /// The nearest element.
     Edge,
+    /// To and fro, without repeating the ends.
     Reflect,
+    /// From the other end.
     Wrap,
 }
 
+/// How an update meets what is there: in index order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ScatterReduce {
+    /// The last update stays.
     Set,
+    /// The sum.
     Add,
+    /// The product.
     Mul,
+    /// The lesser; NaN where one is.
     Min,
+    /// The greater; NaN where one is.
     Max,
 }
 
+/// What rows are normalised by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum NormKind {
     /// Subtracts the mean, divides by the root of the variance; over axes `axis..`.
@@ -97,6 +122,7 @@ pub enum NormKind {
 /// (H a multiple of H'): `softmax(cap(scale * q kᵀ) + mask) v`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttentionAttrs {
+    /// The factor of the scores, `1 / sqrt(D)` in most models.
     pub scale: f32,
     /// Query i attends to key j <= i + f only, where f is T - S or what the last input says.
     pub causal: bool,
@@ -129,9 +155,11 @@ impl AttentionAttrs {
     pub fn mask(&self) -> Option<usize> {
         self.has_mask.then_some(3)
     }
+    /// The input that holds the position of query 0.
     pub fn first(&self) -> Option<usize> {
         self.has_first.then_some(3 + self.has_mask as usize)
     }
+    /// The input that holds the scores of the sinks.
     pub fn sink(&self) -> Option<usize> {
         self.has_sink.then_some(self.inputs() - 1)
     }
@@ -145,9 +173,11 @@ impl AttentionAttrs {
 /// output's shape comes from data. The C function is `lap_lib_<name>`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LibraryCall {
+    /// The C function's name behind `lap_lib_`.
     pub name: String,
     /// The attribute record, as the kernel's own comment defines it.
     pub ints: Vec<i64>,
+    /// The floats of that record.
     pub floats: Vec<f64>,
     /// Constant strings or bytes, where the kernel takes some.
     pub strings: Vec<bytes::Bytes>,
@@ -163,11 +193,15 @@ pub enum RegionKind {
     /// is not looked at either), `carried` initial values, captures. The body's first inputs are the iteration (i64 scalar), the condition (bool
     /// scalar), the carried values; its outputs the condition, the carried values, the scan outputs.
     /// Outputs: the carried values, then each scan output stacked along a new first axis.
-    Loop { carried: usize },
+    Loop {
+        /// How many values go from one iteration to the next.
+        carried: usize,
+    },
     /// Operands: `states` initial values, one tensor for each of `inputs`, captures. The body's first
     /// inputs are the states and one slice of each scanned input; its outputs the states and one
     /// slice of each of `outputs`. Outputs: the states, then each scan output stacked along its axis.
     Scan {
+        /// How many values go from one iteration to the next.
         states: usize,
         /// Axis (from the front) and whether it is walked backwards.
         inputs: Vec<(usize, bool)>,
@@ -189,6 +223,7 @@ pub enum BodyArg {
 /// operands of the region.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Body {
+    /// Its inputs and outputs are what the [`RegionKind`] says.
     pub graph: crate::Graph,
     /// One for each input of the graph.
     pub args: Vec<BodyArg>,
@@ -197,7 +232,9 @@ pub struct Body {
 /// Control flow: an operator that runs graphs. Its output types are stated by the importer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Region {
+    /// What is done with the bodies.
     pub kind: RegionKind,
+    /// As many as the kind takes: two for `If`, one for the others.
     pub bodies: Vec<Body>,
 }
 
@@ -207,7 +244,9 @@ pub enum Op {
     /// One expression over inputs broadcast by the ONNX rule (aligned at the last axis). With a
     /// shape, inputs are broadcast to it; without, the output's is the broadcast of the inputs'.
     Pointwise {
+        /// Its inputs are the node's.
         body: Pointwise,
+        /// That of the output, where it is more than the broadcast of the inputs'.
         shape: Option<Vec<Dim>>,
     },
     /// The i64 vector of these dimensions.
@@ -215,103 +254,157 @@ pub enum Op {
     /// `out[o…] = sum a[…] * b[…]` over labels that `out` lacks. Labels index one extent each; an
     /// operand whose extent is 1 where the other's is not is broadcast. f32, f64 and integers.
     Contract {
+        /// The label of each axis of input 0.
         a: Vec<u8>,
+        /// The label of each axis of input 1.
         b: Vec<u8>,
+        /// The label of each axis of the output; no label twice.
         out: Vec<u8>,
     },
     /// Inputs x, w `[M, C/groups, k…]`, optional bias `[M]`; w is never in another order.
     /// As many groups as channels are free where those are.
     Conv {
+        /// Where it lies; `layout` is that of x and of the output.
         window: Window,
+        /// Divides the channels of x and M.
         groups: Dim,
     },
     /// Inputs x, w `[C, M/groups, k…]`, optional bias. Pads crop the full output.
     ConvTranspose {
+        /// Where it lies; `layout` is that of x and of the output.
         window: Window,
+        /// Divides C.
         groups: i64,
+        /// Positions that are added at the end of each spatial axis.
         output_padding: Vec<i64>,
     },
     /// The output sizes are stated, since ONNX's ceil mode has rules of its own.
     Pool {
+        /// What becomes of the elements in the window.
         kind: PoolKind,
+        /// Where it lies.
         window: Window,
+        /// The size of each spatial axis of the output.
         out: Vec<Dim>,
     },
+    /// Over these axes at once; over none, each element for itself.
     Reduce {
+        /// How elements are combined.
         kind: ReduceKind,
+        /// Each once.
         axes: Vec<usize>,
+        /// Whether the axes stay, with extent 1.
         keep: bool,
     },
     /// Position of the greatest or least element as i64.
     ArgReduce {
+        /// The greatest, else the least.
         max: bool,
+        /// The axis that is searched.
         axis: usize,
+        /// Whether it stays, with extent 1.
         keep: bool,
+        /// Of equal elements the last, else the first.
         last: bool,
     },
     /// Running sum along an axis.
     CumSum {
+        /// The axis along which it runs.
         axis: usize,
+        /// Each sum is without its own element.
         exclusive: bool,
+        /// From the end.
         reverse: bool,
     },
+    /// `exp(x - max) / sum(exp(x - max))` along one axis.
     Softmax {
+        /// The axis whose elements sum to 1.
         axis: usize,
+        /// The logarithm of that.
         log: bool,
     },
     /// Inputs x, optional scale, optional bias (broadcast to x's trailing axes).
     Normalize {
+        /// What a row is divided by.
         kind: NormKind,
+        /// The first axis of a row; the last is the tensor's.
         axis: usize,
+        /// Added to the mean square before the root.
         epsilon: f32,
     },
+    /// Queries, keys and values to what the queries read; see [`AttentionAttrs`].
     Attention(AttentionAttrs),
     // Views.
+    /// The same bytes under another shape of as many elements.
     Reshape {
+        /// The output's.
         shape: Vec<Dim>,
     },
+    /// The axes in another order.
     Transpose {
+        /// The input's axis behind each axis of the output.
         perm: Vec<usize>,
     },
     /// ONNX Expand: broadcast to the stated shape.
     Broadcast {
+        /// The output's.
         shape: Vec<Dim>,
     },
     /// One entry an axis; a negative step walks down from `start`.
     Slice {
+        /// The first element taken, from the front.
         start: Vec<Dim>,
+        /// Not 0.
         step: Vec<i64>,
+        /// How many are taken.
         size: Vec<Dim>,
     },
+    /// Any number of inputs, end to end.
     Concat {
+        /// The one along which they may differ.
         axis: usize,
     },
+    /// Elements in front and behind; negative ones crop.
     Pad {
+        /// In front, one entry an axis.
         before: Vec<Dim>,
+        /// Behind, one entry an axis.
         after: Vec<Dim>,
+        /// What the new elements are.
         mode: PadMode,
     },
     /// Output axes: data's before `axis`, the indices', data's after. Negative indices count from the end.
     Gather {
+        /// The axis of data that is indexed.
         axis: usize,
     },
+    /// `out[i…] = data[i…, with indices[i…] at axis]`; the output has the indices' shape.
     GatherElements {
+        /// The axis of data that is indexed.
         axis: usize,
     },
+    /// The last axis of the indices holds positions in data behind the batch axes; what they leave is taken whole.
     GatherNd {
+        /// Leading axes that data and indices share.
         batch: usize,
     },
     /// Inputs data, indices, updates.
     ScatterElements {
+        /// The axis of data that is indexed.
         axis: usize,
+        /// How an update meets what is there.
         reduce: ScatterReduce,
     },
+    /// Inputs data, indices, updates; the last axis of the indices holds positions in data.
     ScatterNd {
+        /// How an update meets what is there.
         reduce: ScatterReduce,
     },
     /// ai.onnx.ml ensembles; input x, outputs scores or (label, scores).
     Trees(Arc<TreeEnsemble>),
+    /// A C kernel; its output types are stated by the importer.
     Library(LibraryCall),
+    /// Control flow over graphs of its own.
     Region(Box<Region>),
 }
 
@@ -353,7 +446,7 @@ impl Op {
     }
 
     /// The operator with every dimension in it (and in its expression) replaced.
-    pub fn map_dims(&self, f: &mut dyn FnMut(&Dim) -> Dim) -> Op {
+    pub(crate) fn map_dims(&self, f: &mut dyn FnMut(&Dim) -> Dim) -> Op {
         let mut op = self.clone();
         for d in op.dims_mut() {
             let new = f(d);

@@ -11,29 +11,35 @@ use crate::{DType, Dim, minifloat};
 /// its imaginary part is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Scalar {
+    /// Any type but strings.
     pub dtype: DType,
+    /// Bits beyond the type's width are 0.
     pub bits: u64,
 }
 
 impl Scalar {
+    /// A constant of type `F32`.
     pub fn f32(v: f32) -> Self {
         Scalar {
             dtype: DType::F32,
             bits: v.to_bits() as u64,
         }
     }
+    /// A constant of type `F64`.
     pub fn f64(v: f64) -> Self {
         Scalar {
             dtype: DType::F64,
             bits: v.to_bits(),
         }
     }
+    /// A constant of type `I64`.
     pub fn i64(v: i64) -> Self {
         Scalar {
             dtype: DType::I64,
             bits: v as u64,
         }
     }
+    /// A constant of type `Bool`.
     pub fn bool(v: bool) -> Self {
         Scalar {
             dtype: DType::Bool,
@@ -112,60 +118,103 @@ pub(crate) fn small_int(dtype: DType, v: i64) -> u64 {
 pub enum PwOp {
     /// Element of the node's input with this number, broadcast to the output shape.
     Input(u32),
+    /// The same for every element.
     Const(Scalar),
     /// Index of the output element along an axis, as i64.
     Index(u32),
     /// A dimension's value, as i64.
     Dim(Dim),
+    /// Integers wrap.
     Neg,
+    /// Of the least integer, itself.
     Abs,
     /// -1, 0 or 1; of NaN, NaN.
     Sign,
+    /// Floats; NaN below 0.
     Sqrt,
+    /// `1 / x`, of floats.
     Reciprocal,
+    /// Floats, towards minus infinity.
     Floor,
+    /// Floats, towards plus infinity.
     Ceil,
     /// To nearest, ties to even.
     Round,
+    /// Floats; base e.
     Exp,
+    /// Floats; natural, NaN below 0.
     Log,
+    /// Floats, in radians.
     Sin,
+    /// Floats, in radians.
     Cos,
+    /// Floats, in radians.
     Tan,
+    /// Floats; radians from -π/2 to π/2, NaN outside of -1 to 1.
     Asin,
+    /// Floats; radians from 0 to π, NaN outside of -1 to 1.
     Acos,
+    /// Floats; radians from -π/2 to π/2.
     Atan,
+    /// Floats; hyperbolic sine.
     Sinh,
+    /// Floats; hyperbolic cosine.
     Cosh,
+    /// Floats; hyperbolic tangent.
     Tanh,
+    /// Floats; inverse of [`PwOp::Sinh`].
     Asinh,
+    /// Floats; inverse of [`PwOp::Cosh`], NaN below 1.
     Acosh,
+    /// Floats; inverse of [`PwOp::Tanh`], NaN outside of -1 to 1.
     Atanh,
+    /// Floats; the error function.
     Erf,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// Floats to bool.
     IsNan,
+    /// Floats to bool; true for both signs.
     IsInf,
     /// Logical on bool, bitwise on integers.
     Not,
+    /// Integers wrap, as in the next two.
     Add,
+    /// `args[0] - args[1]`.
     Sub,
+    /// The product.
     Mul,
+    /// Integers: truncated; by 0, 0.
     Div,
+    /// Sign of the divisor; integers by 0, 0; floats by 0, NaN.
     Mod,
+    /// Sign of the dividend; integers by 0, 0; floats by 0, NaN.
     Fmod,
+    /// Integers wrap; a negative exponent gives the truncated quotient.
     Pow,
+    /// NaN where one operand is.
     Min,
+    /// NaN where one operand is.
     Max,
+    /// Logical on bool, bitwise on integers, as the next two.
     And,
+    /// Inclusive.
     Or,
+    /// Exclusive.
     Xor,
+    /// By the width or more, 0.
     Shl,
+    /// Keeps the sign of a signed value; by the width or more, 0.
     Shr,
+    /// To bool, as the next four; false with a NaN.
     Eq,
+    /// `args[0] < args[1]`.
     Lt,
+    /// `args[0] <= args[1]`.
     Le,
+    /// `args[0] > args[1]`.
     Gt,
+    /// `args[0] >= args[1]`.
     Ge,
     /// `args[0] ? args[1] : args[2]`.
     Select,
@@ -210,17 +259,21 @@ impl PwOp {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct PwRef(pub u32);
 
+/// One operation of an expression on earlier ones.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PwNode {
+    /// What is computed.
     pub op: PwOp,
     /// Earlier nodes.
     pub args: Vec<PwRef>,
+    /// That of the result.
     pub dtype: DType,
 }
 
 /// An expression; the last node is the result.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Pointwise {
+    /// Each after those that it reads.
     pub nodes: Vec<PwNode>,
     /// Number of inputs that `PwOp::Input` may name.
     pub inputs: u32,
@@ -250,10 +303,12 @@ impl Pointwise {
 /// Builds expressions; equal nodes are made once.
 #[derive(Default, Clone)]
 pub struct PwBuilder {
+    /// Those made so far; [`PwRef`]s are positions in it.
     pub nodes: Vec<PwNode>,
 }
 
 impl PwBuilder {
+    /// The node, as an earlier equal one if there is one; the types are the caller's to get right ([`crate::infer::check_body`]).
     pub fn push(&mut self, op: PwOp, args: Vec<PwRef>, dtype: DType) -> PwRef {
         let node = PwNode { op, args, dtype };
         if let Some(i) = self.nodes.iter().position(|n| *n == node) {
@@ -262,9 +317,11 @@ impl PwBuilder {
         self.nodes.push(node);
         PwRef(self.nodes.len() as u32 - 1)
     }
+    /// The element of an input.
     pub fn input(&mut self, i: u32, dtype: DType) -> PwRef {
         self.push(PwOp::Input(i), Vec::new(), dtype)
     }
+    /// A constant of its own type.
     pub fn constant(&mut self, s: Scalar) -> PwRef {
         self.push(PwOp::Const(s), Vec::new(), s.dtype)
     }
@@ -272,6 +329,7 @@ impl PwBuilder {
     pub fn number(&mut self, v: f64, dtype: DType) -> PwRef {
         self.constant(Scalar::of(dtype, v))
     }
+    /// The type of a node.
     pub fn dtype(&self, r: PwRef) -> DType {
         self.nodes[r.0 as usize].dtype
     }
@@ -289,10 +347,12 @@ impl PwBuilder {
     pub fn test(&mut self, op: PwOp, args: Vec<PwRef>) -> PwRef {
         self.push(op, args, DType::Bool)
     }
+    /// `c ? a : b`, of the type of `a`.
     pub fn select(&mut self, c: PwRef, a: PwRef, b: PwRef) -> PwRef {
         let t = self.dtype(a);
         self.push(PwOp::Select, vec![c, a, b], t)
     }
+    /// `a` in another type; `a` itself where it has that already.
     pub fn cast(&mut self, a: PwRef, to: DType) -> PwRef {
         if self.dtype(a) == to {
             a

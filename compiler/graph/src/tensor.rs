@@ -6,7 +6,9 @@ use bytes::Bytes;
 /// A dense, row-major, little-endian tensor; the bytes may lie in a mapped file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TensorData {
+    /// Of every element.
     pub dtype: DType,
+    /// Sizes of the axes, outermost first; none is negative.
     pub dims: Vec<i64>,
     /// `product(dims) * dtype.bytes()` bytes; empty for strings.
     pub bytes: Bytes,
@@ -19,6 +21,7 @@ impl TensorData {
     pub fn len(&self) -> usize {
         self.dims.iter().map(|d| *d as usize).product()
     }
+    /// Whether one of the sizes is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

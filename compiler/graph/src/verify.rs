@@ -18,36 +18,71 @@ use std::collections::{BTreeSet, HashSet};
 pub struct VerifyError {
     /// `node n3 '/layer.0/MatMul'`, `value %7 'x'`, …
     pub place: String,
+    /// The invariant.
     pub problem: Problem,
 }
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Problem {
+    /// An id that no table has.
     #[error("refers to {0}, which does not exist")]
     Dangling(String),
+    /// A value or symbol that has none yet.
     #[error("reads {0} before it is defined")]
     Order(String),
+    /// A live node stands in the order once.
     #[error("is listed {0} times in the execution order")]
     Listed(usize),
+    /// A value's [`Def`] and what the graph has there differ.
     #[error("is not the definition that {0} names")]
     Definition(String),
+    /// Shape inference refuses the node.
     #[error("{text}")]
-    Infer { source: InferError, text: String },
+    Infer {
+        /// Why.
+        source: InferError,
+        /// The same with the symbols' names.
+        text: String,
+    },
+    /// A node has more or fewer outputs than its operator makes.
     #[error("expected {expected} outputs, found {found}")]
-    Outputs { expected: usize, found: usize },
+    Outputs {
+        /// How many types inference gives.
+        expected: usize,
+        /// How many outputs there are.
+        found: usize,
+    },
+    /// An output's stated type is not the one that follows.
     #[error("output {output}: expected type {expected}, found {found}")]
     Type {
+        /// The output's number.
         output: usize,
+        /// The type that follows.
         expected: String,
+        /// The type that is stated.
         found: String,
     },
+    /// A constant's bytes do not fit its type.
     #[error("constant data: expected {expected}, found {found}")]
-    Data { expected: String, found: String },
+    Data {
+        /// What the type asks for.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// A symbol that nothing gives a value.
     #[error("symbol {symbol}: {why}")]
-    Symbol { symbol: String, why: &'static str },
+    Symbol {
+        /// Its name.
+        symbol: String,
+        /// What is wrong with its origin.
+        why: &'static str,
+    },
+    /// Callers find outputs by name.
     #[error("two graph outputs have this name")]
     OutputName,
+    /// A body or its arguments break a rule of docs/regions.md.
     #[error("{0}")]
     Region(String),
 }
@@ -55,11 +90,15 @@ pub enum Problem {
 /// A relation that the driver tests before `node` runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DimCheck {
+    /// The node that is right only where it holds.
     pub node: NodeId,
     /// The axis of the node's operand or result that it is about.
     pub axis: usize,
+    /// One side, known before the node runs.
     pub left: Dim,
+    /// The other.
     pub right: Dim,
+    /// The relation.
     pub kind: CheckKind,
 }
 
@@ -99,7 +138,7 @@ fn value_place(graph: &Graph, v: ValueId) -> String {
 }
 
 /// How errors name a node.
-pub fn node_place(graph: &Graph, n: NodeId) -> String {
+pub(crate) fn node_place(graph: &Graph, n: NodeId) -> String {
     match graph.nodes.get(n) {
         Some(d) => format!("node {n} '{}'", d.name()),
         None => format!("node {n}"),

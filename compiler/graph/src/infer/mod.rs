@@ -21,61 +21,102 @@ pub use pointwise::check_body;
 /// Why a node has no type. The caller adds the node's name.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InferError {
+    /// Too few or too many operands.
     #[error("{op}: expected {expected} inputs, found {found}")]
     InputCount {
+        /// The operator's name in text forms.
         op: String,
+        /// A number or a range of numbers.
         expected: String,
+        /// How many there are.
         found: usize,
     },
+    /// An optional operand that is needed after all.
     #[error("{op}: input {input} ({what}) is absent, but needed")]
     Absent {
+        /// The operator's name in text forms.
         op: String,
+        /// The operand's number.
         input: usize,
+        /// What the operand is to the operator.
         what: String,
     },
+    /// An element type that the operator does not take.
     #[error("{op}: {what}: expected type {expected}, found {found}")]
     DType {
+        /// The operator's name in text forms.
         op: String,
+        /// The operand.
         what: String,
+        /// The types that it takes.
         expected: String,
+        /// The operand's.
         found: DType,
     },
+    /// An operand with the wrong number of dimensions.
     #[error("{op}: {what}: expected rank {expected}, found {found}")]
     Rank {
+        /// The operator's name in text forms.
         op: String,
+        /// The operand.
         what: String,
+        /// The ranks that it takes.
         expected: String,
+        /// The operand's.
         found: usize,
     },
+    /// A dimension that is surely another than the one it must equal.
     #[error("{op}: {what}: expected dimension {expected}, found {found}")]
     Dim {
+        /// The operator's name in text forms.
         op: String,
+        /// The operand and its axis, or the parameter.
         what: String,
+        /// What it must equal.
         expected: Dim,
+        /// What it is.
         found: Dim,
     },
+    /// Two dimensions that surely differ, neither of them 1.
     #[error("{op}: {what}: dimensions {left} and {right} cannot be broadcast to each other")]
     Broadcast {
+        /// The operator's name in text forms.
         op: String,
+        /// The axis.
         what: String,
+        /// That of the operands before.
         left: Dim,
+        /// That of this operand.
         right: Dim,
     },
+    /// A static parameter out of its range.
     #[error("{op}: attribute {attribute}: expected {expected}, found {found}")]
     Attribute {
+        /// The operator's name in text forms.
         op: String,
+        /// The parameter, as the text form spells it.
         attribute: String,
+        /// The range.
         expected: String,
+        /// The parameter's value.
         found: String,
     },
+    /// A pointwise expression that breaks a rule of types.
     #[error("{op}: expression node {node}: {problem}")]
     Body {
+        /// The operator's name in text forms.
         op: String,
+        /// Position in the expression.
         node: usize,
+        /// The rule.
         problem: String,
     },
+    /// There is no rule for library calls.
     #[error("library {name}: types are stated by the importer")]
-    Library { name: String },
+    Library {
+        /// The kernel's name, without `lap_lib_`.
+        name: String,
+    },
 }
 
 impl InferError {
@@ -134,12 +175,12 @@ impl CheckKind {
 
 /// A relation that a node needs and that could not be decided symbolically.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Requirement {
+pub(crate) struct Requirement {
     /// The axis that it is about (of the output, or of the input that `what` names).
-    pub axis: usize,
-    pub left: Dim,
-    pub right: Dim,
-    pub kind: CheckKind,
+    pub(crate) axis: usize,
+    pub(crate) left: Dim,
+    pub(crate) right: Dim,
+    pub(crate) kind: CheckKind,
 }
 
 /// The types of a node's outputs.
@@ -151,7 +192,7 @@ pub fn output_types(
 }
 
 /// The types of a node's outputs, and what must hold at run time for them to be right.
-pub fn output_types_and_requirements(
+pub(crate) fn output_types_and_requirements(
     op: &Op,
     inputs: &[Option<&TensorType>],
 ) -> Result<(Vec<TensorType>, Vec<Requirement>), InferError> {

@@ -7,17 +7,23 @@ use crate::{Container, DType, TensorData, TensorType};
 /// A value at run time.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
+    /// Every value of a graph without containers.
     Tensor(TensorData),
+    /// Values of one type.
     Sequence(Vec<Value>),
+    /// One value or none.
     Optional(Option<Box<Value>>),
     /// Keys are a vector; the values a tensor, or a sequence.
     Map {
+        /// i64 or strings, of rank 1.
         keys: TensorData,
+        /// One for each key, in their order.
         values: Box<Value>,
     },
 }
 
 impl Value {
+    /// The data, unless it is in a container.
     pub fn tensor(&self) -> Option<&TensorData> {
         match self {
             Value::Tensor(t) => Some(t),

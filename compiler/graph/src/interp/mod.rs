@@ -38,40 +38,90 @@ use std::collections::HashMap;
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InterpError {
+    /// The caller gave too few or too many values.
     #[error("expected {expected} inputs, found {found}")]
-    InputCount { expected: usize, found: usize },
+    InputCount {
+        /// How many inputs the graph has.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
+    /// A value that the graph's input does not take.
     #[error("input '{input}': expected {expected}, found {found}")]
     Input {
+        /// The ONNX name of the input.
         input: String,
+        /// Its type.
         expected: String,
+        /// The type and size of what was given.
         found: String,
     },
+    /// The sizes of this run break a rule that could not be decided before.
     #[error("{node}: {source}")]
-    Infer { node: String, source: InferError },
+    Infer {
+        /// The node, as `node n3 '/layer.0/MatMul'`.
+        node: String,
+        /// The rule.
+        source: InferError,
+    },
+    /// A dimension without a value.
     #[error(
         "{node}: dimension {dim} has no value (a division by zero, or sizes that cannot be broadcast)"
     )]
-    Dim { node: String, dim: String },
+    Dim {
+        /// The node that needs it.
+        node: String,
+        /// The expression.
+        dim: String,
+    },
+    /// A result is not of the type that the graph states for it.
     #[error("{node}: output {output}: expected {expected}, found {found}")]
     Output {
+        /// The node.
         node: String,
+        /// The output's number.
         output: usize,
+        /// The stated type.
         expected: String,
+        /// The type and size of the result.
         found: String,
     },
+    /// An index from data that lies outside of its axis.
     #[error("{node}: index {index} is out of range for axis {axis} of size {size}")]
     Index {
+        /// The node.
         node: String,
+        /// As the data have it.
         index: i64,
+        /// The axis that it indexes.
         axis: usize,
+        /// That axis's extent; `-size..size` is taken.
         size: i64,
     },
+    /// Any other rule of the operator's that the data break.
     #[error("{node}: {problem}")]
-    Node { node: String, problem: String },
+    Node {
+        /// The node.
+        node: String,
+        /// The rule.
+        problem: String,
+    },
+    /// A loop that goes on for too long.
     #[error("{node}: more than {limit} iterations")]
-    Iterations { node: String, limit: i64 },
+    Iterations {
+        /// The loop.
+        node: String,
+        /// [`Options::most_iterations`].
+        limit: i64,
+    },
+    /// The hook does not know a kernel, or there is no hook.
     #[error("{node}: library call '{library}' is not available to the interpreter")]
-    Unsupported { node: String, library: String },
+    Unsupported {
+        /// The node that calls it.
+        node: String,
+        /// The kernel's name, without `lap_lib_`.
+        library: String,
+    },
 }
 
 /// What evaluates library calls: `None` for a name that it does not know.
@@ -84,6 +134,7 @@ pub type Observer<'a> = &'a dyn Fn(NodeId, &[Value]);
 /// How to run.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
+    /// Evaluates library calls other than those on sequences and optionals.
     pub library: Option<LibraryHook<'a>>,
     /// Called with each node's results, in order: to find the first that differs from another run.
     pub observe: Option<Observer<'a>>,

@@ -60,8 +60,11 @@ pub fn data_text(t: &crate::TensorData) -> String {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("line {line}, column {column}: {problem}")]
 pub struct ParseError {
+    /// Counted from 1.
     pub line: usize,
+    /// In characters, counted from 1.
     pub column: usize,
+    /// What was expected and what is there.
     pub problem: String,
 }
 
