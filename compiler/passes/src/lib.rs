@@ -1,7 +1,7 @@
 //! Rewrites of the graph level, and the forming of fusion groups.
 //!
 //! [`optimize`] takes a verified graph and leaves an equivalent one, by a pipeline that is data
-//! ([`PIPELINE`]): stages of passes, some repeated until nothing changes. [`fuse`] then sorts the
+//! ([`PIPELINE`]): stages of passes, some repeated until nothing changes. [`fuse()`] then sorts the
 //! nodes into groups that lowering turns into one kernel each. A pass is one function in one file;
 //! it rewrites through [`rewrite::Rewriter`], and says in a [`Remark`] what it wanted to do and
 //! could not. Nothing here knows loops, buffers or machines. See `docs/passes.md`.

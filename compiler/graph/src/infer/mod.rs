@@ -1,7 +1,7 @@
 //! Shape and type inference: the output types of one node from those of its inputs.
 //!
 //! In: an [`Op`] and its inputs' types (`None` for an absent one). Out: one [`TensorType`] an
-//! output, symbolic where the inputs are, and the [`Requirement`]s on dimensions that could be
+//! output, symbolic where the inputs are, and the requirements on dimensions that could be
 //! neither proved nor refuted; these are accepted here and tested at run time
 //! (see [`crate::verify::run_time_checks`]).
 //! Rules never look at constants' values: what a rule needs is in the operator.
