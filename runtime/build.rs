@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kernels = root.join("../kernels");
     let mut sources = c_files(&root.join("c"))?;
     sources.extend(c_files(&kernels)?);
+    let api = api_symbol(&[root.join("include"), root.join("c"), kernels.clone()])?;
     let registry = registry(&sources)?;
     for folder in [
         root.join("c"),
@@ -29,11 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     if fs::read_to_string(&generated).ok().as_deref() != Some(&registry) {
         fs::write(&generated, registry)?;
     }
-    build(&root, &kernels)
+    build(&root, &kernels, &api)
         .file(&generated)
         .files(c_files(&root.join("registry"))?)
         .compile("lapidary_registry");
-    build(&root, &kernels)
+    build(&root, &kernels, &api)
         .files(&sources)
         .compile("lapidary_runtime");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
@@ -45,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "cargo:rustc-env=LAPIDARY_RUNTIME_ARCHIVE={}",
         out.join("liblapidary_runtime.a").display()
     );
+    println!("cargo:rustc-env=LAPIDARY_API_SYMBOL={api}");
     println!(
         "cargo:archive={}",
         out.join("liblapidary_runtime.a").display()
@@ -52,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:include={}", root.join("include").display());
     println!("cargo:sources={}", root.join("c").display());
     println!("cargo:kernels={}", kernels.display());
-    println!("cargo:flags={}", FLAGS.join(" "));
+    println!("cargo:flags={} {}", FLAGS.join(" "), rename(&api));
     Ok(())
 }
 
@@ -68,13 +70,48 @@ const FLAGS: [&str; 8] = [
     "-fvisibility=hidden",
 ];
 
-fn build(root: &Path, kernels: &Path) -> cc::Build {
+/// The name that `lap_api_table` has in objects: of this version and these sources, and of no others. A model's object refers to
+/// it, so that a linker never joins a model with a runtime that it was not compiled for.
+fn api_symbol(folders: &[PathBuf]) -> Result<String, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for folder in folders {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "c" || e == "h") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    // FNV-1a: nobody forges a runtime.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for path in &files {
+        add(path.file_name().unwrap_or_default().as_encoded_bytes());
+        add(&fs::read(path)?);
+    }
+    FLAGS.iter().for_each(|flag| add(flag.as_bytes()));
+    let version = env::var("CARGO_PKG_VERSION")?.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    Ok(format!("lap_api_of_lapidary_{version}_{hash:016x}"))
+}
+
+/// The flag by which the runtime's objects have it.
+fn rename(api: &str) -> String {
+    format!("-Dlap_api_table={api}")
+}
+
+fn build(root: &Path, kernels: &Path, api: &str) -> cc::Build {
     let mut build = cc::Build::new();
     build.opt_level(2).debug(false).pic(true);
     for flag in FLAGS {
         build.flag(flag);
     }
     build
+        .flag(rename(api))
         .flag("-Wall")
         .flag("-Wextra")
         .flag("-Wno-unused-parameter")
@@ -121,13 +158,20 @@ fn registry(kernels: &[PathBuf]) -> Result<String, Box<dyn Error>> {
     names.sort();
     names.dedup();
     let mut text = String::from(
-        "/* Made by build.rs. */\n#include \"guard.h\"\n#include \"lap_internal.h\"\n#include \"registry.h\"\n",
+        "/* Made by build.rs. */\n#include <math.h>\n#include \"guard.h\"\n#include \"lap_internal.h\"\n#include \"libm.h\"\n#include \"registry.h\"\n",
     );
     // A Rust library may be unloaded, as a compiled one may.
     text.push_str("void (*const lap_registry_pin)(const void *) = lap_pin_library;\n");
     for (name, kind) in &names {
         text.push_str(&format!("{kind}({name});\n"));
     }
+    // The function table has of libm what others ask for; code in memory may call all of it.
+    text.push_str("#define MATH(name) (void (*)(void))name,\n");
+    text.push_str("void (*const lap_registry_math[])(void) = {\n");
+    text.push_str(
+        "    LAP_LIBM_F64(MATH) LAP_LIBM_F64_2(MATH) LAP_LIBM_F32(MATH) LAP_LIBM_F32_2(MATH)\n",
+    );
+    text.push_str("    MATH(fma) MATH(fmaf)\n};\n");
     text.push_str("const lap_registry_entry lap_registry[] = {\n");
     for (name, _) in &names {
         text.push_str(&format!(

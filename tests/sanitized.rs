@@ -162,6 +162,8 @@ fn compiled_models_run_clean_under_the_sanitizers() {
     std::fs::write(path("inputs"), inputs).expect("a file");
     let mut build = Command::new(compiler());
     build.args(FLAGS).args(["-O1", "-ffp-contract=off"]);
+    let api = lapidary_runtime::abi::symbol::API;
+    build.arg(format!("-Dlap_api_table={api}"));
     for include in ["runtime/include", "runtime/c", "kernels"] {
         build.arg("-I").arg(root.join(include));
     }

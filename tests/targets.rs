@@ -15,6 +15,7 @@ use std::process::Command;
 use folder::Folder;
 use lapidary::case::Case;
 use lapidary::{Cpu, Model, Options, target};
+use lapidary_runtime::abi::symbol::API;
 use loader::{AARCH64, Loader};
 use object::{
     Architecture, BinaryFormat, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind,
@@ -275,7 +276,7 @@ fn objects_for_every_target_read_back() {
         ("aarch64-unknown-linux-musl", Elf, Aarch64),
     ] {
         assert!(target::names().contains(&name));
-        let plain = ["lap_api_table"];
+        let plain = [API];
         check_object(
             name,
             format,
@@ -283,7 +284,7 @@ fn objects_for_every_target_read_back() {
             "examples/digits/model.onnx",
             &plain,
         );
-        let kernels = ["lap_api_table", "lap_lib_trees"];
+        let kernels = [API, "lap_lib_trees"];
         check_object(
             name,
             format,

@@ -683,6 +683,11 @@ static int32_t api_cpu_level(lapidary_context *c) {
 
 static int64_t api_memory_used(lapidary_context *c) { return lap_priv(own(c))->memory_used; }
 
+/* Every version of the runtime defines this. A program that gets two of them has two definitions: the linker says so, and
+ * does not take some functions of one and some of the other. */
+extern const char lap_a_program_has_runtimes_of_two_versions_of_lapidary;
+const char lap_a_program_has_runtimes_of_two_versions_of_lapidary = 1;
+
 const lapidary_api lap_api_table = {
     .abi_version = LAPIDARY_ABI_VERSION,
     .api_bytes = sizeof(lapidary_api),

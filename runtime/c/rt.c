@@ -1,5 +1,4 @@
 /* The functions that generated code and library kernels call, and the table of them. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -395,27 +394,3 @@ uint32_t lap_f32_to_bf16(float value) {
 }
 
 float lap_bf16_to_f32(uint32_t half) { return float_of((half & 0xffffu) << 16); }
-
-/* ---- the table ------------------------------------------------------------------------------- */
-
-const lap_rt lap_runtime_table = {
-    .api = &lap_api_table,
-    .parallel_for = lap_parallel_for,
-    .call_library = lap_call_library,
-    .alloc_dynamic = lap_alloc_dynamic,
-    .fail = lap_fail,
-    .check = lap_check,
-    .output_alloc = lap_output_alloc, .output_alloc_strings = lap_output_alloc_strings, .temp = lap_temp,
-    .memcpy = memcpy, .memmove = memmove, .memset = memset,
-    .exp = exp, .log = log, .sin = sin, .cos = cos, .tan = tan, .asin = asin, .acos = acos, .atan = atan,
-    .sinh = sinh, .cosh = cosh, .tanh = tanh, .asinh = asinh, .acosh = acosh, .atanh = atanh, .erf = erf,
-    .exp2 = exp2, .log2 = log2, .expm1 = expm1, .log1p = log1p, .floor = floor, .ceil = ceil, .trunc = trunc,
-    .rint = rint, .sqrt = sqrt, .cbrt = cbrt, .lgamma = lgamma, .pow = pow, .fmod = fmod, .atan2 = atan2,
-    .expf = expf, .logf = logf, .sinf = sinf, .cosf = cosf, .tanf = tanf, .asinf = asinf, .acosf = acosf,
-    .atanf = atanf, .sinhf = sinhf, .coshf = coshf, .tanhf = tanhf, .asinhf = asinhf, .acoshf = acoshf,
-    .atanhf = atanhf, .erff = erff, .floorf = floorf, .ceilf = ceilf, .truncf = truncf, .rintf = rintf,
-    .sqrtf = sqrtf, .powf = powf, .fmodf = fmodf, .atan2f = atan2f,
-    .f32_to_f16 = lap_f32_to_f16, .f16_to_f32 = lap_f16_to_f32,
-    .f32_to_bf16 = lap_f32_to_bf16, .bf16_to_f32 = lap_bf16_to_f32,
-    .fmaf64 = fma, .fmaf32 = fmaf,
-};

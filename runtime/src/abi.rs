@@ -285,7 +285,8 @@ pub mod cpu {
 /// Names of the archive's data symbols that an object file refers to.
 pub mod symbol {
     /// The public functions: goes into the table's `api`.
-    pub const API: &str = "lap_api_table";
+    /// The name says of which version the runtime is: the linker finds no other for an object.
+    pub const API: &str = env!("LAPIDARY_API_SYMBOL");
     /// The function table (contexts find it by themselves; only special code needs it).
     pub const RT: &str = "lap_runtime_table";
     /// What an exported model's symbol begins with.

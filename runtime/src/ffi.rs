@@ -298,6 +298,7 @@ pub struct LayoutEntry {
 }
 
 unsafe extern "C" {
+    #[link_name = env!("LAPIDARY_API_SYMBOL")]
     pub static lap_api_table: Api;
     pub static lap_runtime_table: [*const c_void; 0];
     /// Ends with a NULL name.

@@ -44,6 +44,7 @@ fn library(folder: &Path, define: &str) -> PathBuf {
     ];
     let rest = [
         define,
+        concat!("-Dlap_api_table=", env!("LAPIDARY_API_SYMBOL")),
         &include,
         &internal,
         &source,

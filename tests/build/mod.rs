@@ -89,11 +89,33 @@ pub fn model(
     input: Vec<ValueInfoProto>,
     output: Vec<ValueInfoProto>,
 ) -> Model {
+    model_with_weights(opset, node, input, output, Vec::new())
+}
+
+/// A tensor of f32 with one number everywhere.
+pub fn weight(name: &str, dims: &[i64], number: f32) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: F32,
+        float_data: vec![number; dims.iter().product::<i64>() as usize],
+        ..Default::default()
+    }
+}
+
+pub fn model_with_weights(
+    opset: i64,
+    node: Vec<NodeProto>,
+    input: Vec<ValueInfoProto>,
+    output: Vec<ValueInfoProto>,
+    initializer: Vec<TensorProto>,
+) -> Model {
     let graph = GraphProto {
         name: "small".into(),
         node,
         input,
         output,
+        initializer,
         ..Default::default()
     };
     let model = ModelProto {

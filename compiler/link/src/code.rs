@@ -17,13 +17,14 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{
-    DataDescription, DataId, FuncId, FuncOrDataId, Linkage, Module, ModuleReloc,
+    DataDescription, DataId, FuncId, FuncOrDataId, Init, Linkage, Module, ModuleReloc,
 };
+use lapidary_codegen::kernel::{MathFn, math_fn_offset};
 use lapidary_codegen::{CompileError, Level, MachineKernel, Size, clif};
 use lapidary_graph::EntityMap;
 use lapidary_lower::program::{KernelDef, KernelId, Program};
-use lapidary_runtime::abi::cpu;
-use std::collections::{HashMap, HashSet};
+use lapidary_runtime::abi::{self, cpu};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use target_lexicon::{Architecture, Triple};
@@ -34,6 +35,8 @@ pub(crate) struct Code {
     pub align: u64,
     pub bytes: Vec<u8>,
     pub relocs: Vec<ModuleReloc>,
+    /// What it calls of the C library through the function table.
+    pub math: BTreeSet<MathFn>,
 }
 
 /// Cranelift for kernels of one level.
@@ -232,6 +235,7 @@ fn choice_table(id: FuncId, kernels: &[Kernel<'_>], made: &HashSet<FuncId>) -> C
         align: 16,
         bytes: vec![0; at as usize],
         relocs,
+        math: BTreeSet::new(),
     }
 }
 
@@ -240,6 +244,43 @@ pub(crate) struct Driver {
     pub data: Vec<(DataId, DataDescription)>,
     /// The table of the model.
     pub table: DataId,
+}
+
+impl Driver {
+    /// Refers to what code calls of the C library, behind the table's end where nothing reads it: the runtime's own references
+    /// are weak, so that a static program holds no function that none of its models calls.
+    pub fn refer<M: Module>(&mut self, module: &mut M, codes: &[Code]) -> Result<(), LinkError> {
+        let functions: BTreeSet<MathFn> =
+            codes.iter().flat_map(|c| c.math.iter().copied()).collect();
+        let table = self.data.iter_mut().find(|(id, _)| *id == self.table);
+        let Some((_, table)) = table else {
+            return Ok(());
+        };
+        let Init::Bytes { contents } = &table.init else {
+            return Ok(());
+        };
+        let mut bytes = contents.to_vec();
+        let signature = module.make_signature();
+        for function in functions {
+            let entry = math_fn_offset(function) as usize / 8;
+            let Some(name) = abi::RT_NAMES.get(entry) else {
+                return Err(LinkError::code(
+                    "the function table",
+                    format!("no entry {entry}"),
+                ));
+            };
+            let id = module
+                .declare_function(name, Linkage::Import, &signature)
+                .map_err(|e| LinkError::code(*name, e))?;
+            let id = module.declare_func_in_data(id, table);
+            table.write_function_addr(bytes.len() as u32, id);
+            bytes.resize(bytes.len() + 8, 0);
+        }
+        table.init = Init::Bytes {
+            contents: bytes.into_boxed_slice(),
+        };
+        Ok(())
+    }
 }
 
 /// A kernel and its functions, one for each level.
@@ -402,6 +443,7 @@ fn kernel(
             align: 64,
             bytes,
             relocs: Vec::new(),
+            math: BTreeSet::new(),
         })),
         MachineKernel::Portable(_) if !lowest => Ok(None),
         MachineKernel::Portable(kernel) => {
@@ -417,7 +459,11 @@ fn kernel(
                     reason: e.to_string(),
                 },
             )?;
-            function(id, f, &target.isa, &def.loops.name).map(Some)
+            let code = function(id, f, &target.isa, &def.loops.name)?;
+            Ok(Some(Code {
+                math: kernel.math_functions(),
+                ..code
+            }))
         }
     }
 }
@@ -440,6 +486,7 @@ fn function(id: FuncId, f: Function, isa: &OwnedTargetIsa, name: &str) -> Result
             .iter()
             .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, id))
             .collect(),
+        math: BTreeSet::new(),
     })
 }
 

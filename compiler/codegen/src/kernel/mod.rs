@@ -11,6 +11,7 @@
 //! classes and element types agree; loop counters are assigned by their loop alone; 64-bit elements
 //! appear only where lanes times 64 bits fit the target's widest vector.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 pub mod eval;
@@ -526,6 +527,20 @@ impl Kernel {
             regs: vec![Class::Gpr; ARGS as usize],
             body: Vec::new(),
         }
+    }
+    /// The functions of the C library that it calls.
+    pub fn math_functions(&self) -> BTreeSet<MathFn> {
+        fn walk(body: &[Inst], found: &mut BTreeSet<MathFn>) {
+            for inst in body {
+                if let Inst::VMath { func, .. } = inst {
+                    found.insert(*func);
+                }
+                inst.bodies().iter().for_each(|b| walk(b, found));
+            }
+        }
+        let mut found = BTreeSet::new();
+        walk(&self.body, &mut found);
+        found
     }
     /// A new register.
     pub fn reg(&mut self, class: Class) -> Reg {

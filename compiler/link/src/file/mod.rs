@@ -420,7 +420,7 @@ fn object(
             .define_data(id, &description)
             .map_err(|e| failed(&e))?;
     }
-    let (driver, codes) = code::compile(
+    let (mut driver, codes) = code::compile(
         &mut module,
         &isas,
         code_options,
@@ -429,6 +429,7 @@ fn object(
         name,
         weights,
     )?;
+    driver.refer(&mut module, &codes)?;
     code::define(&mut module, &driver, &codes)?;
     let product = module.finish();
     let bytes = product.emit().map_err(|e| failed(&e))?;
