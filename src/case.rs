@@ -167,7 +167,11 @@ impl Case {
 
     /// Opens the folder; data sets are read one at a time, with [`Case::read_set`].
     pub fn open(folder: &Path) -> Result<Case, Error> {
-        let model = Model::load(folder.join("model.onnx"))?;
+        Case::around(Model::load(folder.join("model.onnx"))?, folder)
+    }
+
+    /// What else is in the folder of a model.
+    pub fn around(model: Model, folder: &Path) -> Result<Case, Error> {
         let tolerance = read_tolerance(&folder.join("data.json"))?;
         let entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, &e))?;
         let mut sets = Vec::new();

@@ -181,7 +181,8 @@ impl Model {
             let code = cache::compile(self, options, folder)?;
             return Compiled::from_code(code, options);
         }
-        let program = pipeline::program(self, options, Target::Memory)?;
+        let program =
+            pipeline::warming_up(options, || pipeline::program(self, options, Target::Memory))?;
         let code = pipeline::sound(self, pipeline::jit(program, options))?;
         Compiled::from_code(code, options)
     }

@@ -133,6 +133,18 @@ pub fn program(model: &Model, options: &Options, target: Target) -> Result<Progr
     Ok(program)
 }
 
+/// Does something that needs one thread while another makes ready for the stages after it, where there are two processors.
+pub fn warming_up<T>(options: &Options, work: impl FnOnce() -> T) -> T {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return work();
+    }
+    let level = code_options(options).level;
+    std::thread::scope(|scope| {
+        scope.spawn(move || lapidary_link::warm_up(level));
+        work()
+    })
+}
+
 /// The graph that is lowered.
 fn prepared(model: &Model, options: &Options, target: Target) -> Result<Graph, Error> {
     let mut graph = import(model, options, target)?;

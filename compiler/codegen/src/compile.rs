@@ -58,6 +58,17 @@ fn contracts(stmts: &[Stmt]) -> bool {
     found
 }
 
+/// Makes the tables that the emitter of a level makes when it is first used, so that the first kernel does not wait for them.
+pub fn warm_up(level: Level) {
+    let isa = match level {
+        Level::V4 => x64::Isa::Avx512,
+        Level::V3 => x64::Isa::Avx2,
+        Level::Baseline => return,
+    };
+    // Its code is of no use, nor would be an error: the first real kernel meets it again.
+    let _ = x64::emit(&kernel::Kernel::new(String::new(), 8), isa);
+}
+
 /// The kernel at the kernel level, for a target that an emitter of this level has.
 /// Tried from the widest vectors down to scalars, which take everything.
 pub fn compile(

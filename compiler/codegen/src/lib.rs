@@ -14,5 +14,5 @@ pub mod loops;
 pub mod x64;
 
 mod compile;
-pub use compile::{CompileError, Level, MachineKernel, compile};
+pub use compile::{CompileError, Level, MachineKernel, compile, warm_up};
 pub use expand::Size;

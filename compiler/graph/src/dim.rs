@@ -12,6 +12,8 @@
 //!
 //! Constants that overflow saturate; byte sizes are checked again where memory is taken.
 
+use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -48,11 +50,14 @@ pub enum Atom {
     Broadcast(Dim, Dim),
 }
 
+/// A product of atoms, sorted. Most are of one, which then stands in place.
+pub type Product = SmallVec<[Atom; 1]>;
+
 /// A sum of products; at least one term.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Sum {
     /// Products with their coefficients: sorted by product, none empty, no coefficient 0.
-    pub terms: Vec<(Vec<Atom>, i64)>,
+    pub terms: Vec<(Product, i64)>,
     /// The summand without an atom.
     pub constant: i64,
     /// Atoms in it, those inside of atoms among them.
@@ -108,13 +113,13 @@ impl Dim {
 
     /// An atom as a dimension.
     pub fn atom(a: Atom) -> Dim {
-        Dim::term(vec![a], 1)
+        Dim::term(SmallVec::from_buf([a]), 1)
     }
     /// A product of at least one atom, sorted, with a coefficient that is not 0.
-    pub fn term(atoms: Vec<Atom>, coefficient: i64) -> Dim {
+    pub fn term(atoms: Product, coefficient: i64) -> Dim {
         Dim::sum(vec![(atoms, coefficient)], 0)
     }
-    fn sum(terms: Vec<(Vec<Atom>, i64)>, constant: i64) -> Dim {
+    fn sum(terms: Vec<(Product, i64)>, constant: i64) -> Dim {
         let atoms = terms.iter().flat_map(|(product, _)| product);
         let weight = atoms.fold(0u32, |sum, a| sum.saturating_add(a.weight()));
         Dim::Sum(Arc::new(Sum {
@@ -137,26 +142,31 @@ impl Dim {
             _ => Dim::atom(Atom::FloorDiv(self.clone(), Dim::Const(1))),
         }
     }
-    fn parts(&self) -> (&[(Vec<Atom>, i64)], i64) {
+    fn parts(&self) -> (&[(Product, i64)], i64) {
         match self {
             Dim::Const(c) => (&[], *c),
             Dim::Sum(s) => (&s.terms, s.constant),
         }
     }
-    fn build(mut terms: Vec<(Vec<Atom>, i64)>, constant: i64) -> Dim {
-        terms.sort();
-        let mut out: Vec<(Vec<Atom>, i64)> = Vec::with_capacity(terms.len());
-        for (p, c) in terms {
-            match out.last_mut() {
-                Some((q, d)) if *q == p => *d = d.saturating_add(c),
-                _ => out.push((p, c)),
+    /// From terms in any order, equal ones among them.
+    fn build(mut terms: Vec<(Product, i64)>, constant: i64) -> Dim {
+        terms.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        terms.dedup_by(|(p, c), (q, d)| {
+            let same = p == q;
+            if same {
+                *d = d.saturating_add(*c);
             }
-        }
-        out.retain(|t| t.1 != 0);
-        if out.is_empty() {
+            same
+        });
+        terms.retain(|t| t.1 != 0);
+        Dim::of_sorted(terms, constant)
+    }
+    /// From terms as [`Sum::terms`] has them, or none.
+    fn of_sorted(terms: Vec<(Product, i64)>, constant: i64) -> Dim {
+        if terms.is_empty() {
             Dim::Const(constant)
         } else {
-            Dim::sum(out, constant)
+            Dim::sum(terms, constant)
         }
     }
     /// The value, when there is no symbol in it.
@@ -182,9 +192,37 @@ impl Dim {
     }
     /// The sum, in normal form.
     pub fn add(&self, o: &Dim) -> Dim {
-        let (a, c) = self.parts();
-        let (b, d) = o.parts();
-        Dim::build(a.iter().chain(b).cloned().collect(), c.saturating_add(d))
+        if self.is_const(0) {
+            return o.clone();
+        }
+        if o.is_const(0) {
+            return self.clone();
+        }
+        let (mut a, c) = self.parts();
+        let (mut b, d) = o.parts();
+        let mut terms = Vec::with_capacity(a.len() + b.len());
+        while let ([x, rest_a @ ..], [y, rest_b @ ..]) = (a, b) {
+            match x.0.cmp(&y.0) {
+                Ordering::Less => {
+                    terms.push(x.clone());
+                    a = rest_a;
+                }
+                Ordering::Greater => {
+                    terms.push(y.clone());
+                    b = rest_b;
+                }
+                Ordering::Equal => {
+                    let both = x.1.saturating_add(y.1);
+                    if both != 0 {
+                        terms.push((x.0.clone(), both));
+                    }
+                    (a, b) = (rest_a, rest_b);
+                }
+            }
+        }
+        terms.extend_from_slice(a);
+        terms.extend_from_slice(b);
+        Dim::of_sorted(terms, c.saturating_add(d))
     }
     /// The negative, in normal form.
     pub fn neg(&self) -> Dim {
@@ -206,13 +244,32 @@ impl Dim {
         }
         self.mul_out(o)
     }
+    /// A number of times.
+    fn times(&self, n: i64) -> Dim {
+        match (self, n) {
+            (_, 0) => Dim::Const(0),
+            (_, 1) => self.clone(),
+            (Dim::Const(c), _) => Dim::Const(c.saturating_mul(n)),
+            (Dim::Sum(s), _) => {
+                let times = |(p, c): &(Product, i64)| (p.clone(), c.saturating_mul(n));
+                let terms = s.terms.iter().map(times).collect();
+                Dim::sum(terms, s.constant.saturating_mul(n))
+            }
+        }
+    }
     fn mul_out(&self, o: &Dim) -> Dim {
+        if let Some(n) = o.as_const() {
+            return self.times(n);
+        }
+        if let Some(n) = self.as_const() {
+            return o.times(n);
+        }
         let (a, c) = self.parts();
         let (b, d) = o.parts();
         let mut terms = Vec::new();
         for (p, x) in a {
             for (q, y) in b {
-                let mut r: Vec<Atom> = p.iter().chain(q).cloned().collect();
+                let mut r: Product = p.iter().chain(q).cloned().collect();
                 r.sort();
                 terms.push((r, x.saturating_mul(*y)));
             }

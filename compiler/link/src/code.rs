@@ -12,10 +12,10 @@ use crate::target;
 use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{Function, UserFuncName};
+use cranelift_codegen::ir::{Function, InstBuilder, UserFuncName};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_frontend::FunctionBuilderContext;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{
     DataDescription, DataId, FuncId, FuncOrDataId, Init, Linkage, Module, ModuleReloc,
 };
@@ -26,7 +26,7 @@ use lapidary_lower::program::{KernelDef, KernelId, Program};
 use lapidary_runtime::abi::{self, cpu};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use target_lexicon::{Architecture, Triple};
 
 /// Code of one function, before it is placed.
@@ -139,6 +139,29 @@ pub(crate) fn cpu_features(triple: &Triple, level: Level) -> u64 {
         (Architecture::X86_64, Level::V4) => cpu::X86_V2 | cpu::AVX2 | cpu::AVX512,
         _ => 0,
     }
+}
+
+/// Does once in a process what its first compilation would else do before the first instruction stands: the encoder's
+/// and Cranelift's tables are made, and their code comes into memory. What it compiles is thrown away, and so is any error: whoever
+/// compiles next meets it again.
+pub fn warm_up(level: Level) {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        let Ok(isas) = Isas::new(&Triple::host(), &[level], false) else {
+            return;
+        };
+        lapidary_codegen::warm_up(level);
+        let mut f = Function::new();
+        f.signature.call_conv = isas.driver.default_call_conv();
+        let mut context = FunctionBuilderContext::new();
+        let mut builder = FunctionBuilder::new(&mut f, &mut context);
+        let block = builder.create_block();
+        builder.switch_to_block(block);
+        builder.ins().return_(&[]);
+        builder.seal_all_blocks();
+        builder.finalize(isas.driver.frontend_config());
+        let _ = Context::for_function(f).compile(&*isas.driver, &mut ControlPlane::default());
+    });
 }
 
 /// Makes the driver of a plan and of its bodies in a module and compiles them and the kernels.

@@ -49,6 +49,7 @@ pub mod stored;
 pub mod target;
 
 pub use binding::binding;
+pub use code::warm_up;
 pub use error::LinkError;
 pub use file::{
     Artifact, FileOptions, Prepared, WeightsIn, Written, prepare, write, write_runtime,

@@ -14,6 +14,7 @@ use lapidary_codegen::expand::factor;
 use lapidary_codegen::loops::*;
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Graph, Group, NodeId, Op, ValueId};
+use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, LowerError>;
 
@@ -93,12 +94,8 @@ pub(crate) fn contract(l: &mut Lowering, g: &Graph, group: &Group) -> Result<()>
 }
 
 /// Extent of each label: where one operand has 1, the other's.
-fn extents(
-    b: &mut Builder,
-    x: (ValueId, &[u8]),
-    w: (ValueId, &[u8]),
-) -> Result<std::collections::HashMap<u8, Dim>> {
-    let mut map: std::collections::HashMap<u8, Dim> = Default::default();
+fn extents(b: &mut Builder, x: (ValueId, &[u8]), w: (ValueId, &[u8])) -> Result<BTreeMap<u8, Dim>> {
+    let mut map: BTreeMap<u8, Dim> = Default::default();
     for (v, labels) in [x, w] {
         let Some(shape) = b.graph.ty(v).shape.as_ref() else {
             return Err(LowerError::unranked(b.graph, v));
@@ -120,8 +117,8 @@ fn operand_index(
     b: &mut Builder,
     v: ValueId,
     labels: &[u8],
-    at: &std::collections::HashMap<u8, Dim>,
-    full: &std::collections::HashMap<u8, Dim>,
+    at: &BTreeMap<u8, Dim>,
+    full: &BTreeMap<u8, Dim>,
 ) -> Result<Vec<Dim>> {
     let dims = b.shape(v)?;
     Ok(labels
@@ -157,8 +154,7 @@ fn naive(
             .map(|l| full.get(l).cloned().unwrap_or(Dim::Const(1)))
             .collect();
     let index = b.open_all(&shape);
-    let mut at: std::collections::HashMap<u8, Dim> =
-        y.1.iter().copied().zip(index.iter().cloned()).collect();
+    let mut at: BTreeMap<u8, Dim> = y.1.iter().copied().zip(index.iter().cloned()).collect();
     let mut depth: Vec<u8> = Vec::new();
     for s in x.1.iter().chain(w.1) {
         if !y.1.contains(s) && !depth.contains(s) {
@@ -287,12 +283,8 @@ fn tiled(
         b.variable(Some(&cols)),
         b.variable(Some(&depth)),
     );
-    let mut at: std::collections::HashMap<u8, Dim> = Default::default();
-    let flat = |b: &Builder,
-                ls: &[u8],
-                ds: &[Dim],
-                v: Sym,
-                at: &mut std::collections::HashMap<u8, Dim>| {
+    let mut at: BTreeMap<u8, Dim> = Default::default();
+    let flat = |b: &Builder, ls: &[u8], ds: &[Dim], v: Sym, at: &mut BTreeMap<u8, Dim>| {
         for (s, i) in ls.iter().zip(unflatten(b, &Dim::from(v), ds)) {
             at.insert(*s, i);
         }

@@ -100,13 +100,13 @@ pub fn once(bench: &Bench) -> Result<(), Error> {
     let (compiled, subject) = match &bench.library {
         Some(library) => (Compiled::open_library(library, &options)?, None),
         None => {
-            let subject = Subject::open(bench)?;
-            // Opening read the data set too, which is no part of a start; it is small.
+            let subject = Subject::load(bench)?;
             (subject.compile(&options)?, Some(subject))
         }
     };
     let mut context = compiled.context()?;
     let ready = begin.elapsed();
+    let subject = subject.map(|s| s.with_set(bench)).transpose()?;
     let inputs = match (&subject, &bench.feed) {
         (Some(subject), _) => subject.inputs(&compiled, &bench.compile.dims)?,
         (None, Some(feed)) => {

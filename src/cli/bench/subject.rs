@@ -30,36 +30,52 @@ pub struct Ready {
 
 impl Subject {
     pub fn open(bench: &Bench) -> Result<Subject, Error> {
+        Subject::load(bench)?.with_set(bench)
+    }
+
+    /// The model or library, and not yet a data set.
+    pub fn load(bench: &Bench) -> Result<Subject, Error> {
         require_file(&bench.path)?;
-        if Case::is_case(&bench.path) {
-            let case = bench.compile.open_case(&bench.path)?;
-            let set = match (case.sets.get(bench.set), bench.set) {
-                _ if bench.random => None,
-                (Some(folder), _) => Some(case.read_set(folder)?),
-                (None, 0) => None,
-                (None, k) => {
-                    return Err(Error::Usage(format!(
-                        "there is no data set {k}, '{}' has {}",
-                        bench.path.display(),
-                        case.sets.len()
-                    )));
-                }
-            };
-            return Ok(Subject {
-                file: bench.path.join("model.onnx"),
-                model: Some(case.model),
-                set,
-            });
-        }
-        let model = if is_library(&bench.path) {
+        let file = if Case::is_case(&bench.path) {
+            bench.path.join("model.onnx")
+        } else {
+            bench.path.clone()
+        };
+        let model = if is_library(&file) {
             None
         } else {
-            Some(bench.compile.load(&bench.path)?)
+            Some(bench.compile.load(&file)?)
         };
         Ok(Subject {
-            file: bench.path.clone(),
+            file,
             model,
             set: None,
+        })
+    }
+
+    /// Reads the data set that is asked for, where the path is a folder with such.
+    pub fn with_set(self, bench: &Bench) -> Result<Subject, Error> {
+        let (file, model) = match self.model {
+            Some(model) if Case::is_case(&bench.path) => (self.file, model),
+            _ => return Ok(self),
+        };
+        let case = Case::around(model, &bench.path)?;
+        let set = match (case.sets.get(bench.set), bench.set) {
+            _ if bench.random => None,
+            (Some(folder), _) => Some(case.read_set(folder)?),
+            (None, 0) => None,
+            (None, k) => {
+                return Err(Error::Usage(format!(
+                    "there is no data set {k}, '{}' has {}",
+                    bench.path.display(),
+                    case.sets.len()
+                )));
+            }
+        };
+        Ok(Subject {
+            file,
+            model: Some(case.model),
+            set,
         })
     }
 

@@ -29,13 +29,24 @@ impl Expander<'_> {
 
     /// Innermost scope that binds a symbol of the expression.
     pub(super) fn dim_depth(&self, d: &Dim) -> Result<usize> {
+        match d {
+            Dim::Const(_) => Ok(0),
+            Dim::Sum(s) => self.depth_of(s.terms.iter().flat_map(|t| &t.0)),
+        }
+    }
+
+    /// Innermost scope that binds a symbol of the atoms.
+    fn depth_of<'d>(&self, atoms: impl IntoIterator<Item = &'d Atom>) -> Result<usize> {
         let mut depth = 0;
         let mut unbound = None;
-        for_each_sym(d, &mut |s| match self.syms.get(s.0 as usize) {
+        let mut visit = |s: Sym| match self.syms.get(s.0 as usize) {
             Some(Some(Bound::Reg(_, at))) => depth = depth.max(*at),
             Some(Some(Bound::Alias(_))) => {}
             _ => unbound = Some(s),
-        });
+        };
+        for atom in atoms {
+            each_sym_of(atom, &mut visit);
+        }
         match unbound {
             Some(s) => Err(ExpandError(format!(
                 "symbol s{} is used outside its loop in `{}`",
@@ -87,16 +98,15 @@ impl Expander<'_> {
         let mut outer = Dim::Const(s.constant);
         let mut here = Vec::new();
         for (atoms, c) in &s.terms {
-            let term = product(atoms, *c);
-            if self.dim_depth(&term)? < depth {
-                outer = outer.add(&term)
+            if self.depth_of(atoms)? < depth {
+                outer = outer.add(&product(atoms, *c))
             } else {
-                here.push((atoms.clone(), *c))
+                here.push((atoms, *c))
             }
         }
         let mut total: Option<Reg> = None;
         for (atoms, c) in here {
-            let t = self.term(&atoms, c, depth)?;
+            let t = self.term(atoms, c, depth)?;
             total = Some(match total {
                 Some(r) => self.gbin(placed, GOp::Add, r, Int::Reg(t)),
                 None => t,
@@ -124,7 +134,7 @@ impl Expander<'_> {
         let placed = self.placed(depth);
         let (mut outer, mut inner) = (Vec::new(), Vec::new());
         for a in atoms {
-            let part = if self.dim_depth(&product(std::slice::from_ref(a), 1))? < depth {
+            let part = if self.depth_of([a])? < depth {
                 &mut outer
             } else {
                 &mut inner
@@ -283,9 +293,8 @@ impl Expander<'_> {
         let depth = self.dim_depth(&at)?;
         let (mut outer, mut here) = (Dim::Const(0), Vec::new());
         for (atoms, c) in terms {
-            let t = product(atoms, *c);
-            if self.dim_depth(&t)? < depth {
-                outer = outer.add(&t)
+            if self.depth_of(atoms)? < depth {
+                outer = outer.add(&product(atoms, *c))
             } else {
                 here.push((atoms, *c))
             }
@@ -335,7 +344,7 @@ impl Expander<'_> {
             Dim::Sum(s) => {
                 for (atoms, c) in &s.terms {
                     let t = product(atoms, *c);
-                    if self.dim_depth(&t)? < depth {
+                    if self.depth_of(atoms)? < depth {
                         outer = outer.add(&t)
                     } else {
                         here = here.add(&t)
@@ -360,27 +369,29 @@ pub(super) fn product(atoms: &[Atom], c: i64) -> Dim {
     if atoms.is_empty() {
         return Dim::Const(c);
     }
-    Dim::term(atoms.to_vec(), c)
+    Dim::term(atoms.iter().cloned().collect(), c)
 }
 
 /// Calls `f` for every symbol of an expression.
 pub fn for_each_sym(d: &Dim, f: &mut dyn FnMut(Sym)) {
     if let Dim::Sum(s) = d {
-        for (atoms, _) in &s.terms {
-            for a in atoms {
-                match a {
-                    Atom::Sym(s) => f(*s),
-                    Atom::FloorDiv(x, y)
-                    | Atom::CeilDiv(x, y)
-                    | Atom::Mod(x, y)
-                    | Atom::Min(x, y)
-                    | Atom::Max(x, y)
-                    | Atom::Broadcast(x, y) => {
-                        for_each_sym(x, f);
-                        for_each_sym(y, f);
-                    }
-                }
-            }
+        for atom in s.terms.iter().flat_map(|t| &t.0) {
+            each_sym_of(atom, f);
+        }
+    }
+}
+
+fn each_sym_of(atom: &Atom, f: &mut dyn FnMut(Sym)) {
+    match atom {
+        Atom::Sym(s) => f(*s),
+        Atom::FloorDiv(x, y)
+        | Atom::CeilDiv(x, y)
+        | Atom::Mod(x, y)
+        | Atom::Min(x, y)
+        | Atom::Max(x, y)
+        | Atom::Broadcast(x, y) => {
+            for_each_sym(x, f);
+            for_each_sym(y, f);
         }
     }
 }
@@ -390,18 +401,19 @@ pub fn factor(d: &Dim, var: Sym) -> Option<Dim> {
     let mut total = Dim::Const(0);
     if let Dim::Sum(s) = d {
         for (atoms, c) in &s.terms {
+            let mut times = 0;
+            for a in atoms {
+                each_sym_of(a, &mut |s| times += usize::from(s == var));
+            }
             let at = atoms.iter().position(|a| *a == Atom::Sym(var));
-            let mut rest = atoms.clone();
-            if let Some(i) = at {
-                rest.remove(i);
-            }
-            let mut again = false;
-            for_each_sym(&product(&rest, 1), &mut |s| again |= s == var);
-            if again {
-                return None;
-            }
-            if at.is_some() {
-                total = total.add(&product(&rest, *c));
+            match (times, at) {
+                (0, _) => {}
+                (1, Some(i)) => {
+                    let mut rest = atoms.clone();
+                    rest.remove(i);
+                    total = total.add(&product(&rest, *c));
+                }
+                _ => return None,
             }
         }
     }

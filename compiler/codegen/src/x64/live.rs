@@ -61,8 +61,11 @@ struct Walk<'k> {
     live: Liveness,
     pos: u32,
     weight: f32,
-    /// Registers touched in each open loop.
-    touched: Vec<Vec<Reg>>,
+    /// Registers touched in each open loop, and the loop's number.
+    touched: Vec<(u32, Vec<Reg>)>,
+    /// The last loop, by its number, whose list a register joined; 0 for none.
+    joined: Vec<u32>,
+    loops: u32,
 }
 
 pub(super) fn analyse(kernel: &Kernel, isa: Isa) -> Liveness {
@@ -92,6 +95,8 @@ pub(super) fn analyse(kernel: &Kernel, isa: Isa) -> Liveness {
         pos: 2,
         weight: 1.0,
         touched: Vec::new(),
+        joined: vec![0; n],
+        loops: 0,
     };
     walk.body(&kernel.body);
     walk.live
@@ -244,8 +249,17 @@ impl Walk<'_> {
             i.start = i.start.min(start);
             i.weight += self.weight;
         }
-        if let Some(t) = self.touched.last_mut() {
-            t.push(reg);
+        self.join(reg);
+    }
+
+    /// Adds a register to the innermost loop's list, where it may stand twice but not once for each access.
+    fn join(&mut self, reg: Reg) {
+        if let Some((number, list)) = self.touched.last_mut()
+            && let Some(joined) = self.joined.get_mut(reg.0 as usize)
+            && *joined != *number
+        {
+            *joined = *number;
+            list.push(reg);
         }
     }
 
@@ -328,11 +342,13 @@ impl Walk<'_> {
             self.live.intervals.push(None);
             self.live.special.push(Special::None);
             self.live.constants.push(None);
+            self.joined.push(0);
             self.live.kept_bounds.insert(p, kept);
             self.touch(kept, p + 1);
             bound = Some(kept);
         }
-        self.touched.push(Vec::new());
+        self.loops += 1;
+        self.touched.push((self.loops, Vec::new()));
         self.weight *= 8.0;
         self.body(body);
         let q = self.pos;
@@ -342,9 +358,7 @@ impl Walk<'_> {
             self.touch(r, q);
         }
         self.weight /= 8.0;
-        let mut inside = self.touched.pop().unwrap_or_default();
-        inside.sort_unstable();
-        inside.dedup();
+        let (_, inside) = self.touched.pop().unwrap_or_default();
         for &r in &inside {
             let slot = if self.is_constant(r) {
                 self.live.constants.get_mut(r.0 as usize)
@@ -358,8 +372,6 @@ impl Walk<'_> {
                 i.end = i.end.max(q);
             }
         }
-        if let Some(outer) = self.touched.last_mut() {
-            outer.extend(inside);
-        }
+        inside.into_iter().for_each(|r| self.join(r));
     }
 }

@@ -9,8 +9,9 @@
 
 mod value_type;
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap as HashMap;
 
 use crate::proto::attribute_proto::AttributeType;
 
@@ -248,10 +249,10 @@ fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut table = Table {
-            domains: HashMap::new(),
-            operators: HashMap::with_capacity(512),
+            domains: HashMap::default(),
+            operators: HashMap::with_capacity_and_hasher(512, Default::default()),
             order: Vec::with_capacity(1024),
-            sets: HashMap::new(),
+            sets: HashMap::default(),
         };
         for (index, text) in TABLES.iter().enumerate() {
             index_text(&mut table, text, index == 0);
