@@ -64,6 +64,8 @@ pub(super) struct Code<'a, 'b, M: Module> {
     pub b: FunctionBuilder<'b>,
     pub ctx: Value,
     exit: Block,
+    /// Sets the error that its parameters tell, if anything in the function fails so.
+    fail: Option<Block>,
     consts: u32,
     fields: HashMap<i32, Value>,
     signatures: HashMap<i32, SigRef>,
@@ -101,6 +103,7 @@ pub(super) fn build<'a, M: Module>(
         b,
         ctx,
         exit,
+        fail: None,
         consts,
         fields: HashMap::new(),
         signatures: HashMap::new(),
@@ -110,6 +113,7 @@ pub(super) fn build<'a, M: Module>(
     let result = body(&mut code);
     let zero = code.b.ins().iconst(I32, 0);
     code.b.ins().return_(&[zero]);
+    code.end_of_failures();
     code.b.switch_to_block(exit);
     code.b.set_cold_block(exit);
     if let Some(status) = code.b.block_params(exit).first().copied() {
@@ -164,10 +168,6 @@ impl<M: Module> Code<'_, '_, M> {
     /// The address of entry `at` of the constant runs.
     pub fn consts_address(&mut self, at: u32) -> Value {
         self.pool_address(self.consts + 8 * at)
-    }
-    pub fn string(&mut self, text: &str) -> Value {
-        let at = self.pool.string(text);
-        self.pool_address(at)
     }
     pub fn stack(&mut self, bytes: u32) -> StackSlot {
         self.b.create_sized_stack_slot(StackSlotData::new(
@@ -256,18 +256,41 @@ impl<M: Module> Code<'_, '_, M> {
         self.b.ins().brif(condition, bad, &[], next, &[]);
         self.b.set_cold_block(bad);
         self.b.switch_to_block(bad);
-        // What is loaded here does not dominate what follows.
-        let fields = self.fields.clone();
-        let text = self.string(message);
-        let code = self.int32(code);
-        let node = self.int32(node.map_or(-1, |n| n as i32));
+        let fail = *self.fail.get_or_insert_with(|| {
+            let block = self.b.create_block();
+            for ty in [I32, I32, I64, I64, I64] {
+                self.b.append_block_param(block, ty);
+            }
+            block
+        });
+        let text = self.pool.string(message);
+        let args = [
+            self.int32(code),
+            self.int32(node.map_or(-1, |n| n as i32)),
+            self.int(i64::from(text)),
+            a,
+            b,
+        ];
+        self.b.ins().jump(fail, &args.map(BlockArg::Value));
+        self.b.switch_to_block(next);
+    }
+    /// Ends what [`Code::fail_if`] began: one call for all that may fail.
+    fn end_of_failures(&mut self) {
+        let Some(fail) = self.fail else { return };
+        self.b.set_cold_block(fail);
+        self.b.switch_to_block(fail);
+        // What was loaded on the way does not dominate this block.
+        self.fields.clear();
+        let [code, node, text, a, b] = *self.b.block_params(fail) else {
+            return;
+        };
+        let strings = self.pool_address(0);
+        let text = self.b.ins().iadd(strings, text);
         let ctx = self.ctx;
         let status = self.runtime(abi::RT_FAIL, &[ctx, code, node, text, a, b]);
         if let Some(status) = status {
             self.b.ins().jump(self.exit, &[BlockArg::Value(status)]);
         }
-        self.fields = fields;
-        self.b.switch_to_block(next);
     }
     pub fn is(&mut self, cc: IntCC, a: Value, b: Value) -> Value {
         self.b.ins().icmp(cc, a, b)

@@ -18,6 +18,8 @@ use std::collections::HashMap;
 pub(super) struct Env {
     known: HashMap<Dim, Value>,
     symbols: HashMap<Sym, Value>,
+    /// Quotients rounded down, with their remainders.
+    quotients: HashMap<(Value, Dim), (Value, Value)>,
     /// Conditions under which something computed since [`Env::take_flags`] is wrong.
     flags: Vec<Value>,
 }
@@ -141,16 +143,30 @@ impl Env {
         a: Value,
         divisor: &Dim,
     ) -> (Value, Value) {
-        match divisor.as_const() {
+        let key = (a, divisor.clone());
+        if let Some(known) = self.quotients.get(&key) {
+            return *known;
+        }
+        let made = match divisor.as_const() {
             Some(c) if c > 0 && c.count_ones() == 1 => {
                 let shift = code.int(i64::from(c.trailing_zeros()));
                 let q = code.b.ins().sshr(a, shift);
                 let mask = code.int(c - 1);
-                let r = code.b.ins().band(a, mask);
-                return (q, r);
+                (q, code.b.ins().band(a, mask))
             }
-            _ => {}
-        }
+            Some(c) if c > 0 => floor_div_by(code, a, c),
+            _ => self.floor_div_guarded(code, a, divisor),
+        };
+        self.quotients.insert(key, made);
+        made
+    }
+    /// The same by a number that is not known, or not positive.
+    fn floor_div_guarded<M: Module>(
+        &mut self,
+        code: &mut Code<'_, '_, M>,
+        a: Value,
+        divisor: &Dim,
+    ) -> (Value, Value) {
         let b = self.dim(code, divisor);
         // Dividing by 0 is an error; by -1 it could overflow. Neither reaches the instruction.
         let zero = code.is_const(IntCC::Equal, b, 0);
@@ -178,5 +194,53 @@ impl Env {
         let q = code.b.ins().select(minus_one, negated, q);
         let r = code.b.ins().select(minus_one, none, r);
         (q, r)
+    }
+}
+
+/// The same by a positive number that is no power of two, without a division: for `n` below 2^63 and `l = ceil(log2 c)`,
+/// `n / c` is the upper half of `n * m`, shifted by `l - 1`, with `m = floor(2^(63 + l) / c) + 1`, which has 64 bits (Granlund
+/// and Montgomery, "Division by invariant integers using multiplication", theorem 4.2). Of a negative `a`,
+/// `floor(a / c) = !(!a / c)`.
+fn floor_div_by<M: Module>(code: &mut Code<'_, '_, M>, a: Value, c: i64) -> (Value, Value) {
+    let (shift, multiplier) = reciprocal(c.unsigned_abs());
+    let sign_bit = code.int(63);
+    let sign = code.b.ins().sshr(a, sign_bit);
+    let n = code.b.ins().bxor(a, sign);
+    let m = code.int(multiplier as i64);
+    let upper = code.b.ins().umulhi(n, m);
+    let shift = code.int(i64::from(shift));
+    let q = code.b.ins().ushr(upper, shift);
+    let q = code.b.ins().bxor(q, sign);
+    let c = code.int(c);
+    let whole = code.b.ins().imul(q, c);
+    (q, code.b.ins().isub(a, whole))
+}
+
+/// Shift and multiplier for a division of numbers below 2^63 by `c`, which is at least 2.
+fn reciprocal(c: u64) -> (u32, u64) {
+    let l = 64 - (c - 1).leading_zeros();
+    let m = (1u128 << (63 + l)) / u128::from(c) + 1;
+    (l - 1, m as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reciprocal;
+
+    #[test]
+    fn reciprocals_divide_exactly() {
+        let largest = (1u64 << 63) - 1;
+        let divisors = (3..2000).chain((2..63).flat_map(|k| [(1 << k) - 1, (1 << k) + 1]));
+        for c in divisors.filter(|c| *c > 2).chain([largest, largest - 1]) {
+            let (shift, m) = reciprocal(c);
+            let divide = |n: u64| ((u128::from(n) * u128::from(m)) >> 64) as u64 >> shift;
+            let near = |n: u64| [n.wrapping_sub(1), n, n.saturating_add(1)];
+            let multiples =
+                [1, 2, 3, 1000, largest / c / 2, largest / c].map(|k| k.saturating_mul(c));
+            let numbers = multiples.into_iter().flat_map(near).chain([0, 1, largest]);
+            for n in numbers.filter(|n| *n <= largest) {
+                assert_eq!(divide(n), n / c, "{n} / {c}");
+            }
+        }
     }
 }
