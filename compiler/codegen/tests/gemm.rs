@@ -107,7 +107,7 @@ fn tiles() -> Vec<(Emitter, u32, u32, u32)> {
         .map(|e| match e {
             Emitter::X64(Isa::Avx512) => (e, 16, 14, 2),
             Emitter::X64(Isa::Avx2) => (e, 8, 6, 2),
-            Emitter::Clif => (e, 4, 6, 2),
+            Emitter::Clif | Emitter::ClifBaseline => (e, 4, 6, 2),
         })
         .collect()
 }

@@ -41,7 +41,7 @@ impl Emitter<'_, '_> {
             scalar_bits(elem)
         }
     }
-    fn cast(&mut self, ty: Type, v: Value) -> Value {
+    pub(super) fn cast(&mut self, ty: Type, v: Value) -> Value {
         if self.b.func.dfg.value_type(v) == ty {
             v
         } else {

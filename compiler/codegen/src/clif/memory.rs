@@ -246,8 +246,13 @@ impl Emitter<'_, '_> {
         let at = self.address(addr);
         let elem = mem.elem();
         let v = if self.wide() && mask.is_none() && mem.bytes() == elem.bytes() {
-            let ty = super::type_of(self.kernel.class(dst), self.kernel.lanes);
-            self.b.ins().load(ty, flags(), at, addr.disp)
+            // As integers: a load of floats may become an operand of the comparison that reads it (`cmpps`), for which Cranelift
+            // overlooks that the processor wants a multiple of 16 bytes then.
+            let bits = self.b.ins().load(types::I32X4, flags(), at, addr.disp);
+            self.cast(
+                super::type_of(self.kernel.class(dst), self.kernel.lanes),
+                bits,
+            )
         } else {
             self.by_lanes(elem, mask, |e, lane| {
                 let disp = i64::from(lane) * i64::from(mem.bytes());

@@ -27,6 +27,8 @@ pub fn whole(elem: Elem) -> Mem {
 pub enum Emitter {
     X64(Isa),
     Clif,
+    /// Cranelift's code for processors without AVX; its fused products round twice.
+    ClifBaseline,
 }
 
 /// The emitters whose code this machine runs.
@@ -61,21 +63,23 @@ pub fn code(kernel: &Kernel, emitter: Emitter) -> Option<Vec<u8>> {
             Err(x64::EmitError::Unsupported { .. }) => None,
             Err(e) => panic!("{e}"),
         },
-        Emitter::Clif => {
+        Emitter::Clif | Emitter::ClifBaseline => {
             if !clif::supports(kernel) {
                 return None;
             }
             let mut flags = settings::builder();
             flags.set("opt_level", "speed").unwrap();
-            let isa = cranelift_native::builder()
-                .unwrap()
-                .finish(settings::Flags::new(flags))
-                .unwrap();
+            let native = emitter == Emitter::Clif;
+            let mut isa = cranelift_native::builder_with_options(native).unwrap();
+            if !native && cfg!(target_arch = "x86_64") {
+                isa.enable("x86-64-v2").unwrap();
+            }
+            let isa = isa.finish(settings::Flags::new(flags)).unwrap();
             let mut func = Function::new();
             func.name = UserFuncName::user(0, 0);
             let target = clif::Target {
                 config: isa.frontend_config(),
-                fma: true,
+                fma: native,
             };
             let mut context = FunctionBuilderContext::new();
             clif::emit(kernel, &mut func, &mut context, target).unwrap();
@@ -142,14 +146,24 @@ impl Memory {
             worker: [0; 8],
         }
     }
-    /// Runs a function on a copy; returns the copy as it was left.
+    /// Runs a function on a copy; returns the copy as it was left. Buffers are no further aligned than their elements.
     pub fn run(&self, f: impl FnOnce(Args)) -> Memory {
         let mut m = self.clone();
+        let mut moved: Vec<(Vec<u8>, usize)> = Vec::new();
+        for buffer in &m.buffers {
+            let mut bytes = vec![0; buffer.len() + 32];
+            let first = 24 - bytes.as_ptr().addr() % 16;
+            bytes[first..first + buffer.len()].copy_from_slice(buffer);
+            moved.push((bytes, first));
+        }
         let mut table = vec![0usize; 64];
         table[math_fn_offset(MathFn::Exp) as usize / 8] = exp as *const () as usize;
         table[math_fn_offset(MathFn::Pow) as usize / 8] = pow as *const () as usize;
         m.worker[WORKER_RT as usize / 8] = table.as_ptr() as u64;
-        let pointers: Vec<*mut u8> = m.buffers.iter_mut().map(|b| b.as_mut_ptr()).collect();
+        let pointers: Vec<*mut u8> = moved
+            .iter_mut()
+            .map(|(bytes, first)| bytes[*first..].as_mut_ptr())
+            .collect();
         f(Args {
             buffers: pointers.as_ptr(),
             dims: m.dims.as_ptr(),
@@ -157,6 +171,10 @@ impl Memory {
             task_end: m.tasks.1,
             worker: m.worker.as_mut_ptr().cast(),
         });
+        for (buffer, (bytes, first)) in m.buffers.iter_mut().zip(&moved) {
+            let end = first + buffer.len();
+            buffer.copy_from_slice(&bytes[*first..end]);
+        }
         m.worker[WORKER_RT as usize / 8] = 0;
         m
     }
@@ -165,11 +183,21 @@ impl Memory {
 /// Runs a kernel in the evaluator and in every emitter; `same` compares two results. Returns how
 /// many emitters had code.
 pub fn agree(kernel: &Kernel, memory: &Memory, same: impl Fn(&Memory, &Memory) -> bool) -> usize {
+    agree_in(&emitters(), kernel, memory, same)
+}
+
+/// The same in some emitters.
+pub fn agree_in(
+    emitters: &[Emitter],
+    kernel: &Kernel,
+    memory: &Memory,
+    same: impl Fn(&Memory, &Memory) -> bool,
+) -> usize {
     verify::verify(kernel).unwrap_or_else(|e| panic!("{e}"));
     // SAFETY: the kernel is verified, and its test gives it buffers of the right sizes.
     let expected = memory.run(|args| unsafe { eval::run(kernel, args) });
     let mut ran = 0;
-    for emitter in emitters() {
+    for &emitter in emitters {
         let Some(code) = code(kernel, emitter) else {
             continue;
         };
