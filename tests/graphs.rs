@@ -40,6 +40,23 @@ fn a_shared_index_is_checked_against_each_axis() {
     assert!(error.contains("index 6"), "{error}");
 }
 
+const NEGATIVE_SIZES: &str = r#"
+graph "a reshape that no size allows, undone by the next" [n, m] {
+  input %a: f32[n, m]
+  %x: f32[-n, -m] = reshape {shape: [-n, -m]} %a   ; /first
+  %y: f32[1, n*m] = reshape {shape: [1, n*m]} %x   ; /second
+  output "y" %y
+}
+"#;
+
+#[test]
+fn sizes_in_the_midst_of_reshapes_are_checked() {
+    let graph = text::parse(NEGATIVE_SIZES).expect("the graph parses");
+    let a = f32s(&[2, 3], &[0.0; 6]);
+    let error = compiled(&graph, &[a], host_level()).expect_err("-2 is no size");
+    assert!(error.contains("/first"), "{error}");
+}
+
 #[test]
 fn computed_indices_are_stored_before_they_are_used() {
     let [table, _] = two_tables();

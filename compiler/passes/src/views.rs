@@ -159,6 +159,10 @@ fn reshape(rw: &mut Rewriter, n: NodeId) -> Option<()> {
     let (m, Op::Reshape { .. }) = rw.made_by(x)? else {
         return None;
     };
+    // A size that may be negative ends the run where the value is made.
+    if rw.dims(x).iter().any(|d| d.is_ge(0) != Some(true)) {
+        return None;
+    }
     let y = rw.input(m, 0)?;
     let v = rw.reshape(y, shape, n)?;
     rw.replace_node(n, v);
