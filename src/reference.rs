@@ -1,6 +1,7 @@
 //! What the reference interpreter makes of a graph, in the values of the interface: the oracle of fuzzing and bisection.
 
 use bytes::Bytes;
+pub use lapidary_graph::interp::Rounding;
 use lapidary_graph::interp::{self, InterpError, Value};
 use lapidary_graph::{DType as GraphType, Graph, TensorData};
 use lapidary_runtime::{DType, OwnedValue, Tensor};
@@ -13,15 +14,48 @@ pub enum Reference {
     Values(Vec<OwnedValue>),
     /// With an error of the model or its data.
     Refused(String),
-    /// It does not know an operator or a kind of value, or a loop has too many iterations for it.
+    /// With nothing that could be compared: it does not know an operator or a kind of value, or has reached a limit.
     Unknown,
 }
 
-/// Interprets a graph. Results may not have more than `most_elements` elements.
-pub fn run(graph: &Graph, inputs: &[OwnedValue], most_elements: usize) -> Reference {
+/// What an interpretation may take. Compiled code makes no value that only another step reads, and is faster.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Elements of a result.
+    pub elements: usize,
+    /// Iterations of a loop.
+    pub iterations: i64,
+    /// Scalar operations, roughly.
+    pub work: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            elements: 1 << 24,
+            iterations: 10_000,
+            work: 1 << 29,
+        }
+    }
+}
+
+/// Interprets a graph.
+pub fn run(graph: &Graph, inputs: &[OwnedValue]) -> Reference {
+    run_with(graph, inputs, Limits::default(), Rounding::Nearest)
+}
+
+/// The same with other limits, and another rounding of what compiled code may round otherwise.
+pub fn run_with(
+    graph: &Graph,
+    inputs: &[OwnedValue],
+    limits: Limits,
+    rounding: Rounding,
+) -> Reference {
     let options = interp::Options {
-        most_elements,
-        most_iterations: 10_000,
+        most_elements: limits.elements,
+        most_iterations: limits.iterations,
+        most_work: limits.work,
+        rounding,
         ..Default::default()
     };
     let values: Option<Vec<Value>> = inputs.iter().map(value_of).collect();
@@ -33,7 +67,12 @@ pub fn run(graph: &Graph, inputs: &[OwnedValue], most_elements: usize) -> Refere
             let outputs: Option<Vec<OwnedValue>> = outputs.iter().map(owned_of).collect();
             outputs.map_or(Reference::Unknown, Reference::Values)
         }
-        Err(InterpError::Unsupported { .. } | InterpError::Iterations { .. }) => Reference::Unknown,
+        Err(
+            InterpError::Unsupported { .. }
+            | InterpError::Iterations { .. }
+            | InterpError::Elements { .. }
+            | InterpError::Work { .. },
+        ) => Reference::Unknown,
         Err(error) => Reference::Refused(error.to_string()),
     }
 }

@@ -120,7 +120,7 @@ fn results(model: &Model, inputs: &[T]) -> Vec<Option<Result<Vec<OwnedValue>, St
         all.push(Some(run.map_err(|e| e.to_string())));
     }
     let graph = pipeline::import(model, &Options::default(), Target::Memory).expect("it imports");
-    all.push(match reference::run(&graph, &values, 1 << 20) {
+    all.push(match reference::run(&graph, &values) {
         Reference::Values(values) => Some(Ok(values)),
         Reference::Refused(why) => Some(Err(why)),
         Reference::Unknown => None,

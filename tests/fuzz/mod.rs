@@ -4,3 +4,4 @@ pub mod case;
 pub mod corpus;
 pub mod inputs;
 pub mod mutate;
+pub mod verdict;

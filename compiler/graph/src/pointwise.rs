@@ -253,6 +253,34 @@ impl PwOp {
             _ => 1,
         }
     }
+
+    /// Whether every machine gives the same result: the operation chooses, moves or compares, is one of integers, or IEEE 754
+    /// says how it rounds. Others may differ in their last digits.
+    pub fn rounds_alike(&self) -> bool {
+        !matches!(
+            self,
+            PwOp::Reciprocal
+                | PwOp::Exp
+                | PwOp::Log
+                | PwOp::Sin
+                | PwOp::Cos
+                | PwOp::Tan
+                | PwOp::Asin
+                | PwOp::Acos
+                | PwOp::Atan
+                | PwOp::Sinh
+                | PwOp::Cosh
+                | PwOp::Tanh
+                | PwOp::Asinh
+                | PwOp::Acosh
+                | PwOp::Atanh
+                | PwOp::Erf
+                | PwOp::Sigmoid
+                | PwOp::Pow
+                | PwOp::Mod
+                | PwOp::Fmod
+        )
+    }
 }
 
 /// A node of an expression, by position.

@@ -4,15 +4,22 @@ use super::data::{
     Number, Numbers, broadcast_strides, count, each_position, floats, numbers, offset, store,
     strides,
 };
+use super::rounding::{Rounder, Sum};
 use crate::infer::axes;
 use crate::op::{AttentionAttrs, PoolKind, Window};
 use crate::{Dim, TensorData};
 
-/// Runs a generic loop nest on both operands as f64 or as wrapping i64.
+/// Runs a generic loop nest on both operands as f64, as sums that are not rounded to the nearest, or as wrapping i64.
 macro_rules! on_numbers {
-    ($a:expr, $b:expr, $f:expr) => {
+    ($a:expr, $b:expr, $rounder:expr, $f:expr) => {
         match (numbers($a), numbers($b)) {
-            (Numbers::Float(a), Numbers::Float(b)) => Numbers::Float($f(&a, &b)),
+            (Numbers::Float(a), Numbers::Float(b)) if $rounder.to_nearest() => {
+                Numbers::Float($f(&a, &b))
+            }
+            (Numbers::Float(a), Numbers::Float(b)) => {
+                let sums = $f(&Sum::all(&a), &Sum::all(&b));
+                Numbers::Float($rounder.sums($a.dtype, sums))
+            }
             (Numbers::Int(a), Numbers::Int(b)) => Numbers::Int($f(&a, &b)),
             (a, _) => a,
         }
@@ -26,6 +33,7 @@ pub(super) fn contract(
     x: &TensorData,
     y: &TensorData,
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> TensorData {
     // Labels: first those of the output, then those that are summed over.
     let mut labels = out.to_vec();
@@ -73,7 +81,11 @@ pub(super) fn contract(
         result
     }
     let ranges = (&extents[..n], &extents[n..]);
-    let r = on_numbers!(x, y, |u: &[_], v: &[_]| sums((u, &sx), (v, &sy), ranges));
+    let r = on_numbers!(x, y, rounder, |u: &[_], v: &[_]| sums(
+        (u, &sx),
+        (v, &sy),
+        ranges
+    ));
     store(x.dtype, dims, r)
 }
 
@@ -135,12 +147,13 @@ pub(super) fn conv(
     weights: &TensorData,
     bias: Option<&TensorData>,
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
     let (begin, kernel) = (sizes_of(&w.pads_begin), sizes_of(&w.kernel));
     let steps = strides(&weights.dims);
     let (per_group, out_per_group) = (weights.dims[1], weights.dims[0] / groups);
-    let total = count(&dims);
+    let (total, dtype) = (count(&dims), x.dtype);
     fn go<T: Number>(
         (x, image): (&[T], &Image),
         (k, steps): (&[T], &[usize]),
@@ -184,7 +197,14 @@ pub(super) fn conv(
                 _ => None,
             };
             let bias = bias_or_zeros(bias, out.channels);
-            Numbers::Float(go((&x, &image), (&k, &steps), &out, bias, w, sizes, total))
+            Numbers::Float(match rounder.to_nearest() {
+                true => go((&x, &image), (&k, &steps), &out, bias, w, sizes, total),
+                false => {
+                    let (x, k, bias) = (Sum::all(&x), Sum::all(&k), Sum::all(&bias));
+                    let sums = go((&x, &image), (&k, &steps), &out, bias, w, sizes, total);
+                    rounder.sums(dtype, sums)
+                }
+            })
         }
         (Numbers::Int(x), Numbers::Int(k), bias) => {
             let bias = match &bias {
@@ -206,6 +226,7 @@ pub(super) fn conv_transpose(
     weights: &TensorData,
     bias: Option<&TensorData>,
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
     let (begin, kernel) = (sizes_of(&w.pads_begin), sizes_of(&w.kernel));
@@ -213,9 +234,9 @@ pub(super) fn conv_transpose(
     let (in_per_group, per_group) = (weights.dims[0] / groups, weights.dims[1]);
     // Every input element is spread over the outputs that its kernel reaches.
     let (data, k) = (floats(x), floats(weights));
-    let mut result = vec![0.0f64; count(&dims)];
+    let mut result = vec![Sum::ZERO; count(&dims)];
     if let Some(bias) = bias {
-        let bias = floats(bias);
+        let bias = Sum::all(&floats(bias));
         out.each(|b, m, at| result[out.at(b, m, at)] = bias[m as usize]);
     }
     let mut to = vec![0i64; begin.len()];
@@ -229,60 +250,83 @@ pub(super) fn conv_transpose(
                     to[i] = at[i] * w.strides[i] + t[i] * w.dilations[i] - begin[i];
                 }
                 if out.inside(&to) {
-                    result[out.at(b, channel, &to)] += v * k[base + offset(t, &steps[2..])];
+                    let sum = &mut result[out.at(b, channel, &to)];
+                    *sum = sum.add(Sum::of(v * k[base + offset(t, &steps[2..])]));
                 }
             });
         }
     });
+    let result = rounder.sums(x.dtype, result);
     store(x.dtype, dims, Numbers::Float(result))
 }
 
-pub(super) fn pool(kind: PoolKind, w: &Window, x: &TensorData, dims: Vec<i64>) -> TensorData {
+/// Which taps of a window lie inside the image along one axis, and how many lie before the end of its padding: ceil mode
+/// may reach past that, which does not count. The first tap is `begin` before the image.
+fn taps(begin: i64, dilation: i64, taps: i64, size: i64, end: i64) -> (std::ops::Range<i64>, i64) {
+    let before = |place: i64| {
+        let reach = place.saturating_add(begin).max(0);
+        (reach / dilation + i64::from(reach % dilation != 0)).min(taps)
+    };
+    (before(0)..before(size), before(size.saturating_add(end)))
+}
+
+pub(super) fn pool(
+    kind: PoolKind,
+    w: &Window,
+    x: &TensorData,
+    dims: Vec<i64>,
+    rounder: &Rounder,
+) -> TensorData {
     let (image, out) = (Image::new(w, &x.dims), Image::new(w, &dims));
     let (begin, end) = (sizes_of(&w.pads_begin), sizes_of(&w.pads_end));
     let kernel = sizes_of(&w.kernel);
     let raw = super::data::bits(x);
     let data = floats(x);
     let mut result = vec![0u64; count(&dims)];
-    let mut from = vec![0i64; begin.len()];
     let scalar = |bits: u64| crate::Scalar {
         dtype: x.dtype,
         bits,
     };
     out.each(|b, c, at| {
         let mut best = super::rows::lowest(x.dtype);
-        let (mut sum, mut inside, mut padded) = (0.0f64, 0usize, 0usize);
-        each_position(&kernel, |t| {
-            for i in 0..from.len() {
-                from[i] = at[i] * w.strides[i] + t[i] * w.dilations[i] - begin[i];
-            }
-            if image.inside(&from) {
-                let o = image.at(b, c, &from);
-                inside += 1;
-                let max = crate::PwOp::Max;
-                if let Some(m) = super::eval_scalar(&max, &[scalar(best), scalar(raw[o])], x.dtype)
-                {
-                    best = m.bits;
-                }
-                sum += match kind {
-                    PoolKind::Lp { p } => data[o].abs().powf(p as f64),
-                    _ => data[o],
-                };
-            }
-            // Ceil mode may reach past the padding; that does not count.
-            let reached = from
-                .iter()
-                .enumerate()
-                .all(|(i, p)| *p < image.space[i] + end[i]);
-            padded += reached as usize;
+        let mut sum = Sum::ZERO;
+        // Taps outside of the image are not walked: there may be any number of them.
+        let axes = (0..at.len()).map(|i| {
+            let first = begin[i] - at[i] * w.strides[i];
+            taps(first, w.dilations[i], kernel[i], image.space[i], end[i])
         });
+        let (inside, reached): (Vec<_>, Vec<i64>) = axes.unzip();
+        let padded = reached.iter().map(|n| *n as f64).product::<f64>();
+        let lengths: Vec<i64> = inside.iter().map(|r| (r.end - r.start).max(0)).collect();
+        let mut from = vec![0i64; at.len()];
+        each_position(&lengths, |t| {
+            for i in 0..from.len() {
+                let tap = inside[i].start + t[i];
+                from[i] = at[i] * w.strides[i] + tap * w.dilations[i] - begin[i];
+            }
+            let o = image.at(b, c, &from);
+            let max = crate::PwOp::Max;
+            if let Some(m) = super::eval_scalar(&max, &[scalar(best), scalar(raw[o])], x.dtype) {
+                best = m.bits;
+            }
+            sum = sum.add(Sum::of(match kind {
+                PoolKind::Lp { p } => data[o].abs().powf(p as f64),
+                _ => data[o],
+            }));
+        });
+        let sum = rounder.sum(x.dtype, sum);
+        let of = |v: f64| crate::Scalar::of(x.dtype, rounder.function(x.dtype, v)).bits;
         let value = match kind {
             PoolKind::Max => best,
             PoolKind::Average { count_padding } => {
-                let n = if count_padding { padded } else { inside };
-                crate::Scalar::of(x.dtype, sum / n as f64).bits
+                let n = if count_padding {
+                    padded
+                } else {
+                    count(&lengths) as f64
+                };
+                of(sum / n)
             }
-            PoolKind::Lp { p } => crate::Scalar::of(x.dtype, sum.powf(1.0 / p as f64)).bits,
+            PoolKind::Lp { p } => of(sum.powf(1.0 / p as f64)),
         };
         result[out.at(b, c, at)] = value;
     });
@@ -294,6 +338,7 @@ pub(super) fn attention(
     [q, k, v]: [&TensorData; 3],
     [mask, first, sink]: [Option<&TensorData>; 3],
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> TensorData {
     let sink = sink.map(floats);
     let first = first.and_then(TensorData::to_i64s).unwrap_or_default();
@@ -322,8 +367,8 @@ pub(super) fn attention(
                 continue;
             }
             let k0 = b * sk[0] + kh * sk[1] + j as usize * sk[2];
-            let dot: f64 = (0..features).map(|d| q[q0 + d] * k[k0 + d]).sum();
-            let mut s = dot * attrs.scale as f64;
+            let dot = Sum::over((0..features).map(|d| q[q0 + d] * k[k0 + d]));
+            let mut s = rounder.sum(dtype, dot) * attrs.scale as f64;
             if attrs.softcap != 0.0 {
                 let cap = attrs.softcap as f64;
                 s = cap * (s / cap).tanh();
@@ -342,12 +387,9 @@ pub(super) fn attention(
         let total = scores.iter().sum::<f64>() + sink.map_or(0.0, |s| (s - max).exp());
         for e in 0..dims[3] as usize {
             let v0 = b * sv[0] + kh * sv[1] + e;
-            let sum: f64 = scores
-                .iter()
-                .enumerate()
-                .map(|(j, p)| p * v[v0 + j * sv[2]])
-                .sum();
-            out.push(sum / total);
+            let terms = scores.iter().enumerate();
+            let sum = Sum::over(terms.map(|(j, p)| p * v[v0 + j * sv[2]]));
+            out.push(rounder.sum(dtype, sum) / total);
         }
     });
     store(dtype, dims, Numbers::Float(out))

@@ -6,7 +6,8 @@
 //! division by zero, casts out of range, bad indices) stands in `docs/semantics.md`.
 //!
 //! f32 and f64 are computed in their own width, f16 and bf16 in f32 with a rounding an operation,
-//! integers wrap in their own width. Sums of f32 products are accumulated in f64.
+//! integers wrap in their own width. Sums of f32 products are accumulated in f64. Asked to, a run
+//! rounds a little beside the nearest what generated code may have otherwise ([`Rounding`]).
 //! Library calls are left to a hook, but for those on sequences and optionals. Bodies of regions are run
 //! like graphs. Never used to fold or pack big constants: [`fold_node`] is for
 //! shape arithmetic.
@@ -18,21 +19,26 @@ mod index;
 mod math;
 mod pointwise;
 mod region;
+mod rounding;
 mod rows;
 mod scalar;
 mod trees;
 mod views;
+mod work;
 
 use crate::infer::{self, InferError};
 use crate::op::LibraryCall;
 use crate::verify::node_place;
 use crate::{
-    DType, Def, Dim, EntityRef, Graph, NodeData, NodeId, Op, PwOp, Sym, SymbolOrigin, TensorData,
-    TensorType, ValueId,
+    DType, Def, Dim, EntityRef, Graph, NodeId, Op, Sym, SymbolOrigin, TensorData, TensorType,
+    ValueId,
 };
 pub use containers::Value;
 pub use math::erf;
+use rounding::Rounder;
+pub use rounding::Rounding;
 pub use scalar::eval_scalar;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// Why a run ended.
@@ -114,6 +120,24 @@ pub enum InterpError {
         /// [`Options::most_iterations`].
         limit: i64,
     },
+    /// A result that is too large, before it is made.
+    #[error("{node}: a result of shape {dims:?} has more than {limit} elements")]
+    Elements {
+        /// The node.
+        node: String,
+        /// The result's sizes.
+        dims: Vec<i64>,
+        /// [`Options::most_elements`].
+        limit: usize,
+    },
+    /// A run that takes too long, before the work that is too much.
+    #[error("{node}: more than {limit} steps of the interpreter")]
+    Work {
+        /// The node that would exceed it.
+        node: String,
+        /// [`Options::most_work`].
+        limit: u64,
+    },
     /// The hook does not know a kernel, or there is no hook.
     #[error("{node}: library call '{library}' is not available to the interpreter")]
     Unsupported {
@@ -142,6 +166,10 @@ pub struct Options<'a> {
     pub most_elements: usize,
     /// A loop may not have more iterations than this.
     pub most_iterations: i64,
+    /// A run may not take more scalar operations than this, roughly.
+    pub most_work: u64,
+    /// How what generated code may round otherwise is rounded.
+    pub rounding: Rounding,
 }
 
 impl Default for Options<'_> {
@@ -151,6 +179,8 @@ impl Default for Options<'_> {
             observe: None,
             most_elements: 1 << 31,
             most_iterations: i64::MAX,
+            most_work: u64::MAX,
+            rounding: Rounding::Nearest,
         }
     }
 }
@@ -159,6 +189,8 @@ impl Default for Options<'_> {
 const FOLD_ELEMENTS: usize = 1 << 16;
 /// Inputs of at most this many elements, all together, are folded.
 const FOLD_INPUTS: usize = 1 << 18;
+/// Scalar operations that folding a node may take.
+const FOLD_WORK: u64 = 1 << 20;
 
 /// Why one operator has no result; the caller adds the node.
 enum Fault {
@@ -207,6 +239,28 @@ pub fn run_values(
     inputs: &[Value],
     options: &Options,
 ) -> Result<Vec<Value>, InterpError> {
+    let run = Run {
+        options,
+        rounder: Rounder::new(options.rounding),
+        worked: Cell::new(0),
+    };
+    run_graph(graph, inputs, &run, options.observe)
+}
+
+/// What the graph and its bodies share in a run.
+struct Run<'a> {
+    options: &'a Options<'a>,
+    rounder: Rounder,
+    /// Scalar operations so far, roughly.
+    worked: Cell<u64>,
+}
+
+fn run_graph(
+    graph: &Graph,
+    inputs: &[Value],
+    run: &Run,
+    observe: Option<Observer>,
+) -> Result<Vec<Value>, InterpError> {
     let mut symbols = bind_inputs(graph, inputs)?;
     let mut remaining: HashMap<ValueId, usize> = HashMap::new();
     for n in &graph.order {
@@ -237,9 +291,9 @@ pub fn run_values(
                 None => None,
             });
         }
-        let results = node_results(graph, *n, &operands, &symbols, options)?;
+        let results = node_results(graph, *n, &operands, &symbols, run)?;
         bind_outputs(graph, *n, &results, &mut symbols)?;
-        if let Some(observe) = options.observe {
+        if let Some(observe) = observe {
             observe(*n, &results);
         }
         for v in node.inputs.iter().flatten() {
@@ -390,7 +444,7 @@ fn node_results(
     n: NodeId,
     operands: &[Option<&Value>],
     symbols: &[Option<i64>],
-    options: &Options,
+    run: &Run,
 ) -> Result<Vec<Value>, InterpError> {
     let node = || node_place(graph, n);
     let value = |s: Sym| symbols.get(s.index()).copied().flatten();
@@ -406,7 +460,7 @@ fn node_results(
         return Err(InterpError::Dim { node: node(), dim });
     }
     if let Op::Region(inside) = &op {
-        return region::region(inside, (graph, n), operands, symbols, options);
+        return region::region(inside, (graph, n), operands, symbols, run);
     }
     let tensors: Option<Vec<Option<&TensorData>>> = operands
         .iter()
@@ -418,7 +472,7 @@ fn node_results(
     let all = |t: Vec<TensorData>| t.into_iter().map(Value::Tensor).collect();
     if let Op::Library(call) = &op {
         let hook = || {
-            let results = options.library?(call, tensors.as_deref()?)?;
+            let results = run.options.library?(call, tensors.as_deref()?)?;
             Some(results.map(all))
         };
         return match containers::call(call, operands).or_else(hook) {
@@ -439,8 +493,17 @@ fn node_results(
             problem: "an operand is no tensor".into(),
         });
     };
-    let results = eval_op(&op, &operands, options.most_elements);
+    let results = eval_op(&op, &operands, run);
     results.map(all).map_err(|e| match e {
+        OpError::Elements { dims, limit } => InterpError::Elements {
+            node: node(),
+            dims,
+            limit,
+        },
+        OpError::Work { limit } => InterpError::Work {
+            node: node(),
+            limit,
+        },
         OpError::Infer(source) => InterpError::Infer {
             node: node(),
             source,
@@ -460,6 +523,8 @@ fn node_results(
 
 enum OpError {
     Infer(InferError),
+    Elements { dims: Vec<i64>, limit: usize },
+    Work { limit: u64 },
     Fault(Fault),
 }
 
@@ -467,7 +532,7 @@ enum OpError {
 fn eval_op(
     op: &Op,
     operands: &[Option<&TensorData>],
-    most_elements: usize,
+    run: &Run,
 ) -> Result<Vec<TensorData>, OpError> {
     let types: Vec<Option<TensorType>> = operands
         .iter()
@@ -483,14 +548,21 @@ fn eval_op(
         let count = dims.iter().try_fold(1usize, |n, d| {
             usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
         });
-        if count.is_none_or(|c| c > most_elements) {
-            let text = format!("a result of shape {dims:?} is too large");
-            return Err(OpError::Fault(text.into()));
+        let limit = run.options.most_elements;
+        if count.is_none_or(|c| c > limit) {
+            return Err(OpError::Elements { dims, limit });
         }
         shapes.push(dims);
     }
     let dims = shapes.into_iter().next().unwrap_or_default();
-    dispatch(op, operands, dims).map_err(OpError::Fault)
+    let worked = run.worked.get();
+    let worked = worked.saturating_add(work::work(op, operands, &dims));
+    run.worked.set(worked);
+    let limit = run.options.most_work;
+    if worked > limit {
+        return Err(OpError::Work { limit });
+    }
+    dispatch(op, operands, dims, &run.rounder).map_err(OpError::Fault)
 }
 
 /// The rule of each operator; shapes and types are known to fit.
@@ -498,6 +570,7 @@ fn dispatch(
     op: &Op,
     operands: &[Option<&TensorData>],
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> Result<Vec<TensorData>, Fault> {
     let input = |i: usize| -> Result<&TensorData, Fault> {
         operands
@@ -514,14 +587,15 @@ fn dispatch(
             for i in 0..body.inputs as usize {
                 inputs.push(input(i)?);
             }
-            one(pointwise::pointwise(body, &inputs, dims)?)
+            one(pointwise::pointwise(body, &inputs, dims, rounder)?)
         }
         Op::Shape(d) => {
             let values: Vec<i64> = d.iter().filter_map(Dim::as_const).collect();
             one(TensorData::from_i64(dims, &values))
         }
         Op::Contract { a, b, out } => {
-            one(contract::contract(a, b, out, input(0)?, input(1)?, dims))
+            let (x, y) = (input(0)?, input(1)?);
+            one(contract::contract(a, b, out, x, y, dims, rounder))
         }
         Op::Conv { window, groups } => one(contract::conv(
             window,
@@ -531,6 +605,7 @@ fn dispatch(
             input(1)?,
             optional(2),
             dims,
+            rounder,
         )),
         Op::ConvTranspose { window, groups, .. } => one(contract::conv_transpose(
             window,
@@ -539,15 +614,19 @@ fn dispatch(
             input(1)?,
             optional(2),
             dims,
+            rounder,
         )),
-        Op::Pool { kind, window, .. } => one(contract::pool(*kind, window, input(0)?, dims)),
+        Op::Pool { kind, window, .. } => {
+            one(contract::pool(*kind, window, input(0)?, dims, rounder))
+        }
         Op::Attention(attrs) => one(contract::attention(
             attrs,
             [input(0)?, input(1)?, input(2)?],
             [attrs.mask(), attrs.first(), attrs.sink()].map(|i| i.and_then(optional)),
             dims,
+            rounder,
         )),
-        Op::Reduce { kind, axes, .. } => one(rows::reduce(*kind, axes, input(0)?, dims)),
+        Op::Reduce { kind, axes, .. } => one(rows::reduce(*kind, axes, input(0)?, dims, rounder)),
         Op::ArgReduce {
             max, axis, last, ..
         } => one(rows::arg_reduce(*max, *axis, *last, input(0)?, dims)),
@@ -555,8 +634,14 @@ fn dispatch(
             axis,
             exclusive,
             reverse,
-        } => one(rows::cumsum(*axis, *exclusive, *reverse, input(0)?)),
-        Op::Softmax { axis, log } => one(rows::softmax(*axis, *log, input(0)?)),
+        } => one(rows::cumsum(
+            *axis,
+            *exclusive,
+            *reverse,
+            input(0)?,
+            rounder,
+        )),
+        Op::Softmax { axis, log } => one(rows::softmax(*axis, *log, input(0)?, rounder)),
         Op::Normalize {
             kind,
             axis,
@@ -568,6 +653,7 @@ fn dispatch(
             input(0)?,
             optional(1),
             optional(2),
+            rounder,
         )),
         Op::Reshape { .. } => {
             let mut t = input(0)?.clone();
@@ -606,7 +692,7 @@ fn dispatch(
         Op::ScatterNd { reduce } => {
             one(index::scatter_nd(*reduce, input(0)?, input(1)?, input(2)?)?)
         }
-        Op::Trees(t) => trees::trees(t, input(0)?),
+        Op::Trees(t) => trees::trees(t, input(0)?, rounder),
         Op::Library(_) => Err("library calls are evaluated by the hook".into()),
         Op::Region(_) => Err("regions are evaluated with their graph".into()),
     }
@@ -629,40 +715,20 @@ pub fn fold_node(graph: &Graph, node: NodeId) -> Option<Vec<TensorData>> {
     if operands.iter().flatten().map(|t| t.len()).sum::<usize>() > FOLD_INPUTS {
         return None;
     }
-    let symbolic = data.op.dims().iter().any(|d| d.as_const().is_none());
-    if symbolic || work(data, &operands) > FOLD_INPUTS {
+    if data.op.dims().iter().any(|d| d.as_const().is_none()) {
         return None;
     }
-    eval_op(&data.op, &operands, FOLD_ELEMENTS).ok()
-}
-
-/// Elements that each result element is made of, times the results, roughly; for what has an inner
-/// loop of its own.
-fn work(node: &NodeData, operands: &[Option<&TensorData>]) -> usize {
-    let len = |i: usize| {
-        operands
-            .get(i)
-            .copied()
-            .flatten()
-            .map_or(1, TensorData::len)
+    let options = Options {
+        most_elements: FOLD_ELEMENTS,
+        most_work: FOLD_WORK,
+        ..Options::default()
     };
-    match &node.op {
-        Op::Contract { .. }
-        | Op::Conv { .. }
-        | Op::ConvTranspose { .. }
-        | Op::Attention(_)
-        | Op::Trees(_) => len(0).saturating_mul(len(1)),
-        Op::Pool { window, .. } => {
-            let kernel = Dim::product(&window.kernel).as_const().unwrap_or(1);
-            len(0).saturating_mul(kernel.max(1) as usize)
-        }
-        Op::Pointwise { body, .. } => body
-            .nodes
-            .iter()
-            .filter(|n| !matches!(n.op, PwOp::Const(_)))
-            .count(),
-        _ => 0,
-    }
+    let run = Run {
+        options: &options,
+        rounder: Rounder::NEAREST,
+        worked: Cell::new(0),
+    };
+    eval_op(&data.op, &operands, &run).ok()
 }
 
 #[cfg(test)]

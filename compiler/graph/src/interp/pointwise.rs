@@ -2,20 +2,22 @@
 
 use super::Fault;
 use super::data::{bits_of_part, broadcast_strides, each_position, from_bits, from_parts, offset};
-use super::scalar::eval_scalar;
+use super::rounding::Rounder;
+use super::scalar::eval_rounded;
 use crate::{DType, Dim, Pointwise, PwOp, Scalar, TensorData};
 
 pub(super) fn pointwise(
     body: &Pointwise,
     inputs: &[&TensorData],
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> Result<TensorData, Fault> {
-    let real = part(body, inputs, &dims, 0)?;
+    let real = part(body, inputs, &dims, 0, rounder)?;
     if body.dtype() != DType::C128 {
         return Ok(from_bits(body.dtype(), dims, &real));
     }
     // Elements of 16 bytes are selected and no more: one half after the other.
-    let imaginary = part(body, inputs, &dims, 1)?;
+    let imaginary = part(body, inputs, &dims, 1, rounder)?;
     Ok(from_parts(body.dtype(), dims, &real, &imaginary))
 }
 
@@ -25,6 +27,7 @@ fn part(
     inputs: &[&TensorData],
     dims: &[i64],
     part: usize,
+    rounder: &Rounder,
 ) -> Result<Vec<u64>, Fault> {
     let data: Vec<Vec<u64>> = inputs.iter().map(|t| bits_of_part(t, part)).collect();
     let strides: Vec<Vec<usize>> = inputs
@@ -54,7 +57,7 @@ fn part(
                 op => {
                     args.clear();
                     args.extend(n.args.iter().map(|a| values[a.0 as usize]));
-                    eval_scalar(op, &args, n.dtype)
+                    eval_rounded(op, &args, n.dtype, rounder)
                 }
             };
             values.push(value.unwrap_or_else(|| {

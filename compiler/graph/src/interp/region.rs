@@ -1,7 +1,7 @@
 //! Regions: bodies are run as graphs, their inputs given and their outputs gathered here.
 
 use super::data::{count, pick, strides};
-use super::{InterpError, Options, Value, run_values};
+use super::{InterpError, Run, Value, run_graph};
 use crate::op::{Body, BodyArg, Region, RegionKind};
 use crate::verify::node_place;
 use crate::{DType, Graph, NodeId, Sym, TensorData, TensorType};
@@ -11,7 +11,7 @@ struct At<'a> {
     node: NodeId,
     operands: &'a [Option<&'a Value>],
     symbols: &'a [Option<i64>],
-    options: &'a Options<'a>,
+    run: &'a Run<'a>,
 }
 
 /// The results of a region.
@@ -20,19 +20,14 @@ pub(super) fn region(
     (graph, node): (&Graph, NodeId),
     operands: &[Option<&Value>],
     symbols: &[Option<i64>],
-    options: &Options,
+    run: &Run,
 ) -> Result<Vec<Value>, InterpError> {
-    // Nodes of bodies have numbers of their own, so nobody watches there.
-    let options = &Options {
-        observe: None,
-        ..*options
-    };
     let at = At {
         graph,
         node,
         operands,
         symbols,
-        options,
+        run,
     };
     let (Some(first), bodies) = (region.bodies.first(), &region.bodies) else {
         return Err(at.error("a region without bodies"));
@@ -94,7 +89,8 @@ impl At<'_> {
                 }
             });
         }
-        run_values(&body.graph, &inputs, self.options)
+        // Nodes of bodies have numbers of their own, so nobody watches there.
+        run_graph(&body.graph, &inputs, self.run, None)
     }
 
     fn repeat(&self, body: &Body, carried: usize) -> Result<Vec<Value>, InterpError> {
@@ -109,7 +105,7 @@ impl At<'_> {
         let mut gathered = vec![Vec::new(); scans];
         let mut i = 0;
         while go && trip.is_none_or(|trip| i < trip) {
-            if i >= self.options.most_iterations {
+            if i >= self.run.options.most_iterations {
                 let node = node_place(self.graph, self.node);
                 return Err(InterpError::Iterations { node, limit: i });
             }
@@ -226,8 +222,13 @@ impl At<'_> {
             }
         }
         whole.dims.insert(at, tensors.len() as i64);
-        if count(&whole.dims) > self.options.most_elements {
-            return Err(self.error("a scan output is too large"));
+        let limit = self.run.options.most_elements;
+        if count(&whole.dims) > limit {
+            return Err(InterpError::Elements {
+                node: node_place(self.graph, self.node),
+                dims: whole.dims,
+                limit,
+            });
         }
         whole.bytes = bytes.into();
         Ok(Value::Tensor(whole))

@@ -5,6 +5,7 @@ use super::data::{
     store, strides,
 };
 use super::eval_scalar;
+use super::rounding::{Rounder, Sum};
 use crate::op::{NormKind, ReduceKind};
 use crate::{DType, PwOp, Scalar, TensorData};
 
@@ -51,6 +52,7 @@ pub(super) fn reduce(
     axes: &[usize],
     x: &TensorData,
     dims: Vec<i64>,
+    rounder: &Rounder,
 ) -> TensorData {
     // Orders and bits: exact in the type itself.
     let fold = match kind {
@@ -82,7 +84,8 @@ pub(super) fn reduce(
         let data = floats(x);
         let mut out = Vec::with_capacity(count(&dims));
         groups(&x.dims, axes, |g| {
-            out.push(reduce_floats(kind, g.iter().map(|o| data[*o]), g.len()))
+            let values = g.iter().map(|o| data[*o]);
+            out.push(reduce_floats(kind, values, g.len(), x.dtype, rounder))
         });
         Numbers::Float(out)
     } else {
@@ -117,19 +120,22 @@ pub(super) fn reduce(
     store(x.dtype, dims, r)
 }
 
-/// A sum whose empty case is +0.
-fn sum(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, |a, v| a + v)
-}
-
-fn reduce_floats(kind: ReduceKind, values: impl Iterator<Item = f64> + Clone, n: usize) -> f64 {
+fn reduce_floats(
+    kind: ReduceKind,
+    mut values: impl Iterator<Item = f64> + Clone,
+    n: usize,
+    dtype: DType,
+    rounder: &Rounder,
+) -> f64 {
+    let sum = |values: &mut dyn Iterator<Item = f64>| rounder.sum(dtype, Sum::over(values));
+    let function = |v: f64| rounder.function(dtype, v);
     match kind {
-        ReduceKind::Mean => sum(values) / n as f64,
-        ReduceKind::Prod => values.product(),
-        ReduceKind::SumSquare => sum(values.map(|v| v * v)),
-        ReduceKind::L1 => sum(values.map(f64::abs)),
-        ReduceKind::L2 => sum(values.map(|v| v * v)).sqrt(),
-        ReduceKind::LogSum => sum(values).ln(),
+        ReduceKind::Mean => function(sum(&mut values) / n as f64),
+        ReduceKind::Prod => function(values.product()),
+        ReduceKind::SumSquare => sum(&mut values.map(|v| v * v)),
+        ReduceKind::L1 => sum(&mut values.map(f64::abs)),
+        ReduceKind::L2 => function(sum(&mut values.map(|v| v * v)).sqrt()),
+        ReduceKind::LogSum => function(sum(&mut values).ln()),
         ReduceKind::LogSumExp => {
             let max =
                 values.clone().fold(
@@ -141,10 +147,11 @@ fn reduce_floats(kind: ReduceKind, values: impl Iterator<Item = f64> + Clone, n:
             if max.is_infinite() || max.is_nan() {
                 max
             } else {
-                max + values.map(|v| (v - max).exp()).sum::<f64>().ln()
+                let rest = sum(&mut values.map(|v| (v - max).exp())).ln();
+                function(max + function(rest))
             }
         }
-        _ => sum(values),
+        _ => sum(&mut values),
     }
 }
 
@@ -179,7 +186,13 @@ pub(super) fn arg_reduce(
     TensorData::from_i64(dims, &out)
 }
 
-pub(super) fn cumsum(axis: usize, exclusive: bool, reverse: bool, x: &TensorData) -> TensorData {
+pub(super) fn cumsum(
+    axis: usize,
+    exclusive: bool,
+    reverse: bool,
+    x: &TensorData,
+    rounder: &Rounder,
+) -> TensorData {
     fn go<T: super::data::Number>(
         data: &[T],
         dims: &[i64],
@@ -200,23 +213,29 @@ pub(super) fn cumsum(axis: usize, exclusive: bool, reverse: bool, x: &TensorData
         out
     }
     let r = match numbers(x) {
-        Numbers::Float(v) => Numbers::Float(go(&v, &x.dims, axis, exclusive, reverse)),
+        Numbers::Float(v) => {
+            let sums = go(&Sum::all(&v), &x.dims, axis, exclusive, reverse);
+            Numbers::Float(rounder.sums(x.dtype, sums))
+        }
         Numbers::Int(v) => Numbers::Int(go(&v, &x.dims, axis, exclusive, reverse)),
     };
     store(x.dtype, x.dims.clone(), r)
 }
 
-pub(super) fn softmax(axis: usize, log: bool, x: &TensorData) -> TensorData {
+pub(super) fn softmax(axis: usize, log: bool, x: &TensorData, rounder: &Rounder) -> TensorData {
     let data = floats(x);
     let mut out = vec![0.0; data.len()];
     groups(&x.dims, &[axis], |g| {
         let max = g.iter().map(|o| data[*o]).fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = g.iter().map(|o| (data[*o] - max).exp()).sum();
         for o in g {
-            out[*o] = match log {
-                true => data[*o] - max - total.ln(),
-                false => (data[*o] - max).exp() / total,
+            let below = data[*o] - max;
+            // An error of what an element is below the greatest is one of so many times its part.
+            let (value, size) = match log {
+                true => (below - total.ln(), below.abs() + total.ln()),
+                false => (below.exp() / total, below.exp() / total * below.abs()),
             };
+            out[*o] = rounder.among(x.dtype, rounder.function(x.dtype, value), size);
         }
     });
     store(x.dtype, x.dims.clone(), Numbers::Float(out))
@@ -229,6 +248,7 @@ pub(super) fn normalize(
     x: &TensorData,
     scale: Option<&TensorData>,
     bias: Option<&TensorData>,
+    rounder: &Rounder,
 ) -> TensorData {
     let data = floats(x);
     let mut out = vec![0.0; data.len()];
@@ -236,13 +256,16 @@ pub(super) fn normalize(
     groups(&x.dims, &axes, |g| {
         let n = g.len() as f64;
         let mean = match kind {
-            NormKind::Layer => g.iter().map(|o| data[*o]).sum::<f64>() / n,
+            NormKind::Layer => {
+                let sum = Sum::over(g.iter().map(|o| data[*o]));
+                rounder.function(x.dtype, rounder.sum(x.dtype, sum) / n)
+            }
             NormKind::Rms => 0.0,
         };
         let square: f64 = g.iter().map(|o| (data[*o] - mean).powi(2)).sum();
         let root = (square / n + epsilon as f64).sqrt();
         for o in g {
-            out[*o] = (data[*o] - mean) / root;
+            out[*o] = rounder.function(x.dtype, (data[*o] - mean) / root);
         }
     });
     let operand =

@@ -1,6 +1,7 @@
 //! One scalar operation on the bits of its operands.
 
 use super::math::erf;
+use super::rounding::Rounder;
 use crate::pointwise::small_int;
 use crate::{DType, PwOp, Scalar};
 
@@ -37,6 +38,16 @@ fn wide(s: Scalar) -> i128 {
 /// Applies an operation to scalars; `None` where the types do not fit it (the verifier's task).
 /// Leaves ([`PwOp::Input`], [`PwOp::Index`], [`PwOp::Dim`]) have no value here.
 pub fn eval_scalar(op: &PwOp, args: &[Scalar], dtype: DType) -> Option<Scalar> {
+    eval_rounded(op, args, dtype, &Rounder::NEAREST)
+}
+
+/// The same with another rounding of what is no operation of IEEE 754.
+pub(super) fn eval_rounded(
+    op: &PwOp,
+    args: &[Scalar],
+    dtype: DType,
+    rounder: &Rounder,
+) -> Option<Scalar> {
     let of = |bits: u64| Some(Scalar { dtype, bits });
     match op {
         PwOp::Input(_) | PwOp::Index(_) | PwOp::Dim(_) => return None,
@@ -70,7 +81,7 @@ pub fn eval_scalar(op: &PwOp, args: &[Scalar], dtype: DType) -> Option<Scalar> {
             });
         }
         return match a.dtype {
-            t if t.is_float() => float2(op, a, *b),
+            t if t.is_float() => float2(op, a, *b, rounder),
             _ => of(int2(op, a, *b)?),
         };
     }
@@ -79,7 +90,7 @@ pub fn eval_scalar(op: &PwOp, args: &[Scalar], dtype: DType) -> Option<Scalar> {
         PwOp::IsInf => bool(a.to_f64().is_infinite()),
         PwOp::Not if a.dtype == DType::Bool => bool(a.bits == 0),
         PwOp::Not => of(!a.bits & mask(dtype)),
-        _ if a.dtype.is_float() => float1(op, a),
+        _ if a.dtype.is_float() => float1(op, a, rounder),
         PwOp::Neg => of(cut(dtype, to_int(a).wrapping_neg())),
         PwOp::Abs if dtype.is_signed_int() => of(cut(dtype, to_int(a).wrapping_abs())),
         PwOp::Abs => of(a.bits),
@@ -94,7 +105,7 @@ pub(super) fn rounded(dtype: DType, v: f64) -> Scalar {
 }
 
 /// Computed in f64 and rounded once: what is exact or correctly rounded in f32 stays so.
-fn float1(op: &PwOp, a: Scalar) -> Option<Scalar> {
+fn float1(op: &PwOp, a: Scalar, rounder: &Rounder) -> Option<Scalar> {
     let x = a.to_f64();
     let v = match op {
         // These touch the sign bit alone.
@@ -126,12 +137,16 @@ fn float1(op: &PwOp, a: Scalar) -> Option<Scalar> {
         PwOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         _ => return None,
     };
+    let v = match op.rounds_alike() {
+        true => v,
+        false => rounder.function(a.dtype, v),
+    };
     Some(rounded(a.dtype, v))
 }
 
 /// f32 sums, products and quotients of f32 operands, formed in f64 and rounded, are those of f32
 /// arithmetic; the narrow types are rounded from f32.
-fn float2(op: &PwOp, a: Scalar, b: Scalar) -> Option<Scalar> {
+fn float2(op: &PwOp, a: Scalar, b: Scalar, rounder: &Rounder) -> Option<Scalar> {
     let (x, y) = (a.to_f64(), b.to_f64());
     let v = match op {
         PwOp::Add => x + y,
@@ -149,7 +164,7 @@ fn float2(op: &PwOp, a: Scalar, b: Scalar) -> Option<Scalar> {
                 r
             }
         }
-        PwOp::Pow => x.powf(y),
+        PwOp::Pow => rounder.function(a.dtype, x.powf(y)),
         PwOp::Min | PwOp::Max => {
             let first = if x.is_nan() || y.is_nan() {
                 x.is_nan()

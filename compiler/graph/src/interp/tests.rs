@@ -358,6 +358,17 @@ fn contractions_and_windows_are_sums_of_products() {
             "f32[1, 1, 2, 2] [3.0, 2.25, 3.75, 2.25]",
         ),
         (
+            &["f32[1, 1, 3] = [3.0, 6.0, 9.0]"],
+            "%y: f32[*] = pool {kind: average, kernel: [2], dilations: [2], pads_begin: [2], pads_end: [1], out: [3]} @a",
+            "f32[1, 1, 3] [3.0, 6.0, 6.0]",
+        ),
+        // Far more taps than elements.
+        (
+            &["f32[1, 1, 2] = [1.0, 2.0]"],
+            "%y: f32[*] = pool {kind: average, count_padding: true, kernel: [1000000000001], pads_begin: [500000000000], pads_end: [500000000000], out: [2]} @a",
+            "f32[1, 1, 2] [3e-12, 3e-12]",
+        ),
+        (
             &["f32[1, 1, 2] = [3.0, 4.0]"],
             "%y: f32[*] = pool {kind: lp, p: 2, kernel: [2], out: [1]} @a",
             "f32[1, 1, 1] [5.0]",
@@ -691,6 +702,31 @@ fn what_was_not_proved_is_checked() {
         e,
         "node n0 '/Add': pointwise: input 1, axis 0: dimensions 2 and 3 cannot be broadcast to each other"
     );
+}
+
+#[test]
+fn a_limit_ends_a_run_with_an_error_of_its_own() {
+    let g = graph(
+        "",
+        "  const @a: f32[100] = splat(1.0)\n  %b: f32[100, 100] = broadcast {shape: [100, 100]} @a\n  %y: f32[] = contract \"ab,ab->\" %b, %b",
+    );
+    let with = |most_elements, most_work| {
+        let options = Options {
+            most_elements,
+            most_work,
+            ..Options::default()
+        };
+        run_with(&g, &[], &options)
+    };
+    assert!(with(10_000, 30_000).is_ok());
+    assert!(matches!(
+        with(9_999, 30_000),
+        Err(InterpError::Elements { limit: 9_999, .. })
+    ));
+    assert!(matches!(
+        with(10_000, 10_000),
+        Err(InterpError::Work { limit: 10_000, .. })
+    ));
 }
 
 #[test]

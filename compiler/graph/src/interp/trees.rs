@@ -1,12 +1,17 @@
 //! Tree ensembles.
 
 use super::Fault;
-use super::data::{Numbers, floats, store};
+use super::data::{Number, Numbers, floats, store};
 use super::math::erf_inv;
+use super::rounding::{Rounder, Sum};
 use crate::tree::{Labels, PostTransform, TreeAggregate, TreeEnsemble, TreeNode, TreeTest};
 use crate::{DType, TensorData};
 
-pub(super) fn trees(t: &TreeEnsemble, x: &TensorData) -> Result<Vec<TensorData>, Fault> {
+pub(super) fn trees(
+    t: &TreeEnsemble,
+    x: &TensorData,
+    rounder: &Rounder,
+) -> Result<Vec<TensorData>, Fault> {
     let (batch, features) = (x.dims[0], x.dims[1] as usize);
     let data = floats(x);
     let targets = t.targets as usize;
@@ -14,7 +19,7 @@ pub(super) fn trees(t: &TreeEnsemble, x: &TensorData) -> Result<Vec<TensorData>,
     let mut best = Vec::with_capacity(batch as usize);
     for row in 0..batch as usize {
         let row = &data[row * features..(row + 1) * features];
-        let mut raw = row_scores(t, row)?;
+        let mut raw = row_scores(t, row, rounder)?;
         // The label goes by the scores before they are transformed; the first of equals wins.
         let winner = (0..targets).fold(0, |b, i| if raw[i] > raw[b] { i } else { b });
         best.push(winner);
@@ -79,17 +84,17 @@ fn leaf(t: &TreeEnsemble, root: u32, row: &[f64]) -> Result<(usize, usize), Faul
     }
 }
 
-fn row_scores(t: &TreeEnsemble, row: &[f64]) -> Result<Vec<f64>, Fault> {
-    let mut scores: Vec<Option<f64>> = vec![None; t.targets as usize];
+fn row_scores(t: &TreeEnsemble, row: &[f64], rounder: &Rounder) -> Result<Vec<f64>, Fault> {
+    let mut scores: Vec<Option<Sum>> = vec![None; t.targets as usize];
     for root in &t.roots {
         let (first, count) = leaf(t, *root, row)?;
         for (target, weight) in &t.weights[first..first + count] {
-            let (slot, w) = (&mut scores[*target as usize], *weight);
+            let (slot, w) = (&mut scores[*target as usize], Sum::of(*weight));
             *slot = Some(match (*slot, t.aggregate) {
                 (None, _) => w,
-                (Some(s), TreeAggregate::Sum | TreeAggregate::Average) => s + w,
-                (Some(s), TreeAggregate::Min) => s.min(w),
-                (Some(s), TreeAggregate::Max) => s.max(w),
+                (Some(s), TreeAggregate::Sum | TreeAggregate::Average) => s.add(w),
+                (Some(s), TreeAggregate::Min) => Sum::of(s.value.min(*weight)),
+                (Some(s), TreeAggregate::Max) => Sum::of(s.value.max(*weight)),
             });
         }
     }
@@ -97,11 +102,13 @@ fn row_scores(t: &TreeEnsemble, row: &[f64]) -> Result<Vec<f64>, Fault> {
         TreeAggregate::Average => t.roots.len().max(1) as f64,
         _ => 1.0,
     };
-    Ok(scores
-        .into_iter()
-        .enumerate()
-        .map(|(i, s)| s.unwrap_or(0.0) / by + t.base_values.get(i).map_or(0.0, |b| *b))
-        .collect())
+    let base = |i: usize| t.base_values.get(i).map_or(0.0, |b| *b);
+    let score = |(i, s): (usize, Option<Sum>)| {
+        // Votes are summed in f64 whatever the features are.
+        let sum = rounder.sum(DType::F64, s.unwrap_or(Sum::ZERO));
+        sum / by + base(i)
+    };
+    Ok(scores.into_iter().enumerate().map(score).collect())
 }
 
 fn transform(post: PostTransform, scores: &mut [f64]) {
