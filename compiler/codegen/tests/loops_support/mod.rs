@@ -4,18 +4,14 @@
 
 pub mod accuracy;
 
-use crate::support::{Emitter, Mapped, emitters};
-use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{Function, UserFuncName};
-use cranelift_codegen::settings::{self, Configurable};
-use cranelift_frontend::FunctionBuilderContext;
+use crate::support::{Emitter, Mapped, clif_code, emitters};
 use lapidary_codegen::expand::{self, TILE_SCRATCH};
 use lapidary_codegen::kernel::eval::Args;
 use lapidary_codegen::kernel::{self, Elem, MathFn, Mem, math_fn_offset};
 use lapidary_codegen::loops::interp::{self, Fault};
 use lapidary_codegen::loops::{LoopKernel, Schedule, parse, verify};
 use lapidary_codegen::x64::Isa;
-use lapidary_codegen::{Level, MachineKernel, Size, clif, compile};
+use lapidary_codegen::{Level, MachineKernel, Size, compile};
 
 /// How a kernel is compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +38,7 @@ pub fn targets() -> Vec<Target> {
                 all.push(Target::Level(Level::V4, Size::Fast));
                 all.push(Target::Level(Level::V4, Size::Lean));
             }
-            Emitter::Clif => {}
+            Emitter::Clif | Emitter::ClifBaseline => {}
         }
     }
     all
@@ -70,27 +66,9 @@ pub fn code(k: &LoopKernel, s: &Schedule, target: Target) -> (Vec<u8>, bool) {
     }
 }
 
-fn portable(k: &kernel::Kernel, fma: bool) -> Vec<u8> {
+fn portable(k: &kernel::Kernel, native: bool) -> Vec<u8> {
     kernel::verify::verify(k).unwrap_or_else(|e| panic!("{e}"));
-    let mut flags = settings::builder();
-    flags.set("opt_level", "speed").unwrap();
-    let isa = cranelift_native::builder()
-        .unwrap()
-        .finish(settings::Flags::new(flags))
-        .unwrap();
-    let mut func = Function::new();
-    func.name = UserFuncName::user(0, 0);
-    let target = clif::Target {
-        config: isa.frontend_config(),
-        fma,
-    };
-    clif::emit(k, &mut func, &mut FunctionBuilderContext::new(), target).unwrap();
-    let mut ctx = cranelift_codegen::Context::for_function(func);
-    let compiled = ctx
-        .compile(&*isa, &mut ControlPlane::default())
-        .unwrap_or_else(|e| panic!("{e:?}"));
-    assert!(compiled.buffer.relocs().is_empty());
-    compiled.code_buffer().to_vec()
+    clif_code(k, native)
 }
 
 macro_rules! c_functions {

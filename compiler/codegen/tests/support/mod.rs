@@ -27,7 +27,7 @@ pub fn whole(elem: Elem) -> Mem {
 pub enum Emitter {
     X64(Isa),
     Clif,
-    /// Cranelift's code for processors without AVX; its fused products round twice.
+    /// The same for processors without AVX.
     ClifBaseline,
 }
 
@@ -64,33 +64,35 @@ pub fn code(kernel: &Kernel, emitter: Emitter) -> Option<Vec<u8>> {
             Err(e) => panic!("{e}"),
         },
         Emitter::Clif | Emitter::ClifBaseline => {
-            if !clif::supports(kernel) {
-                return None;
-            }
-            let mut flags = settings::builder();
-            flags.set("opt_level", "speed").unwrap();
-            let native = emitter == Emitter::Clif;
-            let mut isa = cranelift_native::builder_with_options(native).unwrap();
-            if !native && cfg!(target_arch = "x86_64") {
-                isa.enable("x86-64-v2").unwrap();
-            }
-            let isa = isa.finish(settings::Flags::new(flags)).unwrap();
-            let mut func = Function::new();
-            func.name = UserFuncName::user(0, 0);
-            let target = clif::Target {
-                config: isa.frontend_config(),
-                fma: native,
-            };
-            let mut context = FunctionBuilderContext::new();
-            clif::emit(kernel, &mut func, &mut context, target).unwrap();
-            let mut ctx = cranelift_codegen::Context::for_function(func);
-            let compiled = ctx
-                .compile(&*isa, &mut ControlPlane::default())
-                .unwrap_or_else(|e| panic!("{e:?}"));
-            assert!(compiled.buffer.relocs().is_empty());
-            Some(compiled.code_buffer().to_vec())
+            clif::supports(kernel).then(|| clif_code(kernel, emitter == Emitter::Clif))
         }
     }
+}
+
+/// Cranelift's code of a kernel that it supports: with all that this machine has, or what processors without AVX run, whose
+/// fused products round twice.
+pub fn clif_code(kernel: &Kernel, native: bool) -> Vec<u8> {
+    let mut flags = settings::builder();
+    flags.set("opt_level", "speed").unwrap();
+    let mut isa = cranelift_native::builder_with_options(native).unwrap();
+    if !native && cfg!(target_arch = "x86_64") {
+        isa.enable("x86-64-v2").unwrap();
+    }
+    let isa = isa.finish(settings::Flags::new(flags)).unwrap();
+    let mut func = Function::new();
+    func.name = UserFuncName::user(0, 0);
+    let target = clif::Target {
+        config: isa.frontend_config(),
+        fma: native,
+    };
+    let mut context = FunctionBuilderContext::new();
+    clif::emit(kernel, &mut func, &mut context, target).unwrap();
+    let mut ctx = cranelift_codegen::Context::for_function(func);
+    let compiled = ctx
+        .compile(&*isa, &mut ControlPlane::default())
+        .unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(compiled.buffer.relocs().is_empty());
+    compiled.code_buffer().to_vec()
 }
 
 /// A function in executable memory.

@@ -170,7 +170,7 @@ mod tests {
     use super::super::{Options, run, run_with};
     use super::*;
     use crate::TensorData;
-    use crate::text::{data_text, parse};
+    use crate::text::parse;
 
     fn results(body: &str) -> Vec<TensorData> {
         let text = format!("graph \"t\" [] {{\n{body}\n  output \"y\" %y\n}}\n");
