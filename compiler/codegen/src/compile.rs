@@ -29,7 +29,9 @@ pub enum MachineKernel {
 #[derive(Debug, Error)]
 #[error("kernel `{kernel}` could not be compiled: {reason}")]
 pub struct CompileError {
+    /// The kernel's name.
     pub kernel: String,
+    /// What the last emitter that was tried says.
     pub reason: String,
 }
 

@@ -29,6 +29,7 @@ use rustc_hash::FxHashMap as HashMap;
 /// What the emitter must know of the target.
 #[derive(Clone, Copy)]
 pub struct Target {
+    /// Pointer width, byte order and calling convention.
     pub config: TargetFrontendConfig,
     /// Whether fused multiply-add is an instruction; else products and sums round apart.
     pub fma: bool,
@@ -37,8 +38,14 @@ pub struct Target {
 /// Why a kernel has no function here.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EmitError {
+    /// A lane count, class or operation that 128-bit CLIF lacks; one lane takes everything.
     #[error("kernel {kernel}: CLIF has no code for {what}")]
-    Unsupported { kernel: String, what: String },
+    Unsupported {
+        /// The kernel's name.
+        kernel: String,
+        /// What there is no code for.
+        what: String,
+    },
 }
 
 /// The signature of the kernel ABI: five integers of 64 bits (pointers among them).

@@ -422,7 +422,7 @@ pub fn factor(d: &Dim, var: Sym) -> Option<Dim> {
 
 /// The left operand of a contraction: how far apart its rows and its steps of the depth lie, in elements, and where
 /// either is cut into runs.
-pub struct Left {
+pub(crate) struct Left {
     pub row_stride: Dim,
     pub k_step: i64,
     /// Rows of one run are those of a line of an image, say.
@@ -438,7 +438,7 @@ pub struct Runs {
 
 /// Reads an index that is linear in `row`, linear in `k` with a constant positive factor, and perhaps linear in
 /// `floordiv(row, length)` and in `floordiv(k, length)`; `None` for any other.
-pub fn left_operand(at: &Dim, row: Sym, k: Sym) -> Option<Left> {
+pub(crate) fn left_operand(at: &Dim, row: Sym, k: Sym) -> Option<Left> {
     let mut plain = at.clone();
     let (mut lines, mut runs) = (None, None);
     for (var, cut) in [(row, &mut lines), (k, &mut runs)] {

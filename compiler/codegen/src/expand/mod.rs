@@ -12,7 +12,8 @@
 //! accumulators and locals that a condition assigns.
 
 pub use contract::TILE_SCRATCH;
-pub use ints::{factor, for_each_sym, left_operand};
+pub(crate) use ints::left_operand;
+pub use ints::{factor, for_each_sym};
 
 mod contract;
 mod ints;
@@ -45,6 +46,7 @@ pub struct Target {
     pub vector_registers: u32,
     /// Whether masked loads and stores are cheap, so that tails use them.
     pub masks: bool,
+    /// How much code it may become.
     pub size: Size,
 }
 
@@ -610,7 +612,7 @@ impl Expander<'_> {
 }
 
 /// The fault kind of an index that lies outside its axis.
-pub const FAULT_INDEX: i32 = 1;
+pub(crate) const FAULT_INDEX: i32 = 1;
 
 fn move_inst(kernel: &Kernel, dst: Reg, src: Reg) -> Inst {
     match kernel.class(dst) {

@@ -12,10 +12,15 @@ use super::{
 /// Arguments of the kernel ABI.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
+    /// The table of operands, each at least as large as the kernel's indices reach.
     pub buffers: *const *mut u8,
+    /// Sizes that the kernel reads as parameters.
     pub dims: *const i64,
+    /// First task to run.
     pub task_begin: i64,
+    /// One past the last.
     pub task_end: i64,
+    /// Scratch memory and the fault record, as [`super::WORKER_SCRATCH`] and the offsets behind it say.
     pub worker: *mut u8,
 }
 

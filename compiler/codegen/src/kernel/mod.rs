@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 pub mod eval;
-pub mod operands;
+pub(crate) mod operands;
 pub mod text;
 pub mod verify;
 
@@ -38,9 +38,9 @@ pub const TASK_BEGIN: Reg = Reg(2);
 /// One past the last task to run.
 pub const TASK_END: Reg = Reg(3);
 /// `lap_worker *worker`: scratch memory and the fault record.
-pub const WORKER: Reg = Reg(4);
+pub(crate) const WORKER: Reg = Reg(4);
 /// Number of registers that every kernel starts with (the five arguments).
-pub const ARGS: u32 = 5;
+pub(crate) const ARGS: u32 = 5;
 
 /// Offsets into the worker record that the fifth argument points at.
 /// Scratch memory of the worker.
@@ -85,9 +85,13 @@ pub fn math_fn_offset(func: MathFn) -> i32 {
 /// Element type of a vector register's lanes: what arithmetic is done in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Elem {
+    /// IEEE binary32.
     F32,
+    /// IEEE binary64.
     F64,
+    /// 32 bits; signed where it matters.
     I32,
+    /// 64 bits; signed where it matters.
     I64,
 }
 
@@ -99,6 +103,7 @@ impl Elem {
             Elem::F64 | Elem::I64 => 8,
         }
     }
+    /// Whether arithmetic on it rounds.
     pub fn is_float(self) -> bool {
         matches!(self, Elem::F32 | Elem::F64)
     }
@@ -107,14 +112,23 @@ impl Elem {
 /// Type of an element in memory, and the lane type it is widened to or narrowed from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Mem {
+    /// Held as it is.
     F32,
+    /// Held as it is.
     F64,
+    /// Sign-extended to I32.
     I8,
+    /// Zero-extended to I32.
     U8,
+    /// Sign-extended to I32.
     I16,
+    /// Zero-extended to I32.
     U16,
+    /// Held as it is.
     I32,
+    /// Zero-extended to I64, as I32 lacks its upper half.
     U32,
+    /// Held as it is.
     I64,
     /// IEEE half; widened to F32, stored with round to nearest even.
     F16,
@@ -158,7 +172,9 @@ pub enum Class {
 /// A register or a constant, where an integer is read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Int {
+    /// What this general register holds.
     Reg(Reg),
+    /// A constant.
     Imm(i64),
 }
 
@@ -176,13 +192,16 @@ impl From<i64> for Int {
 /// `base + index * scale + disp`, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Addr {
+    /// General.
     pub base: Reg,
     /// Scale is 1, 2, 4 or 8.
     pub index: Option<(Reg, u8)>,
+    /// In bytes, of any sign.
     pub disp: i32,
 }
 
 impl Addr {
+    /// The address in a register.
     pub fn base(base: Reg) -> Self {
         Addr {
             base,
@@ -190,6 +209,7 @@ impl Addr {
             disp: 0,
         }
     }
+    /// The same with another displacement.
     pub fn with_disp(self, disp: i32) -> Self {
         Addr { disp, ..self }
     }
@@ -198,11 +218,17 @@ impl Addr {
 /// Integer operations on general registers. Wrapping, 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum GOp {
+    /// `a + b`.
     Add,
+    /// `a - b`.
     Sub,
+    /// The low 64 bits of the product.
     Mul,
+    /// Bitwise, as the next two.
     And,
+    /// Inclusive.
     Or,
+    /// Exclusive.
     Xor,
     /// Shift left; the amount is an immediate in 0..64.
     Shl,
@@ -221,23 +247,34 @@ pub enum GOp {
 /// Signed integer comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum GCmp {
+    /// `a == b`.
     Eq,
+    /// `a != b`.
     Ne,
+    /// `a < b`.
     Lt,
+    /// `a <= b`.
     Le,
+    /// `a > b`.
     Gt,
+    /// `a >= b`.
     Ge,
 }
 
 /// One-operand lane operations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum VUn {
+    /// Integers wrap; floats flip the sign bit, of NaN too.
     Neg,
+    /// Integers: the least stays; floats clear the sign bit.
     Abs,
     /// Floats only, as the next four.
     Sqrt,
+    /// Towards minus infinity.
     Floor,
+    /// Towards plus infinity.
     Ceil,
+    /// Towards zero.
     Trunc,
     /// To nearest, ties to even.
     Round,
@@ -248,7 +285,9 @@ pub enum VUn {
 /// Two-operand lane operations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum VBin {
+    /// Integers wrap.
     Add,
+    /// `a - b`; integers wrap.
     Sub,
     /// Integers: low half.
     Mul,
@@ -262,7 +301,9 @@ pub enum VBin {
     Max,
     /// Bitwise, on integer and on float lanes alike, as the next three.
     And,
+    /// Inclusive.
     Or,
+    /// Exclusive.
     Xor,
     /// `!a & b`.
     AndNot,
@@ -277,11 +318,17 @@ pub enum VBin {
 /// Lane comparisons. Floats: ordered (false with a NaN), but `Ne`, true with a NaN. Integers: signed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum VCmp {
+    /// `a == b`.
     Eq,
+    /// `a != b`.
     Ne,
+    /// `a < b`.
     Lt,
+    /// `a <= b`.
     Le,
+    /// `a > b`.
     Gt,
+    /// `a >= b`.
     Ge,
 }
 
@@ -300,21 +347,37 @@ pub enum VCvt {
 /// Functions of the C library, through the run-time table; one lane only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum MathFn {
+    /// C `exp`.
     Exp,
+    /// C `log`, natural.
     Log,
+    /// C `pow`, of two operands.
     Pow,
+    /// C `sin`, of radians.
     Sin,
+    /// C `cos`, of radians.
     Cos,
+    /// C `tan`, of radians.
     Tan,
+    /// C `asin`.
     Asin,
+    /// C `acos`.
     Acos,
+    /// C `atan`.
     Atan,
+    /// C `sinh`.
     Sinh,
+    /// C `cosh`.
     Cosh,
+    /// C `tanh`.
     Tanh,
+    /// C `asinh`.
     Asinh,
+    /// C `acosh`.
     Acosh,
+    /// C `atanh`.
     Atanh,
+    /// C `erf`.
     Erf,
     /// C `fmod`.
     Fmod,
@@ -323,10 +386,13 @@ pub enum MathFn {
 /// Horizontal reductions; the result is in every lane.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum VRed {
+    /// Integers wrap; the order of float sums is the emitter's.
     Add,
+    /// The order of float products is the emitter's.
     Mul,
     /// As [`VBin::Min`].
     Min,
+    /// As [`VBin::Max`].
     Max,
 }
 
@@ -334,174 +400,284 @@ pub enum VRed {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Inst {
     // General registers.
+    /// A copy.
     GSet {
+        /// General.
         dst: Reg,
+        /// What is copied.
         src: Int,
     },
+    /// `dst = a op b`.
     GBin {
+        /// What is computed.
         op: GOp,
+        /// General.
         dst: Reg,
+        /// General.
         a: Reg,
+        /// A shift takes an immediate.
         b: Int,
     },
     /// Loads an integer or pointer; `mem` is an integer type, widened to 64 bits.
     GLoad {
+        /// General.
         dst: Reg,
+        /// How wide it is in memory, and its sign.
         mem: Mem,
+        /// Where it lies.
         addr: Addr,
     },
     /// Lane 0 of an integer vector, sign-extended.
     GFromLane {
+        /// General.
         dst: Reg,
+        /// A vector of integers.
         src: Reg,
     },
     // Vectors.
+    /// One constant in every lane.
     VConst {
+        /// A vector.
         dst: Reg,
+        /// Those of one element, zero-extended.
         bits: u64,
     },
+    /// A copy of a vector or of a mask.
     VMove {
+        /// A vector or a mask.
         dst: Reg,
+        /// Of the same class.
         src: Reg,
     },
     /// `lanes` consecutive elements. Lanes off in the mask are not read and become 0.
     VLoad {
+        /// A vector of [`Mem::elem`].
         dst: Reg,
+        /// The elements' type in memory.
         mem: Mem,
+        /// Of lane 0.
         addr: Addr,
+        /// `None`: all lanes are read.
         mask: Option<Reg>,
     },
     /// One element, in every lane.
     VSplat {
+        /// A vector of [`Mem::elem`].
         dst: Reg,
+        /// The element's type in memory.
         mem: Mem,
+        /// Where it lies.
         addr: Addr,
     },
     /// Lane l from `base + index[l] * mem.bytes()`; index lanes I32 or I64. Off lanes become 0.
     VGather {
+        /// A vector of [`Mem::elem`].
         dst: Reg,
+        /// The elements' type in memory.
         mem: Mem,
+        /// General: an address.
         base: Reg,
+        /// A vector of integers, in elements.
         index: Reg,
+        /// `None`: all lanes are read.
         mask: Option<Reg>,
     },
+    /// `lanes` consecutive elements. Lanes off in the mask are not written.
     VStore {
+        /// A vector of [`Mem::elem`].
         src: Reg,
+        /// The elements' type in memory.
         mem: Mem,
+        /// Of lane 0.
         addr: Addr,
+        /// `None`: all lanes are written.
         mask: Option<Reg>,
     },
     /// A general register in every lane of an integer vector.
     VFromGpr {
+        /// A vector of integers; I32 lanes get the low half.
         dst: Reg,
+        /// General.
         src: Reg,
     },
     /// Lane l is `base + l * step` (integer lanes).
     VIota {
+        /// A vector of integers.
         dst: Reg,
+        /// General.
         base: Reg,
+        /// What each lane is more than the one before.
         step: i64,
     },
+    /// `dst = op a`, lane by lane.
     VUn {
+        /// What is computed.
         op: VUn,
+        /// A vector.
         dst: Reg,
+        /// Of the same elements.
         a: Reg,
     },
+    /// `dst = a op b`, lane by lane.
     VBin {
+        /// What is computed.
         op: VBin,
+        /// A vector.
         dst: Reg,
+        /// Of the same elements.
         a: Reg,
+        /// Of the same elements.
         b: Reg,
     },
     /// `dst = a * b + c`, fused where the target fuses.
     VFma {
+        /// A vector.
         dst: Reg,
+        /// Of the same elements.
         a: Reg,
+        /// Of the same elements.
         b: Reg,
+        /// Of the same elements.
         c: Reg,
     },
     /// `dst = c - a * b`.
     VFnma {
+        /// A vector.
         dst: Reg,
+        /// Of the same elements.
         a: Reg,
+        /// Of the same elements.
         b: Reg,
+        /// Of the same elements.
         c: Reg,
     },
+    /// `dst = a op b`, lane by lane.
     VCmp {
+        /// The relation.
         op: VCmp,
+        /// A mask.
         dst: Reg,
+        /// A vector.
         a: Reg,
+        /// Of the same elements.
         b: Reg,
     },
+    /// `dst = mask ? a : b`, lane by lane.
     VSelect {
+        /// A vector.
         dst: Reg,
+        /// Which lanes are those of `a`.
         mask: Reg,
+        /// Of the same elements as `dst`.
         a: Reg,
+        /// Of the same elements as `dst`.
         b: Reg,
     },
+    /// Lanes in another element type.
     VCvt {
+        /// What is kept: the bits or the number.
         how: VCvt,
+        /// A vector of the new elements.
         dst: Reg,
+        /// A vector of the old ones.
         src: Reg,
     },
+    /// All lanes combined.
     VReduce {
+        /// How two are combined.
         op: VRed,
+        /// A vector.
         dst: Reg,
+        /// Of the same elements.
         src: Reg,
     },
     /// A call; only with one lane, `dst` and operands F32 or F64 alike (F32 goes through double).
     VMath {
+        /// What is called.
         func: MathFn,
+        /// One float.
         dst: Reg,
+        /// The first argument.
         a: Reg,
+        /// The second, for those that take two.
         b: Option<Reg>,
     },
     // Masks.
     /// Lanes `l < count` (a count of at least `lanes`: all on; at most 0: all off).
     MCount {
+        /// A mask.
         dst: Reg,
+        /// General.
         count: Reg,
     },
+    /// Lanes on in both.
     MAnd {
+        /// A mask.
         dst: Reg,
+        /// A mask.
         a: Reg,
+        /// A mask.
         b: Reg,
     },
+    /// Lanes on in either.
     MOr {
+        /// A mask.
         dst: Reg,
+        /// A mask.
         a: Reg,
+        /// A mask.
         b: Reg,
     },
+    /// Lanes that are off.
     MNot {
+        /// A mask.
         dst: Reg,
+        /// A mask.
         a: Reg,
     },
     // Structure.
     /// `for var = from; var < to; var += step`, with `step > 0`; `to` is read once, at the start.
     Loop {
+        /// General; assigned by the loop alone.
         var: Reg,
+        /// The first value.
         from: Int,
+        /// No value reaches it.
         to: Int,
+        /// At least 1.
         step: i64,
+        /// Run for each value; registers keep what it leaves in them.
         body: Vec<Inst>,
     },
+    /// One of two bodies.
     If {
+        /// The condition, signed.
         cmp: GCmp,
+        /// General.
         a: Reg,
+        /// What `a` is compared with.
         b: Int,
+        /// Run where it holds.
         then: Vec<Inst>,
+        /// Run where it does not.
         otherwise: Vec<Inst>,
     },
     /// A hint for the line at the address; level 0 is L1, 1 is L2.
     Prefetch {
+        /// Need not be readable.
         addr: Addr,
+        /// 0 or 1.
         level: u8,
     },
     /// Writes the worker's fault record unless it holds one, and returns from the kernel.
     Fault {
+        /// What went wrong, as docs/abi.md numbers it; never 0.
         kind: i32,
+        /// The operand of the node that is to blame.
         operand: i32,
+        /// General: the offending value.
         value: Reg,
+        /// What it broke.
         limit: Int,
     },
 }
@@ -515,6 +691,7 @@ pub struct Kernel {
     pub lanes: u32,
     /// Class of each register; the first [`ARGS`] are the arguments.
     pub regs: Vec<Class>,
+    /// In order; structure is nested in it.
     pub body: Vec<Inst>,
 }
 

@@ -8,7 +8,7 @@ use super::{Addr, Inst, Int, Reg, WORKER};
 
 impl Inst {
     /// Calls `f` with each register that the instruction itself reads, in operand order.
-    pub fn for_each_read(&self, mut f: impl FnMut(Reg)) {
+    pub(crate) fn for_each_read(&self, mut f: impl FnMut(Reg)) {
         let addr = |a: &Addr, f: &mut dyn FnMut(Reg)| {
             f(a.base);
             if let Some((index, _)) = a.index {
@@ -140,7 +140,7 @@ impl Inst {
 }
 
 /// Whether any instruction of a body, at any depth, assigns a register.
-pub fn assigns(body: &[Inst], reg: Reg) -> bool {
+pub(crate) fn assigns(body: &[Inst], reg: Reg) -> bool {
     body.iter()
         .any(|i| i.written() == Some(reg) || i.bodies().iter().any(|b| assigns(b, reg)))
 }

@@ -11,9 +11,11 @@ use super::{Addr, Class, Elem, GOp, Inst, Int, Kernel, MathFn, Reg, VBin, VCvt, 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("kernel {kernel}: {what}, in `{inst}`")]
 pub struct VerifyError {
+    /// The kernel's name.
     pub kernel: String,
     /// The instruction, as text; empty for the kernel itself.
     pub inst: String,
+    /// The rule that it breaks.
     pub what: String,
 }
 

@@ -16,27 +16,37 @@ use thiserror::Error;
 pub struct Memory {
     /// By entry of the kernel's `buffers` argument.
     pub buffers: Vec<Vec<u8>>,
+    /// By entry of the kernel's `dims` argument.
     pub dims: Vec<i64>,
+    /// That of one worker; at least [`LoopKernel::scratch_bytes`].
     pub scratch: Vec<u8>,
 }
 
 /// A loaded index that lay outside its limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
+    /// That of the [`Stmt::Index`].
     pub operand: i32,
+    /// The index as it was loaded.
     pub value: i64,
+    /// The extent that it indexes.
     pub limit: i64,
 }
 
 /// Why a kernel could not be interpreted: a defect of the kernel, or memory that does not fit it.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum InterpError {
+    /// A load or store beside its buffer.
     #[error("`{buffer}` has {elements} elements: index {index} is outside")]
     OutOfBounds {
+        /// The buffer's name.
         buffer: String,
+        /// In elements.
         index: i64,
+        /// How many there are.
         elements: usize,
     },
+    /// A rule of [`super::verify`] that is broken, or a dim without a value.
     #[error("{0}")]
     Malformed(String),
 }

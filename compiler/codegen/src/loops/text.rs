@@ -473,7 +473,7 @@ impl Printer<'_> {
 }
 
 /// Calls `f` for every statement, outer ones first.
-pub fn for_each_stmt<'s>(body: &'s [Stmt], f: &mut dyn FnMut(&'s Stmt)) {
+pub(crate) fn for_each_stmt<'s>(body: &'s [Stmt], f: &mut dyn FnMut(&'s Stmt)) {
     for s in body {
         f(s);
         match s {

@@ -18,7 +18,9 @@ use thiserror::Error;
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("loops of `{kernel}`: {what}")]
 pub struct VerifyError {
+    /// The kernel's name.
     pub kernel: String,
+    /// The rule that it breaks.
     pub what: String,
 }
 

@@ -50,25 +50,42 @@ impl Isa {
 /// A function in machine code, with its constants; it may be placed at any address of that alignment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Code {
+    /// The function at their start, constants behind it.
     pub bytes: Vec<u8>,
+    /// What the address must be a multiple of.
     pub align: u32,
 }
 
 /// Why a kernel has no code here.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EmitError {
+    /// The instruction set lacks what the kernel needs.
     #[error("kernel {kernel}: {isa:?} has no code for {what}")]
     Unsupported {
+        /// The kernel's name.
         kernel: String,
+        /// The instruction set.
         isa: Isa,
+        /// A lane count, a class or an operation.
         what: String,
     },
+    /// An instruction with operands that it does not take: a defect of the emitter.
     #[error("cannot encode {code}: {why}")]
-    Encode { code: String, why: String },
+    Encode {
+        /// The instruction.
+        code: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Branches reach two gigabytes.
     #[error("the code is larger than two gigabytes")]
     TooLarge,
+    /// A defect of the register allocator's reserve.
     #[error("kernel {kernel}: needs more temporary registers than there are")]
-    Temporaries { kernel: String },
+    Temporaries {
+        /// The kernel's name.
+        kernel: String,
+    },
 }
 
 /// Emits a kernel, which the caller has verified.

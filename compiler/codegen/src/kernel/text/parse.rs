@@ -14,6 +14,7 @@ use crate::kernel::{ARGS, Addr, Class, Inst, Int, Kernel, Reg};
 pub struct ParseError {
     /// From 1.
     pub line: usize,
+    /// What was expected and what is there.
     pub what: String,
 }
 
