@@ -132,6 +132,76 @@ fn every_command_of_the_book_does_what_the_book_says() {
     assert!(count > 20, "the book has commands");
 }
 
+/// The part of a message by which one looks for it: its longest piece without names and numbers.
+fn telling(message: &str) -> String {
+    let (mut pieces, mut rest) = (vec![String::new()], message);
+    while let Some(c) = rest.chars().next() {
+        let skipped = match c {
+            '{' => rest.find('}').map_or(rest.len(), |end| end + 1),
+            '%' => rest
+                .find(|c: char| c.is_ascii_lowercase() && c != 'l' && c != 'z')
+                .map_or(rest.len(), |end| end + 1),
+            '`' | '\'' => 1,
+            _ => 0,
+        };
+        match (skipped, pieces.last_mut()) {
+            (0, Some(piece)) => piece.push(c),
+            _ => pieces.push(String::new()),
+        }
+        rest = &rest[skipped.max(c.len_utf8())..];
+    }
+    let trimmed = pieces
+        .iter()
+        .map(|p| p.trim_matches(|c: char| " :,;.()[]-".contains(c)));
+    trimmed.max_by_key(|p| p.len()).unwrap_or("").to_string()
+}
+
+/// The strings that stand first behind `opening`, where `taken` takes what lies between.
+fn messages(source: &str, opening: &str, taken: impl Fn(&str) -> bool) -> Vec<String> {
+    let behind = source.split(opening).skip(1);
+    let string = |text: &str| {
+        let (between, rest) = text.split_once('"')?;
+        let end = rest.find('"')?;
+        (!between.contains(';') && taken(between)).then(|| rest[..end].to_string())
+    };
+    behind.filter_map(string).collect()
+}
+
+#[test]
+fn every_error_is_found_in_the_book_by_its_message() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a source");
+    let mut all = Vec::new();
+    for path in [
+        "src/error.rs",
+        "compiler/onnx/src/error.rs",
+        "compiler/lower/src/error.rs",
+        "compiler/link/src/error.rs",
+        "compiler/passes/src/pipeline.rs",
+        "compiler/passes/src/states.rs",
+        "runtime/src/error.rs",
+    ] {
+        all.extend(messages(&read(path), "#[error(", |between| {
+            between.trim().is_empty()
+        }));
+    }
+    for name in ["border", "context", "rt", "states", "values"] {
+        let source = read(&format!("runtime/c/{name}.c"));
+        // What a broken promise inside of the runtime says is no user's to look up.
+        let of_users = |between: &str| !between.contains("INTERNAL");
+        all.extend(messages(&source, "lap_error(", of_users));
+    }
+    assert!(all.len() > 100, "the sources have their errors there");
+    let page = read("docs/book/trouble.md").replace(['`', '\''], "");
+    let missing: Vec<&String> = (all.iter())
+        .filter(|m| !page.contains(&telling(m)))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/book/trouble.md lacks {missing:#?}"
+    );
+}
+
 #[test]
 fn patterns_are_matched_whole() {
     assert!(fits("a…b…", "a 1 b 2"));

@@ -689,7 +689,7 @@ pub struct Kernel {
     pub name: String,
     /// Lanes of every vector register: 1, 4, 8 or 16.
     pub lanes: u32,
-    /// Class of each register; the first [`ARGS`] are the arguments.
+    /// Class of each register; the first five are the arguments.
     pub regs: Vec<Class>,
     /// In order; structure is nested in it.
     pub body: Vec<Inst>,
