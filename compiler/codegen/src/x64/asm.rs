@@ -1,14 +1,15 @@
 //! The assembler: instructions to bytes, labels, and the constant pool.
 //!
-//! A thin layer over iced's encoder that knows no kernels. Operands are register numbers with a
-//! width; the first encoding error is kept and reported by [`Asm::finish`], so that callers need
-//! not check every instruction. Backward branches are short where they fit, forward ones are long.
-//! Constants are addressed relative to the instruction pointer and stand behind the code, aligned
-//! to 64 bytes, the widest first.
+//! It knows no kernels. Operands are register numbers with a width; the first encoding error is kept
+//! and reported by [`Asm::finish`], so that callers need not check every instruction. Backward branches
+//! are short where they fit, forward ones are long. Constants are addressed relative to the
+//! instruction pointer and stand behind the code, aligned to 64 bytes, the widest first.
 
 use super::EmitError;
+use super::encode::{Form, encode};
+use super::forms as f;
 use super::table::Op;
-use iced_x86::{Code, Encoder, Instruction, OpKind, Register};
+use std::fmt;
 
 /// What stands between code and constants: a breakpoint, should it ever be run.
 pub(super) const PADDING: u8 = 0xcc;
@@ -67,11 +68,14 @@ impl Mem {
     }
 }
 
-/// An operand of a vector instruction.
+/// An operand of an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Arg {
     V(u8, Width),
     K(u8),
+    /// The low byte of a general register.
+    R8(u8),
+    R16(u8),
     R32(u8),
     R64(u8),
     M(Mem),
@@ -140,35 +144,15 @@ pub(super) enum Alu {
 }
 
 impl Alu {
-    /// Codes: register and memory; register with imm8; register with imm32.
-    fn codes(self) -> [Code; 3] {
+    /// Register and memory; register with imm8; register with imm32.
+    fn forms(self) -> [&'static Form; 3] {
         match self {
-            Alu::Add => [
-                Code::Add_r64_rm64,
-                Code::Add_rm64_imm8,
-                Code::Add_rm64_imm32,
-            ],
-            Alu::Or => [Code::Or_r64_rm64, Code::Or_rm64_imm8, Code::Or_rm64_imm32],
-            Alu::And => [
-                Code::And_r64_rm64,
-                Code::And_rm64_imm8,
-                Code::And_rm64_imm32,
-            ],
-            Alu::Sub => [
-                Code::Sub_r64_rm64,
-                Code::Sub_rm64_imm8,
-                Code::Sub_rm64_imm32,
-            ],
-            Alu::Xor => [
-                Code::Xor_r64_rm64,
-                Code::Xor_rm64_imm8,
-                Code::Xor_rm64_imm32,
-            ],
-            Alu::Cmp => [
-                Code::Cmp_r64_rm64,
-                Code::Cmp_rm64_imm8,
-                Code::Cmp_rm64_imm32,
-            ],
+            Alu::Add => [&f::ADD_R64_RM64, &f::ADD_RM64_IMM8, &f::ADD_RM64_IMM32],
+            Alu::Or => [&f::OR_R64_RM64, &f::OR_RM64_IMM8, &f::OR_RM64_IMM32],
+            Alu::And => [&f::AND_R64_RM64, &f::AND_RM64_IMM8, &f::AND_RM64_IMM32],
+            Alu::Sub => [&f::SUB_R64_RM64, &f::SUB_RM64_IMM8, &f::SUB_RM64_IMM32],
+            Alu::Xor => [&f::XOR_R64_RM64, &f::XOR_RM64_IMM8, &f::XOR_RM64_IMM32],
+            Alu::Cmp => [&f::CMP_R64_RM64, &f::CMP_RM64_IMM8, &f::CMP_RM64_IMM32],
         }
     }
 }
@@ -183,8 +167,7 @@ pub(super) enum Shift {
 }
 
 pub(super) struct Asm {
-    encoder: Encoder,
-    pos: usize,
+    bytes: Vec<u8>,
     labels: Vec<Option<usize>>,
     /// Offset of a 32-bit branch distance, and where it goes.
     branches: Vec<(usize, Label)>,
@@ -194,34 +177,10 @@ pub(super) struct Asm {
     error: Option<EmitError>,
 }
 
-fn r64(n: u8) -> Register {
-    Register::RAX + u32::from(n & 15)
-}
-fn r32(n: u8) -> Register {
-    Register::EAX + u32::from(n & 15)
-}
-/// The low byte of a register.
-fn r8(n: u8) -> Register {
-    match n & 15 {
-        n @ 0..4 => Register::AL + u32::from(n),
-        n @ 4..8 => Register::SPL + u32::from(n - 4),
-        n => Register::R8L + u32::from(n - 8),
-    }
-}
-fn vec(n: u8, w: Width) -> Register {
-    let first = match w {
-        Width::X => Register::XMM0,
-        Width::Y => Register::YMM0,
-        Width::Z => Register::ZMM0,
-    };
-    first + u32::from(n & 31)
-}
-
 impl Asm {
     pub fn new() -> Self {
         Asm {
-            encoder: Encoder::new(64),
-            pos: 0,
+            bytes: Vec::new(),
             labels: Vec::new(),
             branches: Vec::new(),
             pool: Vec::new(),
@@ -246,7 +205,7 @@ impl Asm {
 
     pub fn bind(&mut self, label: Label) {
         if let Some(place) = self.labels.get_mut(label.0) {
-            *place = Some(self.pos);
+            *place = Some(self.bytes.len());
         }
     }
 
@@ -263,91 +222,32 @@ impl Asm {
             &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
             &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
         ];
-        let mut missing = self.pos.next_multiple_of(to) - self.pos;
+        let mut missing = self.bytes.len().next_multiple_of(to) - self.bytes.len();
         while missing > 0 {
             let n = missing.min(NOPS.len());
-            self.bytes(NOPS[n - 1]);
+            self.bytes.extend_from_slice(NOPS[n - 1]);
             missing -= n;
         }
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.encoder.write_u8(b);
-        }
-        self.pos += bytes.len();
-    }
-
     /// Encodes one instruction.
-    pub fn raw(&mut self, code: Code, args: &[Arg], imm: Option<u8>, mask: Option<(u8, bool)>) {
-        let mut i = Instruction::default();
-        i.set_code(code);
-        let mut constant = None;
-        for (n, &arg) in args.iter().enumerate() {
-            let n = n as u32;
-            match arg {
-                Arg::V(r, w) => i.set_op_register(n, vec(r, w)),
-                Arg::K(k) => i.set_op_register(n, Register::K0 + u32::from(k & 7)),
-                Arg::R32(r) => i.set_op_register(n, r32(r)),
-                Arg::R64(r) => i.set_op_register(n, r64(r)),
-                Arg::M(m) => {
-                    i.set_op_kind(n, OpKind::Memory);
-                    constant = self.set_memory(&mut i, m);
-                }
-            }
-        }
-        if let Some(imm) = imm {
-            i.set_op_kind(args.len() as u32, OpKind::Immediate8);
-            i.set_immediate8(imm);
-        }
-        if let Some((k, zero)) = mask {
-            i.set_op_mask(Register::K0 + u32::from(k & 7));
-            i.set_zeroing_masking(zero);
-        }
-        self.encode(&i, constant);
+    pub fn raw(&mut self, form: &Form, args: &[Arg], imm: Option<u8>, mask: Option<(u8, bool)>) {
+        self.put(form, args, imm.map(i64::from), mask);
     }
 
-    fn set_memory(&mut self, i: &mut Instruction, m: Mem) -> Option<Constant> {
-        i.set_is_broadcast(m.broadcast);
-        match m.base {
-            Base::Gpr(base) => {
-                i.set_memory_base(r64(base));
-                if let Some((index, scale)) = m.index {
-                    i.set_memory_index(match index {
-                        Index::Gpr(r) => r64(r),
-                        Index::Vec(r, w) => vec(r, w),
-                    });
-                    i.set_memory_index_scale(u32::from(scale));
-                }
-                i.set_memory_displacement64(i64::from(m.disp) as u64);
-                i.set_memory_displ_size(u32::from(m.disp != 0));
-                None
-            }
-            Base::Pool(constant) => {
-                i.set_memory_base(Register::RIP);
-                i.set_memory_displ_size(8);
-                i.set_memory_displacement64(self.pos as u64);
-                Some(constant)
-            }
+    fn put(&mut self, form: &Form, args: &[Arg], imm: Option<i64>, mask: Option<(u8, bool)>) {
+        match encode(form, args, imm, mask, &mut self.bytes) {
+            Ok(None) => {}
+            Ok(Some((at, constant))) => self.addresses.push((at, self.bytes.len(), constant)),
+            Err(why) => self.refuse(form, why),
         }
     }
 
-    fn encode(&mut self, i: &Instruction, constant: Option<Constant>) {
-        match self.encoder.encode(i, self.pos as u64) {
-            Ok(len) => {
-                if let Some(c) = constant {
-                    let at = self.encoder.get_constant_offsets().displacement_offset();
-                    self.addresses.push((self.pos + at, self.pos + len, c));
-                }
-                self.pos += len;
-            }
-            Err(e) => {
-                self.error.get_or_insert(EmitError::Encode {
-                    code: format!("{:?}", i.code()),
-                    why: e.to_string(),
-                });
-            }
-        }
+    fn refuse(&mut self, what: &dyn fmt::Display, why: &str) {
+        self.error.get_or_insert_with(|| EmitError::Encode {
+            code: what.to_string(),
+            why: why.to_owned(),
+        });
     }
 
     /// A vector instruction: the shortest form that can say it.
@@ -359,11 +259,6 @@ impl Asm {
         imm: Option<u8>,
         mask: Option<(u8, bool)>,
     ) {
-        let vex = match w {
-            Width::X => op[0],
-            Width::Y => op[1],
-            Width::Z => Code::INVALID,
-        };
         let needs_evex = mask.is_some()
             || args.iter().any(|a| match *a {
                 Arg::V(r, _) => r > 15,
@@ -372,30 +267,19 @@ impl Asm {
                 }
                 _ => false,
             });
-        let code = if vex != Code::INVALID && !needs_evex {
-            vex
-        } else {
-            op[2 + w as usize]
-        };
-        self.raw(code, args, imm, mask);
-    }
-
-    fn made(&mut self, i: Result<Instruction, iced_x86::IcedError>) {
-        match i {
-            Ok(i) => self.encode(&i, None),
-            Err(e) => {
-                self.error.get_or_insert(EmitError::Encode {
-                    code: String::new(),
-                    why: e.to_string(),
-                });
-            }
+        match op.vex(w).filter(|_| !needs_evex).or(op.evex(w)) {
+            Some(form) => self.raw(form, args, imm, mask),
+            None => self.refuse(
+                op,
+                "there is no form of this width that reaches its operands",
+            ),
         }
     }
 
     pub fn mov(&mut self, dst: u8, src: u8) {
         if dst != src {
             self.raw(
-                Code::Mov_r64_rm64,
+                &f::MOV_R64_RM64,
                 &[Arg::R64(dst), Arg::R64(src)],
                 None,
                 None,
@@ -406,123 +290,102 @@ impl Asm {
     pub fn set(&mut self, dst: u8, v: i64) {
         if v == 0 {
             self.raw(
-                Code::Xor_r32_rm32,
+                &f::XOR_R32_RM32,
                 &[Arg::R32(dst), Arg::R32(dst)],
                 None,
                 None,
             );
-        } else if let Ok(v) = u32::try_from(v) {
-            self.made(Instruction::with2(Code::Mov_r32_imm32, r32(dst), v));
-        } else if let Ok(v) = i32::try_from(v) {
-            self.made(Instruction::with2(Code::Mov_rm64_imm32, r64(dst), v));
+        } else if u32::try_from(v).is_ok() {
+            self.put(&f::MOV_R32_IMM32, &[Arg::R32(dst)], Some(v), None);
+        } else if i32::try_from(v).is_ok() {
+            self.put(&f::MOV_RM64_IMM32, &[Arg::R64(dst)], Some(v), None);
         } else {
-            self.made(Instruction::with2(Code::Mov_r64_imm64, r64(dst), v));
+            self.put(&f::MOV_R64_IMM64, &[Arg::R64(dst)], Some(v), None);
         }
     }
     pub fn load(&mut self, dst: u8, m: Mem) {
-        self.raw(Code::Mov_r64_rm64, &[Arg::R64(dst), Arg::M(m)], None, None);
+        self.raw(&f::MOV_R64_RM64, &[Arg::R64(dst), Arg::M(m)], None, None);
     }
     pub fn store(&mut self, m: Mem, src: u8) {
-        self.raw(Code::Mov_rm64_r64, &[Arg::M(m), Arg::R64(src)], None, None);
+        self.raw(&f::MOV_RM64_R64, &[Arg::M(m), Arg::R64(src)], None, None);
     }
-    /// Stores the low bytes of a register, as many as the code says.
-    pub fn store_part(&mut self, code: Code, m: Mem, src: u8) {
-        let register = match code {
-            Code::Mov_rm8_r8 => r8(src),
-            Code::Mov_rm16_r16 => Register::AX + u32::from(src & 15),
-            Code::Mov_rm32_r32 => r32(src),
-            _ => r64(src),
+    /// Stores the low 1, 2, 4 or 8 bytes of a register.
+    pub fn store_part(&mut self, bytes: u32, m: Mem, src: u8) {
+        let (form, src) = match bytes {
+            1 => (&f::MOV_RM8_R8, Arg::R8(src)),
+            2 => (&f::MOV_RM16_R16, Arg::R16(src)),
+            4 => (&f::MOV_RM32_R32, Arg::R32(src)),
+            _ => (&f::MOV_RM64_R64, Arg::R64(src)),
         };
-        let mut i = Instruction::default();
-        i.set_code(code);
-        i.set_op_kind(0, OpKind::Memory);
-        self.set_memory(&mut i, m);
-        i.set_op_register(1, register);
-        self.encode(&i, None);
+        self.raw(form, &[Arg::M(m), src], None, None);
     }
     pub fn lea(&mut self, dst: u8, m: Mem) {
-        self.raw(Code::Lea_r64_m, &[Arg::R64(dst), Arg::M(m)], None, None);
+        self.raw(&f::LEA_R64_M, &[Arg::R64(dst), Arg::M(m)], None, None);
     }
     /// `src` is a register or memory.
     pub fn alu(&mut self, op: Alu, dst: u8, src: Arg) {
-        self.raw(op.codes()[0], &[Arg::R64(dst), src], None, None);
+        self.raw(op.forms()[0], &[Arg::R64(dst), src], None, None);
     }
     pub fn alu_imm(&mut self, op: Alu, dst: u8, imm: i32) {
         if op == Alu::Cmp && imm == 0 {
             self.raw(
-                Code::Test_rm64_r64,
+                &f::TEST_RM64_R64,
                 &[Arg::R64(dst), Arg::R64(dst)],
                 None,
                 None,
             );
             return;
         }
-        let [_, short, long] = op.codes();
-        let code = if i8::try_from(imm).is_ok() {
+        let [_, short, long] = op.forms();
+        let form = if i8::try_from(imm).is_ok() {
             short
         } else {
             long
         };
-        self.made(Instruction::with2(code, r64(dst), imm));
+        self.put(form, &[Arg::R64(dst)], Some(imm.into()), None);
     }
-    /// With an immediate and an operand in memory, of 32 or 64 bits.
-    pub fn mem_imm(&mut self, code: Code, m: Mem, imm: i32) {
-        let mut i = Instruction::default();
-        i.set_code(code);
-        i.set_op_kind(0, OpKind::Memory);
-        self.set_memory(&mut i, m);
-        let kind = match code {
-            Code::Cmp_rm64_imm8 | Code::Add_rm64_imm8 => OpKind::Immediate8to64,
-            Code::Cmp_rm32_imm8 => OpKind::Immediate8to32,
-            Code::Mov_rm32_imm32 => OpKind::Immediate32,
-            Code::Mov_rm64_imm32 | Code::Cmp_rm64_imm32 | Code::Add_rm64_imm32 => {
-                OpKind::Immediate32to64
-            }
-            _ => OpKind::Immediate8,
-        };
-        i.set_op_kind(1, kind);
-        match kind {
-            OpKind::Immediate8to64 => i.set_immediate8to64(i64::from(imm)),
-            OpKind::Immediate8to32 => i.set_immediate8to32(imm),
-            OpKind::Immediate32to64 => i.set_immediate32to64(i64::from(imm)),
-            OpKind::Immediate32 => i.set_immediate32(imm as u32),
-            _ => i.set_immediate8(imm as u8),
-        }
-        self.encode(&i, None);
+    /// With an immediate and an operand in memory, of 8, 32 or 64 bits.
+    pub fn mem_imm(&mut self, form: &Form, m: Mem, imm: i32) {
+        self.put(form, &[Arg::M(m)], Some(imm.into()), None);
     }
     pub fn imul(&mut self, dst: u8, src: Arg) {
-        self.raw(Code::Imul_r64_rm64, &[Arg::R64(dst), src], None, None);
+        self.raw(&f::IMUL_R64_RM64, &[Arg::R64(dst), src], None, None);
     }
     pub fn imul_imm(&mut self, dst: u8, src: u8, imm: i32) {
-        let code = if i8::try_from(imm).is_ok() {
-            Code::Imul_r64_rm64_imm8
+        let form = if i8::try_from(imm).is_ok() {
+            &f::IMUL_R64_RM64_IMM8
         } else {
-            Code::Imul_r64_rm64_imm32
+            &f::IMUL_R64_RM64_IMM32
         };
-        self.made(Instruction::with3(code, r64(dst), r64(src), imm));
+        self.put(
+            form,
+            &[Arg::R64(dst), Arg::R64(src)],
+            Some(imm.into()),
+            None,
+        );
     }
     pub fn shift(&mut self, op: Shift, dst: u8, by: u8) {
-        let code = match op {
-            Shift::Shl => Code::Shl_rm64_imm8,
-            Shift::Sar => Code::Sar_rm64_imm8,
-            Shift::Shr => Code::Shr_rm64_imm8,
+        let form = match op {
+            Shift::Shl => &f::SHL_RM64_IMM8,
+            Shift::Sar => &f::SAR_RM64_IMM8,
+            Shift::Shr => &f::SHR_RM64_IMM8,
         };
-        self.raw(code, &[Arg::R64(dst)], Some(by), None);
+        self.raw(form, &[Arg::R64(dst)], Some(by), None);
     }
     pub fn neg(&mut self, dst: u8) {
-        self.raw(Code::Neg_rm64, &[Arg::R64(dst)], None, None);
+        self.raw(&f::NEG_RM64, &[Arg::R64(dst)], None, None);
     }
     /// `cmovg` or `cmovl`.
     pub fn cmov(&mut self, greater: bool, dst: u8, src: u8) {
-        let code = if greater {
-            Code::Cmovg_r64_rm64
+        let form = if greater {
+            &f::CMOVG_R64_RM64
         } else {
-            Code::Cmovl_r64_rm64
+            &f::CMOVL_R64_RM64
         };
-        self.raw(code, &[Arg::R64(dst), Arg::R64(src)], None, None);
+        self.raw(form, &[Arg::R64(dst), Arg::R64(src)], None, None);
     }
-    pub fn plain(&mut self, code: Code) {
-        self.made(Ok(Instruction::with(code)));
+    pub fn plain(&mut self, form: &Form) {
+        self.put(form, &[], None, None);
     }
 
     pub fn jcc(&mut self, cond: Cond, to: Label) {
@@ -533,24 +396,25 @@ impl Asm {
     }
     fn branch(&mut self, short: &[u8], long: &[u8], to: Label) {
         if let Some(&Some(target)) = self.labels.get(to.0) {
-            let distance = target as i64 - (self.pos + short.len() + 1) as i64;
+            let distance = target as i64 - (self.bytes.len() + short.len() + 1) as i64;
             if let Ok(d) = i8::try_from(distance) {
-                self.bytes(short);
-                self.bytes(&[d as u8]);
+                self.bytes.extend_from_slice(short);
+                self.bytes.push(d as u8);
                 return;
             }
         }
-        self.bytes(long);
-        self.branches.push((self.pos, to));
-        self.bytes(&[0; 4]);
+        self.bytes.extend_from_slice(long);
+        self.branches.push((self.bytes.len(), to));
+        self.bytes.extend_from_slice(&[0; 4]);
     }
 
     /// The bytes, with branches and constants settled.
-    pub fn finish(mut self) -> Result<Vec<u8>, EmitError> {
+    pub fn finish(self) -> Result<Vec<u8>, EmitError> {
         if let Some(e) = self.error {
             return Err(e);
         }
-        let mut bytes = self.encoder.take_buffer();
+        let mut bytes = self.bytes;
+        let code = bytes.len();
         let mut patch = |at: usize, value: i64| -> Result<(), EmitError> {
             let value = i32::try_from(value).map_err(|_| EmitError::TooLarge)?;
             match bytes.get_mut(at..at + 4) {
@@ -562,7 +426,7 @@ impl Asm {
             }
         };
         for &(at, to) in &self.branches {
-            let target = self.labels.get(to.0).copied().flatten().unwrap_or(self.pos);
+            let target = self.labels.get(to.0).copied().flatten().unwrap_or(code);
             patch(at, target as i64 - (at as i64 + 4))?;
         }
         if self.pool.is_empty() {
@@ -571,7 +435,7 @@ impl Asm {
         let mut order: Vec<usize> = (0..self.pool.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.pool[i].len()));
         let mut offsets = vec![0; self.pool.len()];
-        let mut end = self.pos.next_multiple_of(64);
+        let mut end = code.next_multiple_of(64);
         for &i in &order {
             offsets[i] = end;
             end += self.pool[i].len();
@@ -579,7 +443,7 @@ impl Asm {
         for &(at, next, c) in &self.addresses {
             patch(at, offsets[c.0] as i64 - next as i64)?;
         }
-        bytes.resize(self.pos.next_multiple_of(64), PADDING);
+        bytes.resize(code.next_multiple_of(64), PADDING);
         for &i in &order {
             bytes.extend_from_slice(&self.pool[i]);
         }

@@ -5,11 +5,11 @@ use super::alloc::Place;
 use super::asm::{Arg, Base, Index, Mem, Width};
 use super::avx512::{float_limit, float_predicate};
 use super::emit::Emitter;
+use super::forms as f;
 use super::select::wide;
 use super::table as t;
 use super::vector::BUFFER;
 use crate::kernel::{Addr, Elem, Mem as Type, Reg, VBin, VCmp};
-use iced_x86::Code;
 
 const X: Width = Width::X;
 const Y: Width = Width::Y;
@@ -322,14 +322,14 @@ impl Emitter<'_> {
         let vx = Arg::V(x, Y);
         self.op(&t::MOVUPD_ST, Y, &[Arg::M(BUFFER), vx]);
         let g = self.gtemp();
-        let code = if near {
-            Code::VEX_Vcvtsd2si_r64_xmmm64
+        let form = if near {
+            &f::VCVTSD2SI_R64_XMMM64
         } else {
-            Code::VEX_Vcvttsd2si_r64_xmmm64
+            &f::VCVTTSD2SI_R64_XMMM64
         };
         for lane in 0..4 {
             let m = BUFFER.plus(8 * lane);
-            self.asm.raw(code, &[Arg::R64(g), Arg::M(m)], None, None);
+            self.asm.raw(form, &[Arg::R64(g), Arg::M(m)], None, None);
             self.asm.store(m, g);
         }
         if near {
@@ -353,13 +353,13 @@ impl Emitter<'_> {
         let bytes = to.bytes() as i32;
         for lane in 0..4 {
             let m = Arg::M(BUFFER.plus(8 * lane));
-            let code = if to == Elem::F64 {
-                Code::VEX_Vcvtsi2sd_xmm_xmm_rm64
+            let form = if to == Elem::F64 {
+                &f::VCVTSI2SD_XMM_XMM_RM64
             } else {
-                Code::VEX_Vcvtsi2ss_xmm_xmm_rm64
+                &f::VCVTSI2SS_XMM_XMM_RM64
             };
             self.op(&t::XORPS, X, &[vx, vx, vx]);
-            self.asm.raw(code, &[vx, vx, m], None, None);
+            self.asm.raw(form, &[vx, vx, m], None, None);
             // Behind what is still to be read: results are no wider than sources.
             let at = Arg::M(BUFFER.plus(bytes * lane));
             let row = wide(to, &t::MOVD_ST, &t::MOVQ_ST);

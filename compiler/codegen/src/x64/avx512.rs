@@ -4,10 +4,10 @@ use super::alloc::Place;
 use super::asm::gpr::RSP;
 use super::asm::{Arg, Base, Index, Mem};
 use super::emit::Emitter;
+use super::forms as f;
 use super::select::wide;
 use super::table as t;
 use crate::kernel::{Addr, Elem, Mem as Type, Reg, VCmp};
-use iced_x86::Code;
 
 impl Emitter<'_> {
     /// A mask register that holds `r`.
@@ -17,8 +17,7 @@ impl Emitter<'_> {
             Place::Slot(at) => {
                 let k = self.ktemp();
                 let m = Arg::M(Mem::at(RSP, at));
-                self.asm
-                    .raw(Code::VEX_Kmovw_kr_km16, &[Arg::K(k), m], None, None);
+                self.asm.raw(&f::KMOVW_KR_KM16, &[Arg::K(k), m], None, None);
                 k
             }
             _ => 1,
@@ -33,8 +32,7 @@ impl Emitter<'_> {
     fn kdone(&mut self, r: Reg, k: u8) {
         if let Place::Slot(at) = self.place(r) {
             let m = Arg::M(Mem::at(RSP, at));
-            self.asm
-                .raw(Code::VEX_Kmovw_m16_kr, &[m, Arg::K(k)], None, None);
+            self.asm.raw(&f::KMOVW_M16_KR, &[m, Arg::K(k)], None, None);
         }
     }
     /// Assigns a mask from a mask register.
@@ -42,7 +40,7 @@ impl Emitter<'_> {
         match self.place(dst) {
             Place::Mask(d) if d != k => {
                 self.asm
-                    .raw(Code::VEX_Kmovw_kr_km16, &[Arg::K(d), Arg::K(k)], None, None);
+                    .raw(&f::KMOVW_KR_KM16, &[Arg::K(d), Arg::K(k)], None, None);
             }
             _ => self.kdone(dst, k),
         }
@@ -103,18 +101,14 @@ impl Emitter<'_> {
             Some(r) => {
                 let from = self.kreg(r);
                 if from != k {
-                    self.asm.raw(
-                        Code::VEX_Kmovw_kr_km16,
-                        &[Arg::K(k), Arg::K(from)],
-                        None,
-                        None,
-                    );
+                    self.asm
+                        .raw(&f::KMOVW_KR_KM16, &[Arg::K(k), Arg::K(from)], None, None);
                 }
                 self.materialize(d, elem, 0);
             }
             None => {
                 let args = [Arg::K(k), Arg::K(k), Arg::K(k)];
-                self.asm.raw(Code::VEX_Kxnorw_kr_kr_kr, &args, None, None);
+                self.asm.raw(&f::KXNORW_KR_KR_KR, &args, None, None);
             }
         }
         let m = Mem {
@@ -239,31 +233,27 @@ impl Emitter<'_> {
     pub fn count_512(&mut self, dst: Reg, count: u8) {
         let ones = self.row(&u32::MAX.to_le_bytes());
         self.asm.raw(
-            Code::VEX_Bzhi_r32_rm32_r32,
+            &f::BZHI_R32_RM32_R32,
             &[Arg::R32(count), ones, Arg::R32(count)],
             None,
             None,
         );
         let k = self.kdst(dst);
-        self.asm.raw(
-            Code::VEX_Kmovw_kr_r32,
-            &[Arg::K(k), Arg::R32(count)],
-            None,
-            None,
-        );
+        self.asm
+            .raw(&f::KMOVW_KR_R32, &[Arg::K(k), Arg::R32(count)], None, None);
         self.kdone(dst, k);
     }
 
     pub fn mask_op_512(&mut self, or: bool, dst: Reg, a: Reg, b: Reg) {
         let (ka, kb) = (self.kreg(a), self.kreg(b));
         let d = self.kdst(dst);
-        let code = if or {
-            Code::VEX_Korw_kr_kr_kr
+        let form = if or {
+            &f::KORW_KR_KR_KR
         } else {
-            Code::VEX_Kandw_kr_kr_kr
+            &f::KANDW_KR_KR_KR
         };
         self.asm
-            .raw(code, &[Arg::K(d), Arg::K(ka), Arg::K(kb)], None, None);
+            .raw(form, &[Arg::K(d), Arg::K(ka), Arg::K(kb)], None, None);
         self.kdone(dst, d);
     }
 
@@ -271,7 +261,7 @@ impl Emitter<'_> {
         let ka = self.kreg(a);
         let d = self.kdst(dst);
         self.asm
-            .raw(Code::VEX_Knotw_kr_kr, &[Arg::K(d), Arg::K(ka)], None, None);
+            .raw(&f::KNOTW_KR_KR, &[Arg::K(d), Arg::K(ka)], None, None);
         self.kdone(dst, d);
     }
 }

@@ -8,11 +8,11 @@
 use super::alloc::{ARG_REGS, GPR_TEMPS, MASK_TEMPS, Place, Plan, vec_temp};
 use super::asm::gpr::*;
 use super::asm::{Alu, Arg, Asm, Base, Index, Label, Mem, Width};
+use super::forms as f;
 use super::live::{Liveness, Special, extent};
 use super::table as t;
 use super::{EmitError, Isa};
 use crate::kernel::{Addr, Class, Elem, Inst, Kernel, Reg};
-use iced_x86::Code;
 
 /// How a walk ended.
 pub(super) enum Outcome {
@@ -108,11 +108,11 @@ impl<'k> Emitter<'k> {
     fn prologue(&mut self) {
         let plan = self.plan;
         if plan.reserve.frame {
-            self.asm.raw(Code::Push_r64, &[Arg::R64(RBP)], None, None);
+            self.asm.raw(&f::PUSH_R64, &[Arg::R64(RBP)], None, None);
             self.asm.mov(RBP, RSP);
         }
         for &r in &plan.saved {
-            self.asm.raw(Code::Push_r64, &[Arg::R64(r)], None, None);
+            self.asm.raw(&f::PUSH_R64, &[Arg::R64(r)], None, None);
         }
         if plan.reserve.frame {
             self.asm.alu_imm(Alu::Sub, RSP, plan.frame_bytes);
@@ -162,13 +162,13 @@ impl<'k> Emitter<'k> {
                 .lea(RSP, Mem::at(RBP, -8 * plan.saved.len() as i32));
         }
         for &r in plan.saved.iter().rev() {
-            self.asm.raw(Code::Pop_r64, &[Arg::R64(r)], None, None);
+            self.asm.raw(&f::POP_R64, &[Arg::R64(r)], None, None);
         }
         if plan.reserve.frame {
-            self.asm.raw(Code::Pop_r64, &[Arg::R64(RBP)], None, None);
+            self.asm.raw(&f::POP_R64, &[Arg::R64(RBP)], None, None);
         }
-        self.asm.plain(Code::VEX_Vzeroupper);
-        self.asm.plain(Code::Retnq);
+        self.asm.plain(&f::VZEROUPPER);
+        self.asm.plain(&f::RETNQ);
     }
 
     /// Emits a body; the position moves past it.

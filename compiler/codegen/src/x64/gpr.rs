@@ -4,13 +4,13 @@ use super::alloc::Place;
 use super::asm::gpr::*;
 use super::asm::{Alu, Arg, Base, Cond, Index, Mem, Shift, Width};
 use super::emit::Emitter;
+use super::forms as f;
 use super::live::extent_of;
 use super::table as t;
 use crate::kernel::{
     Addr, GCmp, GOp, Inst, Int, Mem as Type, Reg, WORKER, WORKER_FAULT_KIND, WORKER_FAULT_LIMIT,
     WORKER_FAULT_OPERAND, WORKER_FAULT_VALUE,
 };
-use iced_x86::Code;
 
 /// Slots below the stack pointer, which a leaf may use.
 const SAVED_RDX: i32 = -8;
@@ -38,7 +38,7 @@ impl<'k> Emitter<'k> {
             (Place::None, _) => {}
             (Place::Slot(at), Int::Imm(v)) if i32::try_from(v).is_ok() => {
                 self.asm
-                    .mem_imm(Code::Mov_rm64_imm32, Mem::at(RSP, at), v as i32);
+                    .mem_imm(&f::MOV_RM64_IMM32, Mem::at(RSP, at), v as i32);
             }
             (_, Int::Imm(v)) => {
                 let d = self.gdst(dst);
@@ -71,16 +71,16 @@ impl<'k> Emitter<'k> {
 
     /// Loads an integer of some memory type, widened to 64 bits.
     pub fn load_int(&mut self, d: u8, mem: Type, m: Arg) {
-        let (code, arg) = match mem {
-            Type::I8 => (Code::Movsx_r64_rm8, Arg::R64(d)),
-            Type::U8 => (Code::Movzx_r32_rm8, Arg::R32(d)),
-            Type::I16 => (Code::Movsx_r64_rm16, Arg::R64(d)),
-            Type::U16 | Type::F16 | Type::BF16 => (Code::Movzx_r32_rm16, Arg::R32(d)),
-            Type::I32 => (Code::Movsxd_r64_rm32, Arg::R64(d)),
-            Type::U32 | Type::F32 => (Code::Mov_r32_rm32, Arg::R32(d)),
-            Type::I64 | Type::F64 => (Code::Mov_r64_rm64, Arg::R64(d)),
+        let (form, arg) = match mem {
+            Type::I8 => (&f::MOVSX_R64_RM8, Arg::R64(d)),
+            Type::U8 => (&f::MOVZX_R32_RM8, Arg::R32(d)),
+            Type::I16 => (&f::MOVSX_R64_RM16, Arg::R64(d)),
+            Type::U16 | Type::F16 | Type::BF16 => (&f::MOVZX_R32_RM16, Arg::R32(d)),
+            Type::I32 => (&f::MOVSXD_R64_RM32, Arg::R64(d)),
+            Type::U32 | Type::F32 => (&f::MOV_R32_RM32, Arg::R32(d)),
+            Type::I64 | Type::F64 => (&f::MOV_R64_RM64, Arg::R64(d)),
         };
-        self.asm.raw(code, &[arg, m], None, None);
+        self.asm.raw(form, &[arg, m], None, None);
     }
 
     pub fn first_lane(&mut self, dst: Reg, src: Reg) {
@@ -88,12 +88,8 @@ impl<'k> Emitter<'k> {
         let d = self.gdst(dst);
         if self.elem(src).bytes() == 4 {
             self.op(&t::MOVD_ST, Width::X, &[Arg::R32(d), v]);
-            self.asm.raw(
-                Code::Movsxd_r64_rm32,
-                &[Arg::R64(d), Arg::R32(d)],
-                None,
-                None,
-            );
+            self.asm
+                .raw(&f::MOVSXD_R64_RM32, &[Arg::R64(d), Arg::R32(d)], None, None);
         } else {
             self.op(&t::MOVQ_ST, Width::X, &[Arg::R64(d), v]);
         }
@@ -149,12 +145,12 @@ impl<'k> Emitter<'k> {
 
     fn add_imm(&mut self, dst: Reg, a: Reg, v: i32) {
         if let (true, Place::Slot(at)) = (dst == a, self.place(dst)) {
-            let code = if i8::try_from(v).is_ok() {
-                Code::Add_rm64_imm8
+            let form = if i8::try_from(v).is_ok() {
+                &f::ADD_RM64_IMM8
             } else {
-                Code::Add_rm64_imm32
+                &f::ADD_RM64_IMM32
             };
-            self.asm.mem_imm(code, Mem::at(RSP, at), v);
+            self.asm.mem_imm(form, Mem::at(RSP, at), v);
             return;
         }
         let ra = self.greg(a);
@@ -273,7 +269,7 @@ impl<'k> Emitter<'k> {
         self.asm.store(sign, RDX);
         self.asm.alu(Alu::Xor, RAX, Arg::R64(RDX));
         self.asm.set(RDX, m as i64);
-        self.asm.raw(Code::Mul_rm64, &[Arg::R64(RDX)], None, None);
+        self.asm.raw(&f::MUL_RM64, &[Arg::R64(RDX)], None, None);
         self.asm.shift(Shift::Shr, RDX, bits as u8 - 1);
         self.asm.alu(Alu::Xor, RDX, Arg::M(sign));
         self.asm.mov(RAX, RDX);
@@ -303,14 +299,13 @@ impl<'k> Emitter<'k> {
         }
         let (zero, minus, end) = (self.asm.label(), self.asm.label(), self.asm.label());
         if guarded {
-            self.asm.mem_imm(Code::Cmp_rm64_imm8, divisor, 0);
+            self.asm.mem_imm(&f::CMP_RM64_IMM8, divisor, 0);
             self.asm.jcc(Cond::E, zero);
-            self.asm.mem_imm(Code::Cmp_rm64_imm8, divisor, -1);
+            self.asm.mem_imm(&f::CMP_RM64_IMM8, divisor, -1);
             self.asm.jcc(Cond::E, minus);
         }
-        self.asm.plain(Code::Cqo);
-        self.asm
-            .raw(Code::Idiv_rm64, &[Arg::M(divisor)], None, None);
+        self.asm.plain(&f::CQO);
+        self.asm.raw(&f::IDIV_RM64, &[Arg::M(divisor)], None, None);
         let exact = self.asm.label();
         if op == GOp::FloorDiv {
             // One less where the remainder is not zero and its sign is not the divisor's.
@@ -352,12 +347,12 @@ impl<'k> Emitter<'k> {
     fn compare(&mut self, a: Reg, b: Int) {
         match (self.place(a), b) {
             (Place::Slot(at), Int::Imm(v)) if i32::try_from(v).is_ok() => {
-                let code = if i8::try_from(v).is_ok() {
-                    Code::Cmp_rm64_imm8
+                let form = if i8::try_from(v).is_ok() {
+                    &f::CMP_RM64_IMM8
                 } else {
-                    Code::Cmp_rm64_imm32
+                    &f::CMP_RM64_IMM32
                 };
-                self.asm.mem_imm(code, Mem::at(RSP, at), v as i32);
+                self.asm.mem_imm(form, Mem::at(RSP, at), v as i32);
             }
             (_, Int::Imm(v)) => {
                 let ra = self.greg(a);
@@ -454,30 +449,30 @@ impl<'k> Emitter<'k> {
 
     pub fn prefetch(&mut self, addr: Addr, level: u8) {
         let m = Arg::M(self.mem(addr));
-        let code = if level == 0 {
-            Code::Prefetcht0_m8
+        let form = if level == 0 {
+            &f::PREFETCHT0_M8
         } else {
-            Code::Prefetcht1_m8
+            &f::PREFETCHT1_M8
         };
-        self.asm.raw(code, &[m], None, None);
+        self.asm.raw(form, &[m], None, None);
     }
 
     pub fn fault(&mut self, kind: i32, operand: i32, value: Reg, limit: Int) {
         let worker = self.greg(WORKER);
         let field = |offset| Mem::at(worker, offset);
         self.asm
-            .mem_imm(Code::Cmp_rm32_imm8, field(WORKER_FAULT_KIND), 0);
+            .mem_imm(&f::CMP_RM32_IMM8, field(WORKER_FAULT_KIND), 0);
         self.asm.jcc(Cond::Ne, self.epilogue);
         self.asm
-            .mem_imm(Code::Mov_rm32_imm32, field(WORKER_FAULT_KIND), kind);
+            .mem_imm(&f::MOV_RM32_IMM32, field(WORKER_FAULT_KIND), kind);
         self.asm
-            .mem_imm(Code::Mov_rm32_imm32, field(WORKER_FAULT_OPERAND), operand);
+            .mem_imm(&f::MOV_RM32_IMM32, field(WORKER_FAULT_OPERAND), operand);
         let v = self.greg(value);
         self.asm.store(field(WORKER_FAULT_VALUE), v);
         match limit {
             Int::Imm(v) if i32::try_from(v).is_ok() => {
                 self.asm
-                    .mem_imm(Code::Mov_rm64_imm32, field(WORKER_FAULT_LIMIT), v as i32);
+                    .mem_imm(&f::MOV_RM64_IMM32, field(WORKER_FAULT_LIMIT), v as i32);
             }
             Int::Imm(v) => {
                 let t = self.gtemp();

@@ -8,13 +8,19 @@
 //!
 //! The phases, a file each: `webs` (temporaries), `live` (intervals), `alloc` (places), `emit` (the walk over the
 //! structure), `gpr` (integers and control), `vector` (what both instruction sets share),
-//! `avx512` and `avx2` (what they do not), `table` and `select` (codes), `asm` (bytes).
+//! `avx512` and `avx2` (what they do not), `select` (which row of the table), `table` and `forms`
+//! (instructions), `asm` (labels and constants), `encode` (bytes). Decoding is `iced-x86`'s, which also
+//! is the oracle of the encoder's tests.
 
 mod alloc;
 mod asm;
 mod avx2;
 mod avx512;
 mod emit;
+mod encode;
+#[cfg(test)]
+mod encode_tests;
+mod forms;
 mod gpr;
 mod live;
 mod select;

@@ -3,7 +3,6 @@
 use super::Isa;
 use super::table::{self as t, Op};
 use crate::kernel::{Elem, VBin};
-use iced_x86::Code;
 
 /// The row for four element types: F32, F64, I32, I64.
 fn by(elem: Elem, rows: [Option<&'static Op>; 4]) -> Option<&'static Op> {
@@ -101,7 +100,7 @@ pub(super) fn bin(op: VBin, elem: Elem, isa: Isa) -> Option<(&'static Op, bool)>
 
 /// Whether an instruction set has the row.
 pub(super) fn exists(row: &Op, isa: Isa) -> bool {
-    isa == Isa::Avx512 || row[0] != Code::INVALID || row[1] != Code::INVALID
+    isa == Isa::Avx512 || row.has_vex()
 }
 
 /// By the width of an element alone.

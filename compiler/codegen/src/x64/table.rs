@@ -1,150 +1,453 @@
-//! The instruction table: for each vector operation, its codes by encoding and width.
+//! The instruction table: vector operations, a row each.
 //!
-//! Columns: VEX 128, VEX 256, EVEX 128, EVEX 256, EVEX 512; `NONE` where there is no such form. The
-//! width of a row that converts is that of its wider operand. Suffixes: `_ST` stores, `_M` and `_R`
-//! read memory or a general register, `_I` take an immediate, `_K` write a mask register.
+//! A row gives the facts of an operation once, as they stand in Intel's manual, volume 2: prefix, map
+//! and opcode, its operands as parts of the vector's width, and in which of five forms it exists (VEX
+//! 128 and 256, EVEX 128, 256 and 512). The width of a row that converts is that of its wider operand.
+//! Suffixes: `_ST` stores, `_M` and `_R` read memory or a general register, `_I` take an immediate,
+//! `_K` write a mask register.
 
-use iced_x86::Code as C;
+use super::asm::Width;
+use super::encode::{Class, Field, Form, Immediate, Map, Masking, Operand, Order, Prefix, Space};
+use Map::{M0F, M0F3A, M0F38};
+use Part::{Half, Lane, Mask, Quarter, R32, R64, Whole};
+use Prefix::{NP, P66, PF2, PF3};
+use Width::{X, Y, Z};
+use std::fmt;
 
-/// The codes of one operation.
-pub(super) type Op = [C; 5];
+/// The forms of one operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Op([Option<Form>; 5]);
 
-const NONE: C = C::INVALID;
-
-#[rustfmt::skip]
-mod rows {
-    use super::{C, NONE, Op};
-    pub const ADDPS: Op = [C::VEX_Vaddps_xmm_xmm_xmmm128, C::VEX_Vaddps_ymm_ymm_ymmm256, C::EVEX_Vaddps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vaddps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const ADDPD: Op = [C::VEX_Vaddpd_xmm_xmm_xmmm128, C::VEX_Vaddpd_ymm_ymm_ymmm256, C::EVEX_Vaddpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vaddpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const SUBPS: Op = [C::VEX_Vsubps_xmm_xmm_xmmm128, C::VEX_Vsubps_ymm_ymm_ymmm256, C::EVEX_Vsubps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vsubps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const SUBPD: Op = [C::VEX_Vsubpd_xmm_xmm_xmmm128, C::VEX_Vsubpd_ymm_ymm_ymmm256, C::EVEX_Vsubpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vsubpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vsubpd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const MULPS: Op = [C::VEX_Vmulps_xmm_xmm_xmmm128, C::VEX_Vmulps_ymm_ymm_ymmm256, C::EVEX_Vmulps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vmulps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const MULPD: Op = [C::VEX_Vmulpd_xmm_xmm_xmmm128, C::VEX_Vmulpd_ymm_ymm_ymmm256, C::EVEX_Vmulpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vmulpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vmulpd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const DIVPS: Op = [C::VEX_Vdivps_xmm_xmm_xmmm128, C::VEX_Vdivps_ymm_ymm_ymmm256, C::EVEX_Vdivps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vdivps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const DIVPD: Op = [C::VEX_Vdivpd_xmm_xmm_xmmm128, C::VEX_Vdivpd_ymm_ymm_ymmm256, C::EVEX_Vdivpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vdivpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vdivpd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const MINPS: Op = [C::VEX_Vminps_xmm_xmm_xmmm128, C::VEX_Vminps_ymm_ymm_ymmm256, C::EVEX_Vminps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vminps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae];
-    pub const MINPD: Op = [C::VEX_Vminpd_xmm_xmm_xmmm128, C::VEX_Vminpd_ymm_ymm_ymmm256, C::EVEX_Vminpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vminpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vminpd_zmm_k1z_zmm_zmmm512b64_sae];
-    pub const MAXPS: Op = [C::VEX_Vmaxps_xmm_xmm_xmmm128, C::VEX_Vmaxps_ymm_ymm_ymmm256, C::EVEX_Vmaxps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vmaxps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae];
-    pub const MAXPD: Op = [C::VEX_Vmaxpd_xmm_xmm_xmmm128, C::VEX_Vmaxpd_ymm_ymm_ymmm256, C::EVEX_Vmaxpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vmaxpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vmaxpd_zmm_k1z_zmm_zmmm512b64_sae];
-    pub const ANDPS: Op = [C::VEX_Vandps_xmm_xmm_xmmm128, C::VEX_Vandps_ymm_ymm_ymmm256, C::EVEX_Vandps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vandps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vandps_zmm_k1z_zmm_zmmm512b32];
-    pub const ANDPD: Op = [C::VEX_Vandpd_xmm_xmm_xmmm128, C::VEX_Vandpd_ymm_ymm_ymmm256, C::EVEX_Vandpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vandpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vandpd_zmm_k1z_zmm_zmmm512b64];
-    pub const ORPS: Op = [C::VEX_Vorps_xmm_xmm_xmmm128, C::VEX_Vorps_ymm_ymm_ymmm256, C::EVEX_Vorps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vorps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vorps_zmm_k1z_zmm_zmmm512b32];
-    pub const ORPD: Op = [C::VEX_Vorpd_xmm_xmm_xmmm128, C::VEX_Vorpd_ymm_ymm_ymmm256, C::EVEX_Vorpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vorpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vorpd_zmm_k1z_zmm_zmmm512b64];
-    pub const XORPS: Op = [C::VEX_Vxorps_xmm_xmm_xmmm128, C::VEX_Vxorps_ymm_ymm_ymmm256, C::EVEX_Vxorps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vxorps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vxorps_zmm_k1z_zmm_zmmm512b32];
-    pub const XORPD: Op = [C::VEX_Vxorpd_xmm_xmm_xmmm128, C::VEX_Vxorpd_ymm_ymm_ymmm256, C::EVEX_Vxorpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vxorpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vxorpd_zmm_k1z_zmm_zmmm512b64];
-    pub const ANDNPS: Op = [C::VEX_Vandnps_xmm_xmm_xmmm128, C::VEX_Vandnps_ymm_ymm_ymmm256, C::EVEX_Vandnps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vandnps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vandnps_zmm_k1z_zmm_zmmm512b32];
-    pub const ANDNPD: Op = [C::VEX_Vandnpd_xmm_xmm_xmmm128, C::VEX_Vandnpd_ymm_ymm_ymmm256, C::EVEX_Vandnpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vandnpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vandnpd_zmm_k1z_zmm_zmmm512b64];
-    pub const PADDD: Op = [C::VEX_Vpaddd_xmm_xmm_xmmm128, C::VEX_Vpaddd_ymm_ymm_ymmm256, C::EVEX_Vpaddd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpaddd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32];
-    pub const PADDQ: Op = [C::VEX_Vpaddq_xmm_xmm_xmmm128, C::VEX_Vpaddq_ymm_ymm_ymmm256, C::EVEX_Vpaddq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpaddq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpaddq_zmm_k1z_zmm_zmmm512b64];
-    pub const PSUBD: Op = [C::VEX_Vpsubd_xmm_xmm_xmmm128, C::VEX_Vpsubd_ymm_ymm_ymmm256, C::EVEX_Vpsubd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpsubd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32];
-    pub const PSUBQ: Op = [C::VEX_Vpsubq_xmm_xmm_xmmm128, C::VEX_Vpsubq_ymm_ymm_ymmm256, C::EVEX_Vpsubq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpsubq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpsubq_zmm_k1z_zmm_zmmm512b64];
-    pub const PMULLD: Op = [C::VEX_Vpmulld_xmm_xmm_xmmm128, C::VEX_Vpmulld_ymm_ymm_ymmm256, C::EVEX_Vpmulld_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpmulld_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32];
-    pub const PMULLQ: Op = [NONE, NONE, C::EVEX_Vpmullq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpmullq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpmullq_zmm_k1z_zmm_zmmm512b64];
-    pub const PMINSD: Op = [C::VEX_Vpminsd_xmm_xmm_xmmm128, C::VEX_Vpminsd_ymm_ymm_ymmm256, C::EVEX_Vpminsd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpminsd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32];
-    pub const PMINSQ: Op = [NONE, NONE, C::EVEX_Vpminsq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpminsq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpminsq_zmm_k1z_zmm_zmmm512b64];
-    pub const PMAXSD: Op = [C::VEX_Vpmaxsd_xmm_xmm_xmmm128, C::VEX_Vpmaxsd_ymm_ymm_ymmm256, C::EVEX_Vpmaxsd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpmaxsd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32];
-    pub const PMAXSQ: Op = [NONE, NONE, C::EVEX_Vpmaxsq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpmaxsq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpmaxsq_zmm_k1z_zmm_zmmm512b64];
-    pub const PMULUDQ: Op = [C::VEX_Vpmuludq_xmm_xmm_xmmm128, C::VEX_Vpmuludq_ymm_ymm_ymmm256, C::EVEX_Vpmuludq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpmuludq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpmuludq_zmm_k1z_zmm_zmmm512b64];
-    pub const PSLLVD: Op = [C::VEX_Vpsllvd_xmm_xmm_xmmm128, C::VEX_Vpsllvd_ymm_ymm_ymmm256, C::EVEX_Vpsllvd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpsllvd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpsllvd_zmm_k1z_zmm_zmmm512b32];
-    pub const PSLLVQ: Op = [C::VEX_Vpsllvq_xmm_xmm_xmmm128, C::VEX_Vpsllvq_ymm_ymm_ymmm256, C::EVEX_Vpsllvq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpsllvq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpsllvq_zmm_k1z_zmm_zmmm512b64];
-    pub const PSRLVD: Op = [C::VEX_Vpsrlvd_xmm_xmm_xmmm128, C::VEX_Vpsrlvd_ymm_ymm_ymmm256, C::EVEX_Vpsrlvd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpsrlvd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpsrlvd_zmm_k1z_zmm_zmmm512b32];
-    pub const PSRLVQ: Op = [C::VEX_Vpsrlvq_xmm_xmm_xmmm128, C::VEX_Vpsrlvq_ymm_ymm_ymmm256, C::EVEX_Vpsrlvq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpsrlvq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpsrlvq_zmm_k1z_zmm_zmmm512b64];
-    pub const PSRAVD: Op = [C::VEX_Vpsravd_xmm_xmm_xmmm128, C::VEX_Vpsravd_ymm_ymm_ymmm256, C::EVEX_Vpsravd_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpsravd_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpsravd_zmm_k1z_zmm_zmmm512b32];
-    pub const PSRAVQ: Op = [NONE, NONE, C::EVEX_Vpsravq_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vpsravq_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vpsravq_zmm_k1z_zmm_zmmm512b64];
-    pub const FMADD132PS: Op = [C::VEX_Vfmadd132ps_xmm_xmm_xmmm128, C::VEX_Vfmadd132ps_ymm_ymm_ymmm256, C::EVEX_Vfmadd132ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfmadd132ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfmadd132ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FMADD132PD: Op = [C::VEX_Vfmadd132pd_xmm_xmm_xmmm128, C::VEX_Vfmadd132pd_ymm_ymm_ymmm256, C::EVEX_Vfmadd132pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfmadd132pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfmadd132pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const FMADD213PS: Op = [C::VEX_Vfmadd213ps_xmm_xmm_xmmm128, C::VEX_Vfmadd213ps_ymm_ymm_ymmm256, C::EVEX_Vfmadd213ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfmadd213ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FMADD213PD: Op = [C::VEX_Vfmadd213pd_xmm_xmm_xmmm128, C::VEX_Vfmadd213pd_ymm_ymm_ymmm256, C::EVEX_Vfmadd213pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfmadd213pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfmadd213pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const FMADD231PS: Op = [C::VEX_Vfmadd231ps_xmm_xmm_xmmm128, C::VEX_Vfmadd231ps_ymm_ymm_ymmm256, C::EVEX_Vfmadd231ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfmadd231ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FMADD231PD: Op = [C::VEX_Vfmadd231pd_xmm_xmm_xmmm128, C::VEX_Vfmadd231pd_ymm_ymm_ymmm256, C::EVEX_Vfmadd231pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfmadd231pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfmadd231pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const FNMADD132PS: Op = [C::VEX_Vfnmadd132ps_xmm_xmm_xmmm128, C::VEX_Vfnmadd132ps_ymm_ymm_ymmm256, C::EVEX_Vfnmadd132ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfnmadd132ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfnmadd132ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FNMADD132PD: Op = [C::VEX_Vfnmadd132pd_xmm_xmm_xmmm128, C::VEX_Vfnmadd132pd_ymm_ymm_ymmm256, C::EVEX_Vfnmadd132pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfnmadd132pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfnmadd132pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const FNMADD213PS: Op = [C::VEX_Vfnmadd213ps_xmm_xmm_xmmm128, C::VEX_Vfnmadd213ps_ymm_ymm_ymmm256, C::EVEX_Vfnmadd213ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfnmadd213ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfnmadd213ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FNMADD213PD: Op = [C::VEX_Vfnmadd213pd_xmm_xmm_xmmm128, C::VEX_Vfnmadd213pd_ymm_ymm_ymmm256, C::EVEX_Vfnmadd213pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfnmadd213pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfnmadd213pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const FNMADD231PS: Op = [C::VEX_Vfnmadd231ps_xmm_xmm_xmmm128, C::VEX_Vfnmadd231ps_ymm_ymm_ymmm256, C::EVEX_Vfnmadd231ps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vfnmadd231ps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vfnmadd231ps_zmm_k1z_zmm_zmmm512b32_er];
-    pub const FNMADD231PD: Op = [C::VEX_Vfnmadd231pd_xmm_xmm_xmmm128, C::VEX_Vfnmadd231pd_ymm_ymm_ymmm256, C::EVEX_Vfnmadd231pd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vfnmadd231pd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vfnmadd231pd_zmm_k1z_zmm_zmmm512b64_er];
-    pub const PCMPEQD: Op = [C::VEX_Vpcmpeqd_xmm_xmm_xmmm128, C::VEX_Vpcmpeqd_ymm_ymm_ymmm256, NONE, NONE, NONE];
-    pub const PCMPEQQ: Op = [C::VEX_Vpcmpeqq_xmm_xmm_xmmm128, C::VEX_Vpcmpeqq_ymm_ymm_ymmm256, NONE, NONE, NONE];
-    pub const PCMPGTD: Op = [C::VEX_Vpcmpgtd_xmm_xmm_xmmm128, C::VEX_Vpcmpgtd_ymm_ymm_ymmm256, NONE, NONE, NONE];
-    pub const PCMPGTQ: Op = [C::VEX_Vpcmpgtq_xmm_xmm_xmmm128, C::VEX_Vpcmpgtq_ymm_ymm_ymmm256, NONE, NONE, NONE];
-    pub const BLENDMPS: Op = [NONE, NONE, C::EVEX_Vblendmps_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vblendmps_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32];
-    pub const BLENDMPD: Op = [NONE, NONE, C::EVEX_Vblendmpd_xmm_k1z_xmm_xmmm128b64, C::EVEX_Vblendmpd_ymm_k1z_ymm_ymmm256b64, C::EVEX_Vblendmpd_zmm_k1z_zmm_zmmm512b64];
-    pub const SHUFPS: Op = [C::VEX_Vshufps_xmm_xmm_xmmm128_imm8, C::VEX_Vshufps_ymm_ymm_ymmm256_imm8, C::EVEX_Vshufps_xmm_k1z_xmm_xmmm128b32_imm8, C::EVEX_Vshufps_ymm_k1z_ymm_ymmm256b32_imm8, C::EVEX_Vshufps_zmm_k1z_zmm_zmmm512b32_imm8];
-    pub const PACKUSDW: Op = [C::VEX_Vpackusdw_xmm_xmm_xmmm128, C::VEX_Vpackusdw_ymm_ymm_ymmm256, C::EVEX_Vpackusdw_xmm_k1z_xmm_xmmm128b32, C::EVEX_Vpackusdw_ymm_k1z_ymm_ymmm256b32, C::EVEX_Vpackusdw_zmm_k1z_zmm_zmmm512b32];
-    pub const PACKUSWB: Op = [C::VEX_Vpackuswb_xmm_xmm_xmmm128, C::VEX_Vpackuswb_ymm_ymm_ymmm256, C::EVEX_Vpackuswb_xmm_k1z_xmm_xmmm128, C::EVEX_Vpackuswb_ymm_k1z_ymm_ymmm256, C::EVEX_Vpackuswb_zmm_k1z_zmm_zmmm512];
-    pub const SQRTPS: Op = [C::VEX_Vsqrtps_xmm_xmmm128, C::VEX_Vsqrtps_ymm_ymmm256, C::EVEX_Vsqrtps_xmm_k1z_xmmm128b32, C::EVEX_Vsqrtps_ymm_k1z_ymmm256b32, C::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er];
-    pub const SQRTPD: Op = [C::VEX_Vsqrtpd_xmm_xmmm128, C::VEX_Vsqrtpd_ymm_ymmm256, C::EVEX_Vsqrtpd_xmm_k1z_xmmm128b64, C::EVEX_Vsqrtpd_ymm_k1z_ymmm256b64, C::EVEX_Vsqrtpd_zmm_k1z_zmmm512b64_er];
-    pub const PABSD: Op = [C::VEX_Vpabsd_xmm_xmmm128, C::VEX_Vpabsd_ymm_ymmm256, C::EVEX_Vpabsd_xmm_k1z_xmmm128b32, C::EVEX_Vpabsd_ymm_k1z_ymmm256b32, C::EVEX_Vpabsd_zmm_k1z_zmmm512b32];
-    pub const PABSQ: Op = [NONE, NONE, C::EVEX_Vpabsq_xmm_k1z_xmmm128b64, C::EVEX_Vpabsq_ymm_k1z_ymmm256b64, C::EVEX_Vpabsq_zmm_k1z_zmmm512b64];
-    pub const CVTPS2DQ: Op = [C::VEX_Vcvtps2dq_xmm_xmmm128, C::VEX_Vcvtps2dq_ymm_ymmm256, C::EVEX_Vcvtps2dq_xmm_k1z_xmmm128b32, C::EVEX_Vcvtps2dq_ymm_k1z_ymmm256b32, C::EVEX_Vcvtps2dq_zmm_k1z_zmmm512b32_er];
-    pub const CVTTPS2DQ: Op = [C::VEX_Vcvttps2dq_xmm_xmmm128, C::VEX_Vcvttps2dq_ymm_ymmm256, C::EVEX_Vcvttps2dq_xmm_k1z_xmmm128b32, C::EVEX_Vcvttps2dq_ymm_k1z_ymmm256b32, C::EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae];
-    pub const CVTDQ2PS: Op = [C::VEX_Vcvtdq2ps_xmm_xmmm128, C::VEX_Vcvtdq2ps_ymm_ymmm256, C::EVEX_Vcvtdq2ps_xmm_k1z_xmmm128b32, C::EVEX_Vcvtdq2ps_ymm_k1z_ymmm256b32, C::EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er];
-    pub const CVTQQ2PD: Op = [NONE, NONE, C::EVEX_Vcvtqq2pd_xmm_k1z_xmmm128b64, C::EVEX_Vcvtqq2pd_ymm_k1z_ymmm256b64, C::EVEX_Vcvtqq2pd_zmm_k1z_zmmm512b64_er];
-    pub const CVTTPD2QQ: Op = [NONE, NONE, C::EVEX_Vcvttpd2qq_xmm_k1z_xmmm128b64, C::EVEX_Vcvttpd2qq_ymm_k1z_ymmm256b64, C::EVEX_Vcvttpd2qq_zmm_k1z_zmmm512b64_sae];
-    pub const CVTPD2QQ: Op = [NONE, NONE, C::EVEX_Vcvtpd2qq_xmm_k1z_xmmm128b64, C::EVEX_Vcvtpd2qq_ymm_k1z_ymmm256b64, C::EVEX_Vcvtpd2qq_zmm_k1z_zmmm512b64_er];
-    pub const ROUNDPS: Op = [C::VEX_Vroundps_xmm_xmmm128_imm8, C::VEX_Vroundps_ymm_ymmm256_imm8, C::EVEX_Vrndscaleps_xmm_k1z_xmmm128b32_imm8, C::EVEX_Vrndscaleps_ymm_k1z_ymmm256b32_imm8, C::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae];
-    pub const ROUNDPD: Op = [C::VEX_Vroundpd_xmm_xmmm128_imm8, C::VEX_Vroundpd_ymm_ymmm256_imm8, C::EVEX_Vrndscalepd_xmm_k1z_xmmm128b64_imm8, C::EVEX_Vrndscalepd_ymm_k1z_ymmm256b64_imm8, C::EVEX_Vrndscalepd_zmm_k1z_zmmm512b64_imm8_sae];
-    pub const PERMILPS_I: Op = [C::VEX_Vpermilps_xmm_xmmm128_imm8, C::VEX_Vpermilps_ymm_ymmm256_imm8, C::EVEX_Vpermilps_xmm_k1z_xmmm128b32_imm8, C::EVEX_Vpermilps_ymm_k1z_ymmm256b32_imm8, C::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8];
-    pub const MOVUPS: Op = [C::VEX_Vmovups_xmm_xmmm128, C::VEX_Vmovups_ymm_ymmm256, C::EVEX_Vmovups_xmm_k1z_xmmm128, C::EVEX_Vmovups_ymm_k1z_ymmm256, C::EVEX_Vmovups_zmm_k1z_zmmm512];
-    pub const MOVUPS_ST: Op = [C::VEX_Vmovups_xmmm128_xmm, C::VEX_Vmovups_ymmm256_ymm, C::EVEX_Vmovups_xmmm128_k1z_xmm, C::EVEX_Vmovups_ymmm256_k1z_ymm, C::EVEX_Vmovups_zmmm512_k1z_zmm];
-    pub const MOVAPS: Op = [C::VEX_Vmovaps_xmm_xmmm128, C::VEX_Vmovaps_ymm_ymmm256, C::EVEX_Vmovaps_xmm_k1z_xmmm128, C::EVEX_Vmovaps_ymm_k1z_ymmm256, C::EVEX_Vmovaps_zmm_k1z_zmmm512];
-    pub const MOVUPD: Op = [C::VEX_Vmovupd_xmm_xmmm128, C::VEX_Vmovupd_ymm_ymmm256, C::EVEX_Vmovupd_xmm_k1z_xmmm128, C::EVEX_Vmovupd_ymm_k1z_ymmm256, C::EVEX_Vmovupd_zmm_k1z_zmmm512];
-    pub const MOVUPD_ST: Op = [C::VEX_Vmovupd_xmmm128_xmm, C::VEX_Vmovupd_ymmm256_ymm, C::EVEX_Vmovupd_xmmm128_k1z_xmm, C::EVEX_Vmovupd_ymmm256_k1z_ymm, C::EVEX_Vmovupd_zmmm512_k1z_zmm];
-    pub const MOVAPD: Op = [C::VEX_Vmovapd_xmm_xmmm128, C::VEX_Vmovapd_ymm_ymmm256, C::EVEX_Vmovapd_xmm_k1z_xmmm128, C::EVEX_Vmovapd_ymm_k1z_ymmm256, C::EVEX_Vmovapd_zmm_k1z_zmmm512];
-    pub const PSLLD_I: Op = [C::VEX_Vpslld_xmm_xmm_imm8, C::VEX_Vpslld_ymm_ymm_imm8, C::EVEX_Vpslld_xmm_k1z_xmmm128b32_imm8, C::EVEX_Vpslld_ymm_k1z_ymmm256b32_imm8, C::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8];
-    pub const PSRLD_I: Op = [C::VEX_Vpsrld_xmm_xmm_imm8, C::VEX_Vpsrld_ymm_ymm_imm8, C::EVEX_Vpsrld_xmm_k1z_xmmm128b32_imm8, C::EVEX_Vpsrld_ymm_k1z_ymmm256b32_imm8, C::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8];
-    pub const PSRAD_I: Op = [C::VEX_Vpsrad_xmm_xmm_imm8, C::VEX_Vpsrad_ymm_ymm_imm8, C::EVEX_Vpsrad_xmm_k1z_xmmm128b32_imm8, C::EVEX_Vpsrad_ymm_k1z_ymmm256b32_imm8, C::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8];
-    pub const PSLLQ_I: Op = [C::VEX_Vpsllq_xmm_xmm_imm8, C::VEX_Vpsllq_ymm_ymm_imm8, C::EVEX_Vpsllq_xmm_k1z_xmmm128b64_imm8, C::EVEX_Vpsllq_ymm_k1z_ymmm256b64_imm8, C::EVEX_Vpsllq_zmm_k1z_zmmm512b64_imm8];
-    pub const PSRLQ_I: Op = [C::VEX_Vpsrlq_xmm_xmm_imm8, C::VEX_Vpsrlq_ymm_ymm_imm8, C::EVEX_Vpsrlq_xmm_k1z_xmmm128b64_imm8, C::EVEX_Vpsrlq_ymm_k1z_ymmm256b64_imm8, C::EVEX_Vpsrlq_zmm_k1z_zmmm512b64_imm8];
-    pub const PSRAQ_I: Op = [NONE, NONE, C::EVEX_Vpsraq_xmm_k1z_xmmm128b64_imm8, C::EVEX_Vpsraq_ymm_k1z_ymmm256b64_imm8, C::EVEX_Vpsraq_zmm_k1z_zmmm512b64_imm8];
-    pub const CMPPS: Op = [C::VEX_Vcmpps_xmm_xmm_xmmm128_imm8, C::VEX_Vcmpps_ymm_ymm_ymmm256_imm8, NONE, NONE, NONE];
-    pub const CMPPS_K: Op = [NONE, NONE, C::EVEX_Vcmpps_kr_k1_xmm_xmmm128b32_imm8, C::EVEX_Vcmpps_kr_k1_ymm_ymmm256b32_imm8, C::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae];
-    pub const CMPPD: Op = [C::VEX_Vcmppd_xmm_xmm_xmmm128_imm8, C::VEX_Vcmppd_ymm_ymm_ymmm256_imm8, NONE, NONE, NONE];
-    pub const CMPPD_K: Op = [NONE, NONE, C::EVEX_Vcmppd_kr_k1_xmm_xmmm128b64_imm8, C::EVEX_Vcmppd_kr_k1_ymm_ymmm256b64_imm8, C::EVEX_Vcmppd_kr_k1_zmm_zmmm512b64_imm8_sae];
-    pub const PCMPD_K: Op = [NONE, NONE, C::EVEX_Vpcmpd_kr_k1_xmm_xmmm128b32_imm8, C::EVEX_Vpcmpd_kr_k1_ymm_ymmm256b32_imm8, C::EVEX_Vpcmpd_kr_k1_zmm_zmmm512b32_imm8];
-    pub const PCMPQ_K: Op = [NONE, NONE, C::EVEX_Vpcmpq_kr_k1_xmm_xmmm128b64_imm8, C::EVEX_Vpcmpq_kr_k1_ymm_ymmm256b64_imm8, C::EVEX_Vpcmpq_kr_k1_zmm_zmmm512b64_imm8];
-    pub const CVTPS2PD: Op = [C::VEX_Vcvtps2pd_xmm_xmmm64, C::VEX_Vcvtps2pd_ymm_xmmm128, C::EVEX_Vcvtps2pd_xmm_k1z_xmmm64b32, C::EVEX_Vcvtps2pd_ymm_k1z_xmmm128b32, C::EVEX_Vcvtps2pd_zmm_k1z_ymmm256b32_sae];
-    pub const CVTDQ2PD: Op = [C::VEX_Vcvtdq2pd_xmm_xmmm64, C::VEX_Vcvtdq2pd_ymm_xmmm128, C::EVEX_Vcvtdq2pd_xmm_k1z_xmmm64b32, C::EVEX_Vcvtdq2pd_ymm_k1z_xmmm128b32, C::EVEX_Vcvtdq2pd_zmm_k1z_ymmm256b32_er];
-    pub const CVTTPS2QQ: Op = [NONE, NONE, C::EVEX_Vcvttps2qq_xmm_k1z_xmmm64b32, C::EVEX_Vcvttps2qq_ymm_k1z_xmmm128b32, C::EVEX_Vcvttps2qq_zmm_k1z_ymmm256b32_sae];
-    pub const CVTPS2QQ: Op = [NONE, NONE, C::EVEX_Vcvtps2qq_xmm_k1z_xmmm64b32, C::EVEX_Vcvtps2qq_ymm_k1z_xmmm128b32, C::EVEX_Vcvtps2qq_zmm_k1z_ymmm256b32_er];
-    pub const PMOVSXDQ: Op = [C::VEX_Vpmovsxdq_xmm_xmmm64, C::VEX_Vpmovsxdq_ymm_xmmm128, C::EVEX_Vpmovsxdq_xmm_k1z_xmmm64, C::EVEX_Vpmovsxdq_ymm_k1z_xmmm128, C::EVEX_Vpmovsxdq_zmm_k1z_ymmm256];
-    pub const PMOVZXDQ: Op = [C::VEX_Vpmovzxdq_xmm_xmmm64, C::VEX_Vpmovzxdq_ymm_xmmm128, C::EVEX_Vpmovzxdq_xmm_k1z_xmmm64, C::EVEX_Vpmovzxdq_ymm_k1z_xmmm128, C::EVEX_Vpmovzxdq_zmm_k1z_ymmm256];
-    pub const PMOVSXWD: Op = [C::VEX_Vpmovsxwd_xmm_xmmm64, C::VEX_Vpmovsxwd_ymm_xmmm128, C::EVEX_Vpmovsxwd_xmm_k1z_xmmm64, C::EVEX_Vpmovsxwd_ymm_k1z_xmmm128, C::EVEX_Vpmovsxwd_zmm_k1z_ymmm256];
-    pub const PMOVZXWD: Op = [C::VEX_Vpmovzxwd_xmm_xmmm64, C::VEX_Vpmovzxwd_ymm_xmmm128, C::EVEX_Vpmovzxwd_xmm_k1z_xmmm64, C::EVEX_Vpmovzxwd_ymm_k1z_xmmm128, C::EVEX_Vpmovzxwd_zmm_k1z_ymmm256];
-    pub const CVTPH2PS: Op = [C::VEX_Vcvtph2ps_xmm_xmmm64, C::VEX_Vcvtph2ps_ymm_xmmm128, C::EVEX_Vcvtph2ps_xmm_k1z_xmmm64, C::EVEX_Vcvtph2ps_ymm_k1z_xmmm128, C::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae];
-    pub const PMOVSXBD: Op = [C::VEX_Vpmovsxbd_xmm_xmmm32, C::VEX_Vpmovsxbd_ymm_xmmm64, C::EVEX_Vpmovsxbd_xmm_k1z_xmmm32, C::EVEX_Vpmovsxbd_ymm_k1z_xmmm64, C::EVEX_Vpmovsxbd_zmm_k1z_xmmm128];
-    pub const PMOVZXBD: Op = [C::VEX_Vpmovzxbd_xmm_xmmm32, C::VEX_Vpmovzxbd_ymm_xmmm64, C::EVEX_Vpmovzxbd_xmm_k1z_xmmm32, C::EVEX_Vpmovzxbd_ymm_k1z_xmmm64, C::EVEX_Vpmovzxbd_zmm_k1z_xmmm128];
-    pub const CVTPD2PS: Op = [C::VEX_Vcvtpd2ps_xmm_xmmm128, C::VEX_Vcvtpd2ps_xmm_ymmm256, C::EVEX_Vcvtpd2ps_xmm_k1z_xmmm128b64, C::EVEX_Vcvtpd2ps_xmm_k1z_ymmm256b64, C::EVEX_Vcvtpd2ps_ymm_k1z_zmmm512b64_er];
-    pub const CVTTPD2DQ: Op = [C::VEX_Vcvttpd2dq_xmm_xmmm128, C::VEX_Vcvttpd2dq_xmm_ymmm256, C::EVEX_Vcvttpd2dq_xmm_k1z_xmmm128b64, C::EVEX_Vcvttpd2dq_xmm_k1z_ymmm256b64, C::EVEX_Vcvttpd2dq_ymm_k1z_zmmm512b64_sae];
-    pub const CVTPD2DQ: Op = [C::VEX_Vcvtpd2dq_xmm_xmmm128, C::VEX_Vcvtpd2dq_xmm_ymmm256, C::EVEX_Vcvtpd2dq_xmm_k1z_xmmm128b64, C::EVEX_Vcvtpd2dq_xmm_k1z_ymmm256b64, C::EVEX_Vcvtpd2dq_ymm_k1z_zmmm512b64_er];
-    pub const CVTQQ2PS: Op = [NONE, NONE, C::EVEX_Vcvtqq2ps_xmm_k1z_xmmm128b64, C::EVEX_Vcvtqq2ps_xmm_k1z_ymmm256b64, C::EVEX_Vcvtqq2ps_ymm_k1z_zmmm512b64_er];
-    pub const PMOVQD: Op = [NONE, NONE, C::EVEX_Vpmovqd_xmmm64_k1z_xmm, C::EVEX_Vpmovqd_xmmm128_k1z_ymm, C::EVEX_Vpmovqd_ymmm256_k1z_zmm];
-    pub const PMOVDW: Op = [NONE, NONE, C::EVEX_Vpmovdw_xmmm64_k1z_xmm, C::EVEX_Vpmovdw_xmmm128_k1z_ymm, C::EVEX_Vpmovdw_ymmm256_k1z_zmm];
-    pub const PMOVDB: Op = [NONE, NONE, C::EVEX_Vpmovdb_xmmm32_k1z_xmm, C::EVEX_Vpmovdb_xmmm64_k1z_ymm, C::EVEX_Vpmovdb_xmmm128_k1z_zmm];
-    pub const CVTPS2PH: Op = [C::VEX_Vcvtps2ph_xmmm64_xmm_imm8, C::VEX_Vcvtps2ph_xmmm128_ymm_imm8, C::EVEX_Vcvtps2ph_xmmm64_k1z_xmm_imm8, C::EVEX_Vcvtps2ph_xmmm128_k1z_ymm_imm8, C::EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae];
-    pub const BROADCASTSS_M: Op = [C::VEX_Vbroadcastss_xmm_m32, C::VEX_Vbroadcastss_ymm_m32, C::EVEX_Vbroadcastss_xmm_k1z_xmmm32, C::EVEX_Vbroadcastss_ymm_k1z_xmmm32, C::EVEX_Vbroadcastss_zmm_k1z_xmmm32];
-    pub const BROADCASTSD_M: Op = [NONE, C::VEX_Vbroadcastsd_ymm_m64, NONE, C::EVEX_Vbroadcastsd_ymm_k1z_xmmm64, C::EVEX_Vbroadcastsd_zmm_k1z_xmmm64];
-    pub const PBROADCASTD: Op = [C::VEX_Vpbroadcastd_xmm_xmmm32, C::VEX_Vpbroadcastd_ymm_xmmm32, C::EVEX_Vpbroadcastd_xmm_k1z_xmmm32, C::EVEX_Vpbroadcastd_ymm_k1z_xmmm32, C::EVEX_Vpbroadcastd_zmm_k1z_xmmm32];
-    pub const PBROADCASTQ: Op = [C::VEX_Vpbroadcastq_xmm_xmmm64, C::VEX_Vpbroadcastq_ymm_xmmm64, C::EVEX_Vpbroadcastq_xmm_k1z_xmmm64, C::EVEX_Vpbroadcastq_ymm_k1z_xmmm64, C::EVEX_Vpbroadcastq_zmm_k1z_xmmm64];
-    pub const PBROADCASTW: Op = [C::VEX_Vpbroadcastw_xmm_xmmm16, C::VEX_Vpbroadcastw_ymm_xmmm16, C::EVEX_Vpbroadcastw_xmm_k1z_xmmm16, C::EVEX_Vpbroadcastw_ymm_k1z_xmmm16, C::EVEX_Vpbroadcastw_zmm_k1z_xmmm16];
-    pub const PBROADCASTD_R: Op = [NONE, NONE, C::EVEX_Vpbroadcastd_xmm_k1z_r32, C::EVEX_Vpbroadcastd_ymm_k1z_r32, C::EVEX_Vpbroadcastd_zmm_k1z_r32];
-    pub const PBROADCASTQ_R: Op = [NONE, NONE, C::EVEX_Vpbroadcastq_xmm_k1z_r64, C::EVEX_Vpbroadcastq_ymm_k1z_r64, C::EVEX_Vpbroadcastq_zmm_k1z_r64];
-    pub const GATHERDPS: Op = [C::VEX_Vgatherdps_xmm_vm32x_xmm, C::VEX_Vgatherdps_ymm_vm32y_ymm, C::EVEX_Vgatherdps_xmm_k1_vm32x, C::EVEX_Vgatherdps_ymm_k1_vm32y, C::EVEX_Vgatherdps_zmm_k1_vm32z];
-    pub const GATHERDPD: Op = [C::VEX_Vgatherdpd_xmm_vm32x_xmm, C::VEX_Vgatherdpd_ymm_vm32x_ymm, C::EVEX_Vgatherdpd_xmm_k1_vm32x, C::EVEX_Vgatherdpd_ymm_k1_vm32x, C::EVEX_Vgatherdpd_zmm_k1_vm32y];
-    pub const GATHERQPS: Op = [C::VEX_Vgatherqps_xmm_vm64x_xmm, C::VEX_Vgatherqps_xmm_vm64y_xmm, C::EVEX_Vgatherqps_xmm_k1_vm64x, C::EVEX_Vgatherqps_xmm_k1_vm64y, C::EVEX_Vgatherqps_ymm_k1_vm64z];
-    pub const GATHERQPD: Op = [C::VEX_Vgatherqpd_xmm_vm64x_xmm, C::VEX_Vgatherqpd_ymm_vm64y_ymm, C::EVEX_Vgatherqpd_xmm_k1_vm64x, C::EVEX_Vgatherqpd_ymm_k1_vm64y, C::EVEX_Vgatherqpd_zmm_k1_vm64z];
-    pub const MASKMOVPS: Op = [C::VEX_Vmaskmovps_xmm_xmm_m128, C::VEX_Vmaskmovps_ymm_ymm_m256, NONE, NONE, NONE];
-    pub const MASKMOVPS_ST: Op = [C::VEX_Vmaskmovps_m128_xmm_xmm, C::VEX_Vmaskmovps_m256_ymm_ymm, NONE, NONE, NONE];
-    pub const BLENDVPS: Op = [C::VEX_Vblendvps_xmm_xmm_xmmm128_xmm, C::VEX_Vblendvps_ymm_ymm_ymmm256_ymm, NONE, NONE, NONE];
-    pub const MASKMOVPD: Op = [C::VEX_Vmaskmovpd_xmm_xmm_m128, C::VEX_Vmaskmovpd_ymm_ymm_m256, NONE, NONE, NONE];
-    pub const MASKMOVPD_ST: Op = [C::VEX_Vmaskmovpd_m128_xmm_xmm, C::VEX_Vmaskmovpd_m256_ymm_ymm, NONE, NONE, NONE];
-    pub const BLENDVPD: Op = [C::VEX_Vblendvpd_xmm_xmm_xmmm128_xmm, C::VEX_Vblendvpd_ymm_ymm_ymmm256_ymm, NONE, NONE, NONE];
-    pub const PERM2F128: Op = [NONE, C::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8, NONE, NONE, NONE];
-    pub const SHUFF64X2: Op = [NONE, NONE, NONE, C::EVEX_Vshuff64x2_ymm_k1z_ymm_ymmm256b64_imm8, C::EVEX_Vshuff64x2_zmm_k1z_zmm_zmmm512b64_imm8];
-    pub const EXTRACTF128: Op = [NONE, C::VEX_Vextractf128_xmmm128_ymm_imm8, NONE, NONE, NONE];
-    pub const MOVD: Op = [C::VEX_Vmovd_xmm_rm32, NONE, C::EVEX_Vmovd_xmm_rm32, NONE, NONE];
-    pub const MOVQ: Op = [C::VEX_Vmovq_xmm_rm64, NONE, C::EVEX_Vmovq_xmm_rm64, NONE, NONE];
-    pub const MOVD_ST: Op = [C::VEX_Vmovd_rm32_xmm, NONE, C::EVEX_Vmovd_rm32_xmm, NONE, NONE];
-    pub const MOVQ_ST: Op = [C::VEX_Vmovq_rm64_xmm, NONE, C::EVEX_Vmovq_rm64_xmm, NONE, NONE];
+impl Op {
+    pub fn vex(&self, w: Width) -> Option<&Form> {
+        match w {
+            Width::X => self.0[0].as_ref(),
+            Width::Y => self.0[1].as_ref(),
+            Width::Z => None,
+        }
+    }
+    pub fn evex(&self, w: Width) -> Option<&Form> {
+        self.0[2 + w as usize].as_ref()
+    }
+    pub fn has_vex(&self) -> bool {
+        self.0[0].is_some() || self.0[1].is_some()
+    }
 }
-pub(super) use rows::*;
+
+/// The notation of one of its forms.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0.iter().flatten().next() {
+            Some(form) => form.fmt(f),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An operand of a row.
+#[derive(Clone, Copy)]
+enum Part {
+    None,
+    /// A vector of the row's width.
+    Whole,
+    /// One of half the width, at least an xmm register; in memory exactly half.
+    Half,
+    Quarter,
+    /// The low element of an xmm register, of some bytes.
+    Lane(u8),
+    /// A mask register.
+    Mask,
+    R32,
+    R64,
+    /// Elements of some bytes in memory, at a vector of indices of the row's width or half of it.
+    Gather {
+        whole: bool,
+        bytes: u8,
+    },
+}
+
+impl Part {
+    const fn width(self, w: Width) -> Width {
+        match (self, w) {
+            (Part::Whole | Part::Gather { whole: true, .. }, w) => w,
+            (Part::Half | Part::Gather { whole: false, .. }, Z) => Y,
+            _ => X,
+        }
+    }
+    const fn class(self, w: Width) -> Class {
+        match (self, self.width(w)) {
+            (Part::Mask, _) => Class::K,
+            (R32, _) => Class::R32,
+            (R64, _) => Class::R64,
+            (_, X) => Class::X,
+            (_, Y) => Class::Y,
+            (_, Z) => Class::Z,
+        }
+    }
+    /// Bytes in memory.
+    const fn bytes(self, w: Width) -> u8 {
+        let whole = 16 << w as u8;
+        match self {
+            Part::None | Part::Mask => 1,
+            Part::Whole => whole,
+            Part::Half => whole / 2,
+            Part::Quarter => whole / 4,
+            Part::Lane(bytes) | Part::Gather { bytes, .. } => bytes,
+            R32 => 4,
+            R64 => 8,
+        }
+    }
+}
+
+/// What the operand in `ModRM.rm` may be.
+#[derive(Clone, Copy)]
+enum At {
+    Either,
+    Memory,
+    Register,
+}
+
+/// The facts of an operation.
+#[derive(Clone, Copy)]
+struct Row {
+    prefix: Prefix,
+    map: Map,
+    opcode: u8,
+    vex_w: bool,
+    evex_w: bool,
+    order: Order,
+    digit: u8,
+    parts: [Part; 4],
+    at: At,
+    immediate: Immediate,
+    masks: bool,
+    broadcast: u8,
+    narrowest: Width,
+    widest: Width,
+}
+
+const fn row(prefix: Prefix, map: Map, opcode: u8) -> Row {
+    Row {
+        prefix,
+        map,
+        opcode,
+        vex_w: false,
+        evex_w: false,
+        order: Order::None,
+        digit: 0,
+        parts: [Part::None; 4],
+        at: At::Either,
+        immediate: Immediate::None,
+        masks: true,
+        broadcast: 0,
+        narrowest: X,
+        widest: Z,
+    }
+}
+
+impl Row {
+    const fn operands(mut self, order: Order, parts: [Part; 4]) -> Self {
+        self.order = order;
+        self.parts = parts;
+        self
+    }
+    const fn rm(self, reg: Part, rm: Part) -> Self {
+        self.operands(Order::Rm, [reg, rm, Part::None, Part::None])
+    }
+    const fn mr(self, rm: Part, reg: Part) -> Self {
+        self.operands(Order::Mr, [rm, reg, Part::None, Part::None])
+    }
+    const fn rvm(self) -> Self {
+        self.operands(Order::Rvm, [Whole, Whole, Whole, Part::None])
+    }
+    /// A comparison into a mask register.
+    const fn kvm(self) -> Self {
+        self.operands(Order::Rvm, [Mask, Whole, Whole, Part::None])
+    }
+    /// With the lanes chosen by a fourth register.
+    const fn is4(self) -> Self {
+        self.operands(Order::RvmIs4, [Whole; 4])
+    }
+    /// A shift by an immediate.
+    const fn shift(mut self, digit: u8) -> Self {
+        self.digit = digit;
+        self.at = At::Register;
+        self.operands(Order::Vm, [Whole, Whole, Part::None, Part::None])
+            .i()
+    }
+    const fn mvr(self) -> Self {
+        self.operands(Order::Mvr, [Whole, Whole, Whole, Part::None])
+    }
+    /// With an immediate.
+    const fn i(mut self) -> Self {
+        self.immediate = Immediate::Byte;
+        self
+    }
+    /// Elements of 4 bytes, which EVEX can broadcast.
+    const fn b4(mut self) -> Self {
+        self.broadcast = 4;
+        self
+    }
+    /// The same of 8 bytes, which is EVEX.W1.
+    const fn b8(mut self) -> Self {
+        self.broadcast = 8;
+        self.evex_w = true;
+        self
+    }
+    const fn evex_w1(mut self) -> Self {
+        self.evex_w = true;
+        self
+    }
+    const fn vex_w1(mut self) -> Self {
+        self.vex_w = true;
+        self
+    }
+    const fn memory(mut self) -> Self {
+        self.at = At::Memory;
+        self
+    }
+    const fn register(mut self) -> Self {
+        self.at = At::Register;
+        self
+    }
+    /// A move between the low element and a general register: no other width, and no mask.
+    const fn scalar(mut self) -> Self {
+        self.masks = false;
+        self.widths(X, X)
+    }
+    const fn widths(mut self, narrowest: Width, widest: Width) -> Self {
+        self.narrowest = narrowest;
+        self.widest = widest;
+        self
+    }
+
+    const fn form(&self, space: Space, w: Width) -> Option<Form> {
+        if (w as u8) < self.narrowest as u8 || w as u8 > self.widest as u8 {
+            return None;
+        }
+        let evex = matches!(space, Space::Evex);
+        let fields = self.order.fields();
+        let mut operands = [Operand::None; 4];
+        let mut memory = 1;
+        let mut i = 0;
+        while i < fields.len() {
+            let part = self.parts[i];
+            let class = part.class(w);
+            operands[i] = match (fields[i], part, self.at) {
+                (_, Part::Gather { .. }, _) => Operand::Gather(part.width(w)),
+                (Field::Rm, _, At::Either) => Operand::Either(class),
+                (Field::Rm, _, At::Memory) => Operand::Memory,
+                _ => Operand::Register(class),
+            };
+            if matches!(fields[i], Field::Rm) {
+                memory = part.bytes(w);
+            }
+            i += 1;
+        }
+        let masking = match (self.parts, evex && self.masks) {
+            (_, false) => Masking::Never,
+            ([_, Part::Gather { .. }, ..], _) => Masking::Always,
+            ([Part::Mask, ..], _) => Masking::Merge,
+            _ => Masking::Zero,
+        };
+        Some(Form {
+            space,
+            prefix: self.prefix,
+            map: self.map,
+            opcode: self.opcode,
+            w: if evex { self.evex_w } else { self.vex_w },
+            length: w as u8,
+            order: self.order,
+            digit: self.digit,
+            operands,
+            immediate: self.immediate,
+            masking,
+            memory,
+            broadcast: if evex { self.broadcast } else { 0 },
+        })
+    }
+    /// In VEX alone.
+    const fn vex(self) -> Op {
+        let x = self.form(Space::Vex, X);
+        let y = self.form(Space::Vex, Y);
+        Op([x, y, None, None, None])
+    }
+    /// In EVEX alone.
+    const fn evex(self) -> Op {
+        let x = self.form(Space::Evex, X);
+        let y = self.form(Space::Evex, Y);
+        let z = self.form(Space::Evex, Z);
+        Op([None, None, x, y, z])
+    }
+    const fn both(self) -> Op {
+        let Op([x, y, ..]) = self.vex();
+        let Op([.., ex, ey, ez]) = self.evex();
+        Op([x, y, ex, ey, ez])
+    }
+}
+
+/// A gather of elements of some bytes, its indices in a whole vector or half of one. Its mask is a
+/// third operand in VEX, and a mask register in EVEX.
+const fn gather(opcode: u8, value: Part, whole: bool, bytes: u8) -> Op {
+    let index = Part::Gather { whole, bytes };
+    let mut row = row(P66, M0F38, opcode);
+    row.vex_w = bytes == 8;
+    row.evex_w = bytes == 8;
+    let Op([x, y, ..]) = row
+        .operands(Order::Rmv, [value, index, value, Part::None])
+        .vex();
+    let Op([.., ex, ey, ez]) = row.rm(value, index).evex();
+    Op([x, y, ex, ey, ez])
+}
+
+macro_rules! rows {
+    ($($name:ident = $row:expr;)*) => {
+        $(pub(super) const $name: Op = $row;)*
+        /// Every row by its name.
+        #[cfg(test)]
+        pub(super) const ALL: &[(&str, Op)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+rows! {
+    ADDPS = row(NP, M0F, 0x58).rvm().b4().both();
+    ADDPD = row(P66, M0F, 0x58).rvm().b8().both();
+    SUBPS = row(NP, M0F, 0x5c).rvm().b4().both();
+    SUBPD = row(P66, M0F, 0x5c).rvm().b8().both();
+    MULPS = row(NP, M0F, 0x59).rvm().b4().both();
+    MULPD = row(P66, M0F, 0x59).rvm().b8().both();
+    DIVPS = row(NP, M0F, 0x5e).rvm().b4().both();
+    DIVPD = row(P66, M0F, 0x5e).rvm().b8().both();
+    MINPS = row(NP, M0F, 0x5d).rvm().b4().both();
+    MINPD = row(P66, M0F, 0x5d).rvm().b8().both();
+    MAXPS = row(NP, M0F, 0x5f).rvm().b4().both();
+    MAXPD = row(P66, M0F, 0x5f).rvm().b8().both();
+    ANDPS = row(NP, M0F, 0x54).rvm().b4().both();
+    ANDPD = row(P66, M0F, 0x54).rvm().b8().both();
+    ANDNPS = row(NP, M0F, 0x55).rvm().b4().both();
+    ANDNPD = row(P66, M0F, 0x55).rvm().b8().both();
+    ORPS = row(NP, M0F, 0x56).rvm().b4().both();
+    ORPD = row(P66, M0F, 0x56).rvm().b8().both();
+    XORPS = row(NP, M0F, 0x57).rvm().b4().both();
+    XORPD = row(P66, M0F, 0x57).rvm().b8().both();
+    SQRTPS = row(NP, M0F, 0x51).rm(Whole, Whole).b4().both();
+    SQRTPD = row(P66, M0F, 0x51).rm(Whole, Whole).b8().both();
+    // In EVEX these are VRNDSCALEPS and VRNDSCALEPD.
+    ROUNDPS = row(P66, M0F3A, 0x08).rm(Whole, Whole).i().b4().both();
+    ROUNDPD = row(P66, M0F3A, 0x09).rm(Whole, Whole).i().b8().both();
+
+    FMADD132PS = row(P66, M0F38, 0x98).rvm().b4().both();
+    FMADD132PD = row(P66, M0F38, 0x98).rvm().b8().vex_w1().both();
+    FMADD213PS = row(P66, M0F38, 0xa8).rvm().b4().both();
+    FMADD213PD = row(P66, M0F38, 0xa8).rvm().b8().vex_w1().both();
+    FMADD231PS = row(P66, M0F38, 0xb8).rvm().b4().both();
+    FMADD231PD = row(P66, M0F38, 0xb8).rvm().b8().vex_w1().both();
+    FNMADD132PS = row(P66, M0F38, 0x9c).rvm().b4().both();
+    FNMADD132PD = row(P66, M0F38, 0x9c).rvm().b8().vex_w1().both();
+    FNMADD213PS = row(P66, M0F38, 0xac).rvm().b4().both();
+    FNMADD213PD = row(P66, M0F38, 0xac).rvm().b8().vex_w1().both();
+    FNMADD231PS = row(P66, M0F38, 0xbc).rvm().b4().both();
+    FNMADD231PD = row(P66, M0F38, 0xbc).rvm().b8().vex_w1().both();
+
+    PADDD = row(P66, M0F, 0xfe).rvm().b4().both();
+    PADDQ = row(P66, M0F, 0xd4).rvm().b8().both();
+    PSUBD = row(P66, M0F, 0xfa).rvm().b4().both();
+    PSUBQ = row(P66, M0F, 0xfb).rvm().b8().both();
+    PMULLD = row(P66, M0F38, 0x40).rvm().b4().both();
+    PMULLQ = row(P66, M0F38, 0x40).rvm().b8().evex();
+    PMULUDQ = row(P66, M0F, 0xf4).rvm().b8().both();
+    PMINSD = row(P66, M0F38, 0x39).rvm().b4().both();
+    PMINSQ = row(P66, M0F38, 0x39).rvm().b8().evex();
+    PMAXSD = row(P66, M0F38, 0x3d).rvm().b4().both();
+    PMAXSQ = row(P66, M0F38, 0x3d).rvm().b8().evex();
+    PABSD = row(P66, M0F38, 0x1e).rm(Whole, Whole).b4().both();
+    PABSQ = row(P66, M0F38, 0x1f).rm(Whole, Whole).b8().evex();
+    PSLLVD = row(P66, M0F38, 0x47).rvm().b4().both();
+    PSLLVQ = row(P66, M0F38, 0x47).rvm().b8().vex_w1().both();
+    PSRLVD = row(P66, M0F38, 0x45).rvm().b4().both();
+    PSRLVQ = row(P66, M0F38, 0x45).rvm().b8().vex_w1().both();
+    PSRAVD = row(P66, M0F38, 0x46).rvm().b4().both();
+    PSRAVQ = row(P66, M0F38, 0x46).rvm().b8().evex();
+    PSLLD_I = row(P66, M0F, 0x72).shift(6).b4().both();
+    PSRLD_I = row(P66, M0F, 0x72).shift(2).b4().both();
+    PSRAD_I = row(P66, M0F, 0x72).shift(4).b4().both();
+    PSLLQ_I = row(P66, M0F, 0x73).shift(6).b8().both();
+    PSRLQ_I = row(P66, M0F, 0x73).shift(2).b8().both();
+    PSRAQ_I = row(P66, M0F, 0x72).shift(4).b8().evex();
+
+    CMPPS = row(NP, M0F, 0xc2).rvm().i().vex();
+    CMPPD = row(P66, M0F, 0xc2).rvm().i().vex();
+    CMPPS_K = row(NP, M0F, 0xc2).kvm().i().b4().evex();
+    CMPPD_K = row(P66, M0F, 0xc2).kvm().i().b8().evex();
+    PCMPEQD = row(P66, M0F, 0x76).rvm().vex();
+    PCMPEQQ = row(P66, M0F38, 0x29).rvm().vex();
+    PCMPGTD = row(P66, M0F, 0x66).rvm().vex();
+    PCMPGTQ = row(P66, M0F38, 0x37).rvm().vex();
+    PCMPD_K = row(P66, M0F3A, 0x1f).kvm().i().b4().evex();
+    PCMPQ_K = row(P66, M0F3A, 0x1f).kvm().i().b8().evex();
+    BLENDVPS = row(P66, M0F3A, 0x4a).is4().vex();
+    BLENDVPD = row(P66, M0F3A, 0x4b).is4().vex();
+    BLENDMPS = row(P66, M0F38, 0x65).rvm().b4().evex();
+    BLENDMPD = row(P66, M0F38, 0x65).rvm().b8().evex();
+
+    SHUFPS = row(NP, M0F, 0xc6).rvm().i().b4().both();
+    PERMILPS_I = row(P66, M0F3A, 0x04).rm(Whole, Whole).i().b4().both();
+    PERM2F128 = row(P66, M0F3A, 0x06).rvm().i().widths(Y, Y).vex();
+    SHUFF64X2 = row(P66, M0F3A, 0x23).rvm().i().b8().widths(Y, Z).evex();
+    EXTRACTF128 = row(P66, M0F3A, 0x19).mr(Half, Whole).i().widths(Y, Y).vex();
+    PACKUSDW = row(P66, M0F38, 0x2b).rvm().b4().both();
+    PACKUSWB = row(P66, M0F, 0x67).rvm().both();
+
+    CVTPS2DQ = row(P66, M0F, 0x5b).rm(Whole, Whole).b4().both();
+    CVTTPS2DQ = row(PF3, M0F, 0x5b).rm(Whole, Whole).b4().both();
+    CVTDQ2PS = row(NP, M0F, 0x5b).rm(Whole, Whole).b4().both();
+    CVTQQ2PD = row(PF3, M0F, 0xe6).rm(Whole, Whole).b8().evex();
+    CVTPD2QQ = row(P66, M0F, 0x7b).rm(Whole, Whole).b8().evex();
+    CVTTPD2QQ = row(P66, M0F, 0x7a).rm(Whole, Whole).b8().evex();
+    CVTPS2PD = row(NP, M0F, 0x5a).rm(Whole, Half).b4().both();
+    CVTDQ2PD = row(PF3, M0F, 0xe6).rm(Whole, Half).b4().both();
+    CVTPS2QQ = row(P66, M0F, 0x7b).rm(Whole, Half).b4().evex();
+    CVTTPS2QQ = row(P66, M0F, 0x7a).rm(Whole, Half).b4().evex();
+    CVTPD2PS = row(P66, M0F, 0x5a).rm(Half, Whole).b8().both();
+    CVTPD2DQ = row(PF2, M0F, 0xe6).rm(Half, Whole).b8().both();
+    CVTTPD2DQ = row(P66, M0F, 0xe6).rm(Half, Whole).b8().both();
+    CVTQQ2PS = row(NP, M0F, 0x5b).rm(Half, Whole).b8().evex();
+    CVTPH2PS = row(P66, M0F38, 0x13).rm(Whole, Half).both();
+    CVTPS2PH = row(P66, M0F3A, 0x1d).mr(Half, Whole).i().both();
+    PMOVSXBD = row(P66, M0F38, 0x21).rm(Whole, Quarter).both();
+    PMOVZXBD = row(P66, M0F38, 0x31).rm(Whole, Quarter).both();
+    PMOVSXWD = row(P66, M0F38, 0x23).rm(Whole, Half).both();
+    PMOVZXWD = row(P66, M0F38, 0x33).rm(Whole, Half).both();
+    PMOVSXDQ = row(P66, M0F38, 0x25).rm(Whole, Half).both();
+    PMOVZXDQ = row(P66, M0F38, 0x35).rm(Whole, Half).both();
+    PMOVDB = row(PF3, M0F38, 0x31).mr(Quarter, Whole).evex();
+    PMOVDW = row(PF3, M0F38, 0x33).mr(Half, Whole).evex();
+    PMOVQD = row(PF3, M0F38, 0x35).mr(Half, Whole).evex();
+
+    MOVUPS = row(NP, M0F, 0x10).rm(Whole, Whole).both();
+    MOVUPS_ST = row(NP, M0F, 0x11).mr(Whole, Whole).both();
+    MOVAPS = row(NP, M0F, 0x28).rm(Whole, Whole).both();
+    MOVUPD = row(P66, M0F, 0x10).rm(Whole, Whole).evex_w1().both();
+    MOVUPD_ST = row(P66, M0F, 0x11).mr(Whole, Whole).evex_w1().both();
+    MOVAPD = row(P66, M0F, 0x28).rm(Whole, Whole).evex_w1().both();
+    MASKMOVPS = row(P66, M0F38, 0x2c).rvm().memory().vex();
+    MASKMOVPD = row(P66, M0F38, 0x2d).rvm().memory().vex();
+    MASKMOVPS_ST = row(P66, M0F38, 0x2e).mvr().memory().vex();
+    MASKMOVPD_ST = row(P66, M0F38, 0x2f).mvr().memory().vex();
+    BROADCASTSS_M = row(P66, M0F38, 0x18).rm(Whole, Lane(4)).memory().both();
+    BROADCASTSD_M = row(P66, M0F38, 0x19).rm(Whole, Lane(8)).memory().evex_w1().widths(Y, Z).both();
+    PBROADCASTW = row(P66, M0F38, 0x79).rm(Whole, Lane(2)).both();
+    PBROADCASTD = row(P66, M0F38, 0x58).rm(Whole, Lane(4)).both();
+    PBROADCASTQ = row(P66, M0F38, 0x59).rm(Whole, Lane(8)).evex_w1().both();
+    PBROADCASTD_R = row(P66, M0F38, 0x7c).rm(Whole, R32).register().evex();
+    PBROADCASTQ_R = row(P66, M0F38, 0x7c).rm(Whole, R64).register().evex_w1().evex();
+    MOVD = row(P66, M0F, 0x6e).rm(Whole, R32).scalar().both();
+    MOVQ = row(P66, M0F, 0x6e).rm(Whole, R64).scalar().vex_w1().evex_w1().both();
+    MOVD_ST = row(P66, M0F, 0x7e).mr(R32, Whole).scalar().both();
+    MOVQ_ST = row(P66, M0F, 0x7e).mr(R64, Whole).scalar().vex_w1().evex_w1().both();
+
+    GATHERDPS = gather(0x92, Whole, true, 4);
+    GATHERDPD = gather(0x92, Whole, false, 8);
+    GATHERQPS = gather(0x93, Half, true, 4);
+    GATHERQPD = gather(0x93, Whole, true, 8);
+}

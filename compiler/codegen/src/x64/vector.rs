@@ -9,10 +9,10 @@ use super::alloc::Place;
 use super::asm::gpr::*;
 use super::asm::{Alu, Arg, Cond, Mem, Shift, Width};
 use super::emit::Emitter;
+use super::forms as f;
 use super::select::{self, wide};
 use super::table as t;
 use crate::kernel::{Addr, Class, Elem, Mem as Type, Reg, VBin, VCmp, VRed, VUn};
-use iced_x86::Code;
 
 /// Sixty-four bytes below the stack pointer for one vector.
 pub(super) const BUFFER: Mem = Mem {
@@ -44,7 +44,7 @@ impl Emitter<'_> {
             (Place::Mask(d), Place::Mask(s)) => {
                 if d != s {
                     self.asm
-                        .raw(Code::VEX_Kmovw_kr_km16, &[Arg::K(d), Arg::K(s)], None, None);
+                        .raw(&f::KMOVW_KR_KM16, &[Arg::K(d), Arg::K(s)], None, None);
                 }
             }
             _ if self.isa == Isa::Avx512 && self.kernel.class(dst) == Class::Mask => {
@@ -410,7 +410,7 @@ impl Emitter<'_> {
         self.asm.mov(g, c);
         self.asm.shift(Shift::Sar, g, 63);
         self.asm.raw(
-            Code::VEX_Andn_r64_r64_rm64,
+            &f::ANDN_R64_R64_RM64,
             &[Arg::R64(g), Arg::R64(g), Arg::R64(c)],
             None,
             None,
@@ -458,7 +458,7 @@ impl Emitter<'_> {
             Isa::Avx512 => {
                 let k = self.kreg(mask);
                 self.asm.raw(
-                    Code::VEX_Kmovw_m16_kr,
+                    &f::KMOVW_M16_KR,
                     &[Arg::M(MASK_BITS), Arg::K(k)],
                     None,
                     None,
@@ -467,13 +467,13 @@ impl Emitter<'_> {
             Isa::Avx2 => {
                 let v = self.vreg(mask);
                 let w = self.width(Elem::I32);
-                let code = if w == Width::X {
-                    Code::VEX_Vmovmskps_r32_xmm
+                let form = if w == Width::X {
+                    &f::VMOVMSKPS_R32_XMM
                 } else {
-                    Code::VEX_Vmovmskps_r32_ymm
+                    &f::VMOVMSKPS_R32_YMM
                 };
                 let g = self.gtemp();
-                self.asm.raw(code, &[Arg::R32(g), Arg::V(v, w)], None, None);
+                self.asm.raw(form, &[Arg::R32(g), Arg::V(v, w)], None, None);
                 self.asm.store(MASK_BITS, g);
             }
         }
@@ -482,7 +482,7 @@ impl Emitter<'_> {
     /// Jumps if a lane is off in the bits written by [`Emitter::mask_to_bits`].
     fn unless_lane(&mut self, lane: u32, to: super::asm::Label) {
         let byte = MASK_BITS.plus(lane as i32 / 8);
-        self.asm.mem_imm(Code::Test_rm8_imm8, byte, 1 << (lane % 8));
+        self.asm.mem_imm(&f::TEST_RM8_IMM8, byte, 1 << (lane % 8));
         self.asm.jcc(Cond::E, to);
     }
 
@@ -493,15 +493,15 @@ impl Emitter<'_> {
             let skip = self.asm.label();
             self.unless_lane(lane, skip);
             let at = (lane * bytes) as i32;
-            let (load, store, arg) = match bytes {
-                1 => (Code::Movzx_r32_rm8, Code::Mov_rm8_r8, Arg::R32(g)),
-                2 => (Code::Movzx_r32_rm16, Code::Mov_rm16_r16, Arg::R32(g)),
-                4 => (Code::Mov_r32_rm32, Code::Mov_rm32_r32, Arg::R32(g)),
-                _ => (Code::Mov_r64_rm64, Code::Mov_rm64_r64, Arg::R64(g)),
+            let (load, arg) = match bytes {
+                1 => (&f::MOVZX_R32_RM8, Arg::R32(g)),
+                2 => (&f::MOVZX_R32_RM16, Arg::R32(g)),
+                4 => (&f::MOV_R32_RM32, Arg::R32(g)),
+                _ => (&f::MOV_R64_RM64, Arg::R64(g)),
             };
             self.asm
                 .raw(load, &[arg, Arg::M(from.plus(at))], None, None);
-            self.asm.store_part(store, to.plus(at), g);
+            self.asm.store_part(bytes, to.plus(at), g);
             self.asm.bind(skip);
         }
     }
@@ -553,12 +553,8 @@ impl Emitter<'_> {
                 self.asm.set(g, 0);
                 self.asm.bind(done);
             }
-            let code = match stride {
-                2 => Code::Mov_rm16_r16,
-                4 => Code::Mov_rm32_r32,
-                _ => Code::Mov_rm64_r64,
-            };
-            self.asm.store_part(code, BUFFER.plus(lane * stride), g);
+            let at = BUFFER.plus(lane * stride);
+            self.asm.store_part(stride as u32, at, g);
         }
         let d = self.vdst(dst);
         if mem == Type::F16 {
