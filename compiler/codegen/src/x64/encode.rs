@@ -109,7 +109,7 @@ pub(super) enum Operand {
     Register(Class),
     Memory,
     Either(Class),
-    /// Memory at as many addresses as there are indices in a vector.
+    /// Memory at as many addresses as there are indices in a vector; always the second operand.
     Gather(Width),
 }
 
@@ -203,7 +203,7 @@ pub(super) type Refusal = &'static str;
 /// A constant's address in the bytes: the offset of its 32 bits.
 pub(super) type Address = (usize, Constant);
 
-/// Up to sixteen bytes; the longest instruction has fifteen.
+/// The bytes of one instruction, which are fifteen at most.
 struct Bytes {
     bytes: [u8; 16],
     len: usize,
@@ -211,10 +211,8 @@ struct Bytes {
 
 impl Bytes {
     fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len += 1;
-        }
+        self.bytes[self.len & 15] = byte;
+        self.len += 1;
     }
     fn extend(&mut self, bytes: &[u8]) {
         for &b in bytes {
@@ -225,13 +223,13 @@ impl Bytes {
 
 /// The operands by their fields.
 #[derive(Default)]
-struct Fields {
+struct Fields<'a> {
     reg: u8,
     rm: u8,
     vvvv: u8,
     is4: u8,
     opcode: u8,
-    memory: Option<Mem>,
+    memory: Option<&'a Mem>,
     /// A low byte that only a REX prefix tells from a high one.
     rex: bool,
 }
@@ -245,7 +243,7 @@ pub(super) fn encode(
     out: &mut Vec<u8>,
 ) -> Result<Option<Address>, Refusal> {
     let fields = fields(form, args)?;
-    let place = match &fields.memory {
+    let place = match fields.memory {
         Some(m) => place(form, m)?,
         None => Place::register(fields.rm),
     };
@@ -293,12 +291,15 @@ pub(super) fn encode(
         b.push(fields.is4 << 4);
     }
     put_immediate(form.immediate, immediate, &mut b)?;
-    out.extend_from_slice(&b.bytes[..b.len]);
+    // All sixteen are copied at once, which is less work than a copy of so many.
+    let len = out.len() + b.len;
+    out.extend_from_slice(&b.bytes);
+    out.truncate(len);
     Ok(address)
 }
 
 /// Sorts the operands into their fields.
-fn fields(form: &Form, args: &[Arg]) -> Result<Fields, Refusal> {
+fn fields<'a>(form: &Form, args: &'a [Arg]) -> Result<Fields<'a>, Refusal> {
     let order = form.order.fields();
     if args.len() != order.len() {
         return Err("wrong number of operands");
@@ -307,8 +308,8 @@ fn fields(form: &Form, args: &[Arg]) -> Result<Fields, Refusal> {
         reg: form.digit,
         ..Fields::default()
     };
-    for ((&arg, &field), &takes) in args.iter().zip(order).zip(&form.operands) {
-        let (class, n) = match arg {
+    for ((arg, &field), &takes) in args.iter().zip(order).zip(&form.operands) {
+        let (class, n) = match *arg {
             Arg::V(n, Width::X) => (Class::X, n),
             Arg::V(n, Width::Y) => (Class::Y, n),
             Arg::V(n, Width::Z) => (Class::Z, n),
@@ -317,7 +318,7 @@ fn fields(form: &Form, args: &[Arg]) -> Result<Fields, Refusal> {
             Arg::R16(n) => (Class::R16, n),
             Arg::R32(n) => (Class::R32, n),
             Arg::R64(n) => (Class::R64, n),
-            Arg::M(m) => match takes {
+            Arg::M(ref m) => match takes {
                 Operand::Memory | Operand::Either(_) | Operand::Gather(_) => {
                     fields.memory = Some(m);
                     continue;
@@ -397,10 +398,10 @@ fn place(form: &Form, m: &Mem) -> Result<Place, Refusal> {
         (_, false) => 1,
         (_, true) => return Err("this form does not broadcast"),
     };
-    let vector = form.operands.iter().find_map(|o| match o {
-        Operand::Gather(w) => Some(*w),
+    let vector = match form.operands[1] {
+        Operand::Gather(w) => Some(w),
         _ => None,
-    });
+    };
     let base = match m.base {
         Base::Gpr(n) if n < 16 => n,
         Base::Gpr(_) => return Err("there is no such base register"),

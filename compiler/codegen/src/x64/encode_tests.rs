@@ -731,7 +731,7 @@ fn a_refusal_is_an_error_that_names_the_form() {
     assert!(why.contains("this width"), "{why}");
 }
 
-/// An operand in memory stands where `ModRM.rm` is, and its size is a power of two.
+/// An operand in memory stands where `ModRM.rm` is, that of a gather second; its size is a power of two.
 #[test]
 fn forms_are_well_made() {
     for (name, _, form) in every_form() {
@@ -744,6 +744,8 @@ fn forms_are_well_made() {
                 "{name}: {form}"
             );
             assert!(!memory || fields[n] == Field::Rm, "{name}: {form}");
+            let gathers = matches!(operand, Operand::Gather(_));
+            assert!(!gathers || n == 1, "{name}: {form}");
         }
         assert!(form.memory.is_power_of_two(), "{name}: {form}");
         let code = decode(&legal(&form, &mut Numbers(4)).encode(&form).unwrap()).code();
