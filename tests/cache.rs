@@ -1,26 +1,22 @@
 //! The cache of compiled models: whatever happens to its folder, results are right.
 
+#[path = "common/cases.rs"]
+mod cases;
+#[path = "common/folder.rs"]
+mod folder;
+
+use cases::{all_right, digits, root, seven};
+use folder::Folder;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lapidary::case::Case;
-use lapidary::{Cache, Class, Model, Options, Tensor, files};
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
+use lapidary::{Cache, Class, Model, Options, Tensor};
 
 impl Folder {
-    fn new(name: &str) -> Folder {
-        let path =
-            std::env::temp_dir().join(format!("lapidary-cache-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
     fn cache(&self) -> PathBuf {
         self.0.join("cache")
     }
@@ -37,24 +33,6 @@ impl Folder {
             .filter_map(|file| Some((file.metadata().ok()?.ino(), file.path())))
             .collect()
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn digits() -> Model {
-    Model::load(root().join("examples/digits/model.onnx")).expect("the model opens")
-}
-
-fn seven() -> Tensor {
-    files::read_tensor(&root().join("examples/digits/seven.npy"), "pixels").expect("a tensor")
 }
 
 fn cached(folder: &Folder) -> Options {
@@ -77,7 +55,7 @@ fn stores() -> bool {
 
 #[test]
 fn a_second_start_takes_what_the_first_has_stored() {
-    let folder = Folder::new("second");
+    let folder = Folder::new("cache-second");
     let expected = run(&Options::default());
     assert!(run(&cached(&folder)) == expected);
     let stored = folder.files("model");
@@ -91,7 +69,7 @@ fn a_second_start_takes_what_the_first_has_stored() {
 
 #[test]
 fn small_models_are_right_out_of_the_cache() {
-    let folder = Folder::new("models");
+    let folder = Folder::new("cache-models");
     for name in [
         "bert",
         "forest",
@@ -103,14 +81,7 @@ fn small_models_are_right_out_of_the_cache() {
         let case = Case::open(&root().join("tests/models").join(name)).expect("the model opens");
         for _ in 0..2 {
             let compiled = case.model.compile(&cached(&folder)).expect("it compiles");
-            let mut context = compiled.context().expect("a context");
-            for set in &case.sets {
-                let set = case.read_set(set).expect("the data set is readable");
-                let found = context.run_values(&set.inputs).expect("it runs");
-                if let Err(wrong) = set.judge(&found, &case.model.output_names(), case.tolerance) {
-                    panic!("{name}, {}: {}", set.name, wrong[0].mismatch);
-                }
-            }
+            all_right(&case, &compiled);
         }
     }
     assert_eq!(folder.files("model").len(), 6 * usize::from(stores()));
@@ -118,7 +89,7 @@ fn small_models_are_right_out_of_the_cache() {
 
 #[test]
 fn other_options_and_other_bytes_are_other_entries() {
-    let folder = Folder::new("others");
+    let folder = Folder::new("cache-others");
     run(&cached(&folder));
     let mut fixed = cached(&folder);
     fixed.set_dim("pixels.0=1").expect("a dim");
@@ -151,7 +122,7 @@ fn damaged_entries_are_compiled_anew() {
         println!("skipped: nothing is stored on this machine");
         return;
     }
-    let folder = Folder::new("damaged");
+    let folder = Folder::new("cache-damaged");
     let expected = run(&cached(&folder));
     let (_, path) = folder.files("model").pop_first().expect("an entry");
     let whole = fs::read(&path).expect("an entry");
@@ -204,7 +175,7 @@ fn damaged_entries_are_compiled_anew() {
 
 #[test]
 fn the_folder_is_kept_within_its_bound() {
-    let folder = Folder::new("bound");
+    let folder = Folder::new("cache-bound");
     let mut options = cached(&folder);
     run(&options);
     let one: u64 = folder
@@ -246,7 +217,7 @@ fn the_folder_is_kept_within_its_bound() {
 #[test]
 fn a_folder_that_others_may_write_to_is_refused_and_one_that_cannot_be_made_costs_nothing() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = Folder::new("folders");
+    let folder = Folder::new("cache-folders");
     fs::create_dir(folder.cache()).expect("a folder");
     fs::set_permissions(folder.cache(), fs::Permissions::from_mode(0o777)).expect("a mode");
     let error = digits()
@@ -296,7 +267,7 @@ fn text(child: Child) -> String {
 
 #[test]
 fn processes_at_once_and_processes_that_are_killed_leave_it_right() {
-    let folder = Folder::new("processes");
+    let folder = Folder::new("cache-processes");
     let together: Vec<Child> = (0..4).map(|_| command(&folder)).collect();
     let texts: BTreeSet<String> = together.into_iter().map(text).collect();
     assert_eq!(texts.len(), 1, "{texts:?}");

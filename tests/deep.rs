@@ -3,27 +3,22 @@
 //! Tests run on threads of 2 MiB, a quarter of what a program's first thread has; time that grows as it must not shows
 //! as a test without an end.
 
+mod build;
+
+use build::{BOOL, F32, I64, body, graph, int, ints};
 use lapidary::{Class, Error, Model, Options, Output, Tensor};
-use lapidary_onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use lapidary_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    TensorProto, ValueInfoProto,
 };
 use prost::Message;
-
-const F32: i32 = 1;
-const I64: i32 = 7;
-const BOOL: i32 = 9;
 
 // ---- models --------------------------------------------------------------------------------------
 
 fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
-        op_type: op.into(),
         name: format!("/{op}/{output}"),
-        input: inputs.iter().map(|s| s.to_string()).collect(),
-        output: vec![output.into()],
-        ..Default::default()
+        ..build::node(op, inputs, &[output], Vec::new())
     }
 }
 
@@ -32,62 +27,8 @@ fn with(mut node: NodeProto, attributes: Vec<AttributeProto>) -> NodeProto {
     node
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        r#type: 2,
-        i,
-        ..Default::default()
-    }
-}
-
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        r#type: 7,
-        ints: ints.to_vec(),
-        ..Default::default()
-    }
-}
-
-fn body(name: &str, g: GraphProto) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        r#type: 5,
-        g: Some(g),
-        ..Default::default()
-    }
-}
-
-fn typed(name: &str, r#type: TypeProto) -> ValueInfoProto {
-    ValueInfoProto {
-        name: name.into(),
-        r#type: Some(r#type),
-        ..Default::default()
-    }
-}
-
-/// An input or output; a dim is a number or a name.
 fn value(name: &str, dtype: i32, dims: &[&str]) -> ValueInfoProto {
-    let dim = dims.iter().map(|d| Dimension {
-        value: Some(match d.parse::<i64>() {
-            Ok(v) => dimension::Value::DimValue(v),
-            Err(_) => dimension::Value::DimParam(d.to_string()),
-        }),
-        ..Default::default()
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: dtype,
-        shape: Some(TensorShapeProto { dim: dim.collect() }),
-    };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    typed(
-        name,
-        TypeProto {
-            value,
-            ..Default::default()
-        },
-    )
+    build::value(name, dtype, Some(dims))
 }
 
 fn i64s(name: &str, values: &[i64]) -> TensorProto {
@@ -96,22 +37,6 @@ fn i64s(name: &str, values: &[i64]) -> TensorProto {
         data_type: I64,
         dims: vec![values.len() as i64],
         int64_data: values.to_vec(),
-        ..Default::default()
-    }
-}
-
-fn graph(
-    input: Vec<ValueInfoProto>,
-    initializer: Vec<TensorProto>,
-    node: Vec<NodeProto>,
-    output: Vec<ValueInfoProto>,
-) -> GraphProto {
-    GraphProto {
-        name: "deep".into(),
-        node,
-        initializer,
-        input,
-        output,
         ..Default::default()
     }
 }

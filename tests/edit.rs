@@ -1,46 +1,18 @@
 //! Edited models: what they are afterwards, and that they compute what they did.
 
-use std::path::{Path, PathBuf};
+#[path = "common/cases.rs"]
+mod cases;
+#[path = "common/folder.rs"]
+mod folder;
+
+use cases::{digits, seven};
+use folder::Folder;
 
 use lapidary::edit::{Edit, edit};
-use lapidary::{Class, Error, Model, Options, Tensor, files};
+use lapidary::{Class, Error, Model, Options, Tensor};
 use lapidary_onnx::proto::StringStringEntryProto;
 use lapidary_onnx::proto::tensor_proto::DataLocation;
 use prost::Message;
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path =
-            std::env::temp_dir().join(format!("lapidary-edit-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn digits() -> Model {
-    Model::load(root().join("examples/digits/model.onnx")).expect("the model opens")
-}
-
-fn seven() -> Tensor {
-    files::read_tensor(&root().join("examples/digits/seven.npy"), "pixels").expect("a tensor")
-}
 
 fn run(model: &Model, inputs: &[Tensor]) -> Vec<Tensor> {
     let compiled = model.compile(&Options::default()).expect("it compiles");
@@ -68,7 +40,7 @@ fn usage(error: Error, part: &str) {
 
 #[test]
 fn renamed_edges_compute_the_same() {
-    let folder = Folder::new("rename");
+    let folder = Folder::new("edit-rename");
     let (model, path) = (digits(), folder.file("renamed.onnx"));
     let changes = changes(&["pixels=image", "probabilities=scores"], &[], &[], &[]);
     edit(&model, &changes, &path).expect("it is written");
@@ -80,7 +52,7 @@ fn renamed_edges_compute_the_same() {
 
 #[test]
 fn fixed_dims_reach_the_outputs() {
-    let folder = Folder::new("dims");
+    let folder = Folder::new("edit-dims");
     let (model, fixed, freed) = (
         digits(),
         folder.file("fixed.onnx"),
@@ -108,7 +80,7 @@ fn fixed_dims_reach_the_outputs() {
 
 #[test]
 fn two_parts_one_behind_the_other_are_the_whole() {
-    let folder = Folder::new("cut");
+    let folder = Folder::new("edit-cut");
     let (model, first, second) = (
         digits(),
         folder.file("first.onnx"),
@@ -139,7 +111,7 @@ fn two_parts_one_behind_the_other_are_the_whole() {
 
 #[test]
 fn what_cannot_be_is_refused_with_what_there_is() {
-    let folder = Folder::new("refused");
+    let folder = Folder::new("edit-refused");
     let (model, path) = (digits(), folder.file("never.onnx"));
     let refused = |rename: &[&str], dims: &[&str], from: &[&str], to: &[&str], part: &str| {
         let error = edit(&model, &changes(rename, dims, from, to), &path);
@@ -188,7 +160,10 @@ fn with_weights_outside(folder: &Folder) -> Model {
 
 #[test]
 fn weights_outside_stay_in_their_folder_and_go_along_to_another() {
-    let (folder, other) = (Folder::new("outside"), Folder::new("outside-other"));
+    let (folder, other) = (
+        Folder::new("edit-outside"),
+        Folder::new("edit-outside-other"),
+    );
     let (model, changes) = (
         with_weights_outside(&folder),
         changes(&["pixels=image"], &[], &[], &[]),
@@ -207,7 +182,10 @@ fn weights_outside_stay_in_their_folder_and_go_along_to_another() {
 
 #[test]
 fn where_the_model_cannot_be_written_no_weights_are_left() {
-    let (folder, other) = (Folder::new("unwritable"), Folder::new("unwritable-other"));
+    let (folder, other) = (
+        Folder::new("edit-unwritable"),
+        Folder::new("edit-unwritable-other"),
+    );
     let model = with_weights_outside(&folder);
     let target = other.file("taken.onnx");
     std::fs::create_dir_all(target.join("in the way")).expect("a folder");

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use cases::all_right;
 use lapidary::case::Case as Folder;
 use lapidary::portable::{Opset, Outcome, Settings, optimize, optimized};
 use lapidary::{Class, DType, Error, Model, Options, Tensor};
@@ -15,6 +16,8 @@ use lapidary_onnx::proto::*;
 use prost::Message;
 use suite::Suite;
 
+#[path = "common/cases.rs"]
+mod cases;
 #[path = "conformance/suite.rs"]
 #[allow(dead_code)] // other programs read all of a case
 mod suite;
@@ -515,14 +518,7 @@ fn small_models_are_right_when_written_and_read_again() {
             let outside = outside.filter(|t| t.data_location == DataLocation::External as i32);
             assert_eq!(outside.count() > 0, paths.len() > 1, "{name}");
             let compiled = model.compile(&Options::default()).expect("it compiles");
-            let mut context = compiled.context().expect("a context");
-            for set in &case.sets {
-                let set = case.read_set(set).expect("the data set is readable");
-                let found = context.run_values(&set.inputs).expect("it runs");
-                if let Err(wrong) = set.judge(&found, &case.model.output_names(), case.tolerance) {
-                    panic!("{name}, {}: {}", set.name, wrong[0].mismatch);
-                }
-            }
+            all_right(&case, &compiled);
         }
     }
     let _ = std::fs::remove_dir_all(&temporary);

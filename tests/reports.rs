@@ -3,7 +3,11 @@
 //! The test with a browser says `skipped: no chromium` where there is none; `LAPIDARY_NEEDS_CHROMIUM=1` makes that a
 //! failure.
 
-use std::path::{Path, PathBuf};
+#[path = "common/folder.rs"]
+mod folder;
+
+use folder::Folder;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use lapidary_onnx::proto::*;
@@ -36,28 +40,6 @@ fn is_wrong_usage(arguments: &[&str], text: &str) {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
     assert!(message.contains(text), "{arguments:?}: {message}");
-}
-
-/// A folder of its own for a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("lapidary-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Names that would be markup if they were not escaped.

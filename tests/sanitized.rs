@@ -4,7 +4,11 @@
 //! The sanitizers see what the runtime and the library kernels touch, not what generated code does; that is what guarded
 //! memory is for (`tests/fuzz_models.rs`).
 
-use std::path::{Path, PathBuf};
+#[path = "common/folder.rs"]
+mod folder;
+
+use folder::Folder;
+use std::path::Path;
 use std::process::Command;
 
 use lapidary::case::{Case, DataSet};
@@ -16,14 +20,6 @@ const FLAGS: [&str; 4] = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ];
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs a command, and gives what it says of itself if it fails.
 fn done(command: &mut Command) -> Result<(), String> {

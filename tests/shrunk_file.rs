@@ -1,5 +1,9 @@
 //! Files that are cut short while they are mapped: an error for whoever uses them, and the process lives.
 
+#[path = "common/folder.rs"]
+mod folder;
+
+use folder::Folder;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -14,27 +18,6 @@ use prost::Message;
 
 const F32: i32 = 1;
 const COUNT: usize = 1 << 18;
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let name = format!("lapidary-shrunk-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn value(name: &str) -> ValueInfoProto {
     let dim = Dimension {
@@ -70,7 +53,7 @@ fn model(folder: &Folder, beside: Option<&str>) -> PathBuf {
     match beside {
         None => w.raw_data = ones().into(),
         Some(name) => {
-            std::fs::write(folder.path(name), ones()).expect("the data file");
+            std::fs::write(folder.file(name), ones()).expect("the data file");
             w.data_location = 1;
             w.external_data = vec![StringStringEntryProto {
                 key: "location".into(),
@@ -101,7 +84,7 @@ fn model(folder: &Folder, beside: Option<&str>) -> PathBuf {
         }),
         ..Default::default()
     };
-    let path = folder.path("m.onnx");
+    let path = folder.file("m.onnx");
     std::fs::write(&path, model.encode_to_vec()).expect("the model");
     path
 }
@@ -156,7 +139,7 @@ fn runs_fail_when_cut(compiled: &Compiled, file: &Path, left: u64) {
 #[test]
 fn a_model_that_shrinks_under_its_runs_is_an_error_of_the_runs() {
     for threads in [1, 4] {
-        let folder = Folder::new(&format!("inside-{threads}"));
+        let folder = Folder::new(&format!("shrunk-inside-{threads}"));
         let path = model(&folder, None);
         let options = Options {
             threads,
@@ -169,18 +152,18 @@ fn a_model_that_shrinks_under_its_runs_is_an_error_of_the_runs() {
 
 #[test]
 fn a_data_file_that_shrinks_under_its_runs_is_an_error_of_the_runs() {
-    let folder = Folder::new("beside");
+    let folder = Folder::new("shrunk-beside");
     let path = model(&folder, Some("data.bin"));
     let compiled = Model::load(&path).and_then(|model| model.compile(&Options::default()));
     let compiled = compiled.expect("it compiles");
-    runs_fail_when_cut(&compiled, &folder.path("data.bin"), 0);
+    runs_fail_when_cut(&compiled, &folder.file("data.bin"), 0);
 }
 
 #[test]
 fn a_weights_file_that_shrinks_under_its_runs_is_an_error_until_it_is_whole_again() {
-    let folder = Folder::new("weights");
+    let folder = Folder::new("shrunk-weights");
     let path = model(&folder, None);
-    let (library, weights) = (folder.path("libm.so"), folder.path("m.weights"));
+    let (library, weights) = (folder.file("libm.so"), folder.file("m.weights"));
     let model = Model::load(&path).expect("it loads");
     let made = model.compile_to(&library, Some(&weights), None, &Options::default());
     made.expect("it compiles");
@@ -199,9 +182,9 @@ fn a_weights_file_that_shrinks_under_its_runs_is_an_error_until_it_is_whole_agai
 fn two_runtimes_in_one_process_guard_their_own_files() {
     for library_first in [true, false] {
         for library_dies_first in [true, false] {
-            let folder = Folder::new(&format!("two-{library_first}-{library_dies_first}"));
+            let folder = Folder::new(&format!("shrunk-two-{library_first}-{library_dies_first}"));
             let path = model(&folder, Some("data.bin"));
-            let (library, weights) = (folder.path("libm.so"), folder.path("m.weights"));
+            let (library, weights) = (folder.file("libm.so"), folder.file("m.weights"));
             let options = Options::default();
             {
                 let made = Model::load(&path).expect("it loads");
@@ -221,7 +204,7 @@ fn two_runtimes_in_one_process_guard_their_own_files() {
                 let memory = context(&in_memory());
                 (context(&opened()), memory)
             };
-            let data = folder.path("data.bin");
+            let data = folder.file("data.bin");
             let mut order = [(from_file, &weights), (from_memory, &data)];
             if !library_dies_first {
                 order.reverse();
@@ -249,9 +232,9 @@ fn two_runtimes_in_one_process_guard_their_own_files() {
 
 #[test]
 fn a_file_that_was_short_while_it_was_read_is_an_error_even_if_it_grew_again() {
-    let folder = Folder::new("grew");
+    let folder = Folder::new("shrunk-grew");
     let path = model(&folder, Some("data.bin"));
-    let data = folder.path("data.bin");
+    let data = folder.file("data.bin");
     let model = Model::load(&path).expect("it loads");
     model.check(&Options::default()).expect("it is sound");
     let tensor = &model.file().graph().initializer[0];
@@ -269,15 +252,15 @@ fn a_file_that_was_short_while_it_was_read_is_an_error_even_if_it_grew_again() {
 
 #[test]
 fn a_file_that_cannot_be_written_leaves_all_older_ones() {
-    let folder = Folder::new("older");
+    let folder = Folder::new("shrunk-older");
     let path = model(&folder, None);
     let model = Model::load(&path).expect("it loads");
-    let (library, weights) = (folder.path("libm.so"), folder.path("m.weights"));
+    let (library, weights) = (folder.file("libm.so"), folder.file("m.weights"));
     // A folder that is not there, and a folder where the header should go.
-    let taken = folder.path("taken.h");
+    let taken = folder.file("taken.h");
     std::fs::create_dir(&taken).expect("a folder");
     std::fs::write(taken.join("in the way"), "").expect("a file");
-    for header in [folder.path("missing/m.h"), taken] {
+    for header in [folder.file("missing/m.h"), taken] {
         for older in [true, false] {
             for file in [&library, &weights] {
                 let _ = std::fs::remove_file(file);
@@ -302,7 +285,7 @@ fn a_file_that_cannot_be_written_leaves_all_older_ones() {
         }
     }
     // And the header stands with the others when the library is what cannot be replaced.
-    let header = folder.path("m.h");
+    let header = folder.file("m.h");
     std::fs::write(&header, "older").expect("an older file");
     let _ = std::fs::remove_file(&library);
     std::fs::create_dir_all(library.join("in the way")).expect("a folder");

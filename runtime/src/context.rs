@@ -13,10 +13,13 @@ use std::time::Duration;
 
 use crate::abi;
 use crate::cpu::CpuLevel;
+use crate::dlpack::{CStrings, dims, dl_tensor, read_strings, shape_of};
 use crate::error::{ErrorCode, RuntimeError};
-use crate::ffi::{self, Api, DlTensor};
+use crate::ffi::{self, Api};
+use crate::info::{StateInfo, ValueInfo, states, value_infos};
+use crate::pool::ThreadPool;
 use crate::tensor::{DType, Tensor, TensorView, ViewData};
-use crate::value::{Container, Lent, OwnedValue};
+use crate::value::{Lent, OwnedValue};
 use crate::weights::Weights;
 
 /// Something that holds a compiled model: an open library, or code in memory.
@@ -59,103 +62,6 @@ pub struct Options {
     /// The features (bits of [`abi::cpu`]) that code may use, such as those of a [`CpuLevel`]; 0: all that the processor
     /// has. Those that it lacks are an error, [`ErrorCode::Cpu`].
     pub cpu_features: u64,
-}
-
-/// A pool that contexts share; a run that finds it taken works alone.
-pub struct ThreadPool {
-    raw: *mut ffi::Pool,
-    api: *const Api,
-    _code: Option<Arc<dyn ModelCode>>,
-}
-
-// SAFETY: the pool is made to be used by several threads.
-unsafe impl Send for ThreadPool {}
-// SAFETY: as above.
-unsafe impl Sync for ThreadPool {}
-
-impl ThreadPool {
-    /// A pool for code in memory; 0: one thread for each processor available.
-    pub fn new(threads: usize) -> Result<Self, RuntimeError> {
-        // SAFETY: the table of this crate's own archive.
-        unsafe { Self::make(abi::api_table().cast(), None, threads) }
-    }
-
-    /// A pool for contexts of this model: a compiled library has a runtime of its own.
-    pub fn for_model(code: Arc<dyn ModelCode>, threads: usize) -> Result<Self, RuntimeError> {
-        // SAFETY: `ModelCode` promises a valid table.
-        unsafe {
-            let api = (*code.table()).head.api.cast();
-            Self::make(api, Some(code), threads)
-        }
-    }
-
-    unsafe fn make(
-        api: *const Api,
-        code: Option<Arc<dyn ModelCode>>,
-        threads: usize,
-    ) -> Result<Self, RuntimeError> {
-        let mut raw = ptr::null_mut();
-        // SAFETY: the caller gives a valid table.
-        let result =
-            unsafe { ((*api).pool_create)(i32::try_from(threads).unwrap_or(i32::MAX), &mut raw) };
-        match result {
-            abi::code::OK => Ok(Self {
-                raw,
-                api,
-                _code: code,
-            }),
-            code => Err(RuntimeError::plain(
-                ErrorCode::from_raw(code),
-                format!("cannot start {threads} threads"),
-            )),
-        }
-    }
-}
-
-impl Drop for ThreadPool {
-    fn drop(&mut self) {
-        // SAFETY: contexts that use the pool hold it, so none is left.
-        unsafe { ((*self.api).pool_destroy)(self.raw) }
-    }
-}
-
-/// A dim of an input or output, as the model declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dim {
-    /// Its symbol's name.
-    pub name: Option<String>,
-    /// Its value, unless it is free.
-    pub value: Option<usize>,
-}
-
-/// An input or output, as the model declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValueInfo {
-    /// The ONNX name.
-    pub name: String,
-    /// Its element type.
-    pub dtype: DType,
-    /// Its dims; `None`: any rank.
-    pub dims: Option<Vec<Dim>>,
-    /// The containers around it, outermost first; none for a tensor.
-    pub containers: Vec<Container>,
-    /// Whether it is an input that need not be given.
-    pub has_default: bool,
-}
-
-/// An output that is an input of the next run, kept by the context.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateInfo {
-    /// The number of the input.
-    pub input: usize,
-    /// The number of the output among all outputs of the model, states among them.
-    pub output: usize,
-    /// The axis along which it grows, if that is known. Such a state has no rows at first; another must be given.
-    pub axis: Option<usize>,
-    /// Whether new rows are written behind the old ones, which stay where they are.
-    pub in_place: bool,
-    /// The output as the model declares it.
-    pub info: ValueInfo,
 }
 
 /// The C context with all that must outlive it.
@@ -837,118 +743,8 @@ impl OutputView<'_> {
     }
 }
 
-/// `lapidary_strings` and what it points to.
-pub(crate) struct CStrings {
-    header: [*const c_void; 2],
-    _offsets: Vec<i64>,
-    _bytes: String,
-}
-
-impl CStrings {
-    pub(crate) fn new(elements: &[String]) -> Self {
-        let mut offsets = vec![0i64];
-        let mut bytes = String::new();
-        for element in elements {
-            bytes.push_str(element);
-            offsets.push(bytes.len() as i64);
-        }
-        Self {
-            header: [offsets.as_ptr().cast(), bytes.as_ptr().cast()],
-            _offsets: offsets,
-            _bytes: bytes,
-        }
-    }
-
-    pub(crate) fn raw(&self) -> *mut c_void {
-        self.header.as_ptr().cast_mut().cast()
-    }
-}
-
-/// # Safety
-/// `data` points to a `lapidary_strings` of `count` elements.
-pub(crate) unsafe fn read_strings(
-    data: *const c_void,
-    count: usize,
-) -> Result<Vec<String>, RuntimeError> {
-    let broken = || RuntimeError::plain(ErrorCode::Internal, "a string output is not well formed");
-    // SAFETY: the header is two pointers, the offsets are `count + 1` numbers, the bytes reach to the last.
-    unsafe {
-        let [offsets, bytes] = data.cast::<[*const c_void; 2]>().read_unaligned();
-        (0..count)
-            .map(|i| {
-                let offsets = offsets.cast::<i64>();
-                let (begin, end) = (
-                    offsets.add(i).read_unaligned(),
-                    offsets.add(i + 1).read_unaligned(),
-                );
-                let length = usize::try_from(end - begin).map_err(|_| broken())?;
-                let bytes =
-                    std::slice::from_raw_parts(bytes.cast::<u8>().add(begin as usize), length);
-                String::from_utf8(bytes.to_vec()).map_err(|_| broken())
-            })
-            .collect()
-    }
-}
-
 fn all<'a, 'v>(inputs: &'a [TensorView<'v>]) -> Vec<Option<&'a TensorView<'v>>> {
     inputs.iter().map(Some).collect()
-}
-
-pub(crate) fn dims(shape: &[usize]) -> Vec<i64> {
-    shape
-        .iter()
-        .map(|&dim| i64::try_from(dim).unwrap_or(-1))
-        .collect()
-}
-
-pub(crate) fn dl_tensor(
-    data: *mut c_void,
-    dtype: DType,
-    shape: &mut [i64],
-    strides: Option<&mut Vec<i64>>,
-) -> DlTensor {
-    DlTensor {
-        data,
-        device_type: 1,
-        device_id: 0,
-        ndim: shape.len() as i32,
-        dtype: dtype.dlpack(),
-        shape: shape.as_mut_ptr(),
-        strides: strides.map_or(ptr::null_mut(), |strides| strides.as_mut_ptr()),
-        byte_offset: 0,
-    }
-}
-
-/// # Safety
-/// The view has `ndim >= 0` dims.
-pub(crate) unsafe fn shape_of(view: &DlTensor) -> Vec<usize> {
-    // SAFETY: by the contract.
-    (0..view.ndim as usize)
-        .map(|axis| unsafe { *view.shape.add(axis) }.max(0) as usize)
-        .collect()
-}
-
-/// The states of a table, whose outputs these are.
-///
-/// # Safety
-/// A valid table.
-unsafe fn states(table: *const ffi::ModelTable, outputs: &[ValueInfo]) -> Vec<StateInfo> {
-    // SAFETY: by the contract.
-    unsafe {
-        let state = |at: usize| {
-            let state = *(*table).states.add(at);
-            let output = state.output.max(0) as usize;
-            Some(StateInfo {
-                input: state.input.max(0) as usize,
-                output,
-                axis: usize::try_from(state.axis).ok(),
-                in_place: state.store >= 0,
-                info: outputs.get(output)?.clone(),
-            })
-        };
-        let n = (*table).n_states.max(0) as usize;
-        (0..n).filter_map(state).collect()
-    }
 }
 
 fn arity(role: &'static str, expected: usize, found: usize) -> RuntimeError {
@@ -963,72 +759,4 @@ fn nanoseconds(timeout: Duration) -> i64 {
     i64::try_from(timeout.as_nanos())
         .unwrap_or(i64::MAX / 4)
         .clamp(1, i64::MAX / 4)
-}
-
-/// # Safety
-/// `infos` are `count` valid entries of a model's table.
-unsafe fn value_infos(
-    infos: *const ffi::ValueInfo,
-    count: i32,
-) -> Result<Vec<ValueInfo>, RuntimeError> {
-    // SAFETY: by the contract.
-    unsafe {
-        let text = |text: *const c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
-        (0..count.max(0) as usize)
-            .map(|index| {
-                let info = &*infos.add(index);
-                let dtype =
-                    DType::from_onnx(info.dtype).ok_or(RuntimeError::UnknownType(info.dtype))?;
-                let dims = (info.rank >= 0).then(|| {
-                    (0..info.rank as usize)
-                        .map(|axis| {
-                            let names = info.dim_names;
-                            let name = if names.is_null() {
-                                ptr::null()
-                            } else {
-                                *names.add(axis)
-                            };
-                            let value = if info.dims.is_null() {
-                                -1
-                            } else {
-                                *info.dims.add(axis)
-                            };
-                            Dim {
-                                name: (!name.is_null()).then(|| text(name)),
-                                value: usize::try_from(value).ok(),
-                            }
-                        })
-                        .collect()
-                });
-                Ok(ValueInfo {
-                    name: text(info.name),
-                    dtype,
-                    dims,
-                    containers: containers(info.containers),
-                    has_default: false,
-                })
-            })
-            .collect()
-    }
-}
-
-/// The containers of a type, from the table's list.
-///
-/// # Safety
-/// NULL, or a list as docs/abi.md has it.
-unsafe fn containers(list: *const i32) -> Vec<Container> {
-    if list.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: the number of kinds, the kinds, and the key type stand there.
-    unsafe {
-        let n = (*list).max(0) as usize;
-        let key = DType::from_onnx(*list.add(1 + n)).unwrap_or(DType::I64);
-        let kind = |i: usize| match *list.add(1 + i) {
-            abi::kind::SEQUENCE => Container::Sequence,
-            abi::kind::OPTIONAL => Container::Optional,
-            _ => Container::Map(key),
-        };
-        (0..n).map(kind).collect()
-    }
 }

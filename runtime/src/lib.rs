@@ -21,24 +21,27 @@
 pub mod abi;
 mod context;
 mod cpu;
+mod dlpack;
 mod error;
 pub mod ffi;
 pub mod guard;
+mod info;
 pub mod kernel;
 mod library;
 pub mod linked;
+mod pool;
 mod tensor;
 mod value;
 mod weights;
 
-pub use context::{
-    Canceller, Context, Dim, ModelCode, Options, OutputView, StateInfo, ThreadPool, ValueInfo,
-};
+pub use context::{Canceller, Context, ModelCode, Options, OutputView};
 pub use cpu::CpuLevel;
 pub use error::{ErrorCode, RuntimeError};
 pub use half;
+pub use info::{Dim, StateInfo, ValueInfo};
 pub use library::CompiledLibrary;
 pub use linked::{Input, Output, StaticModel, StaticTable};
+pub use pool::ThreadPool;
 pub use tensor::{DType, Element, Tensor, TensorView};
 pub use value::{Container, OwnedValue};
 pub use weights::Weights;

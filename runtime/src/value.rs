@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use crate::abi::kind;
-use crate::context::{CStrings, dims, dl_tensor, read_strings, shape_of};
+use crate::dlpack::{CStrings, dims, dl_tensor, read_strings, shape_of};
 use crate::error::{ErrorCode, RuntimeError};
 use crate::ffi::{DlTensor, Value};
 use crate::tensor::{DType, Tensor, ViewData, count};

@@ -58,6 +58,14 @@ pub fn ints(name: &str, v: &[i64]) -> AttributeProto {
     }
 }
 
+/// A graph inside of a node.
+pub fn body(name: &str, g: GraphProto) -> AttributeProto {
+    AttributeProto {
+        g: Some(g),
+        ..attribute(name, 5)
+    }
+}
+
 /// An input or output; a dim is a number or a name, and without a shape the rank is free.
 pub fn value(name: &str, elem_type: i32, dims: Option<&[&str]>) -> ValueInfoProto {
     let dim = |d: &&str| Dimension {
@@ -79,6 +87,22 @@ pub fn value(name: &str, elem_type: i32, dims: Option<&[&str]>) -> ValueInfoProt
             })),
             ..Default::default()
         }),
+        ..Default::default()
+    }
+}
+
+pub fn graph(
+    input: Vec<ValueInfoProto>,
+    initializer: Vec<TensorProto>,
+    node: Vec<NodeProto>,
+    output: Vec<ValueInfoProto>,
+) -> GraphProto {
+    GraphProto {
+        name: "small".into(),
+        node,
+        initializer,
+        input,
+        output,
         ..Default::default()
     }
 }
@@ -110,21 +134,13 @@ pub fn model_with_weights(
     output: Vec<ValueInfoProto>,
     initializer: Vec<TensorProto>,
 ) -> Model {
-    let graph = GraphProto {
-        name: "small".into(),
-        node,
-        input,
-        output,
-        initializer,
-        ..Default::default()
-    };
     let model = ModelProto {
         ir_version: 8,
         opset_import: vec![OperatorSetIdProto {
             version: opset,
             ..Default::default()
         }],
-        graph: Some(graph),
+        graph: Some(graph(input, initializer, node, output)),
         ..Default::default()
     };
     Model::from_bytes(model.encode_to_vec(), None).expect("the model is read")

@@ -7,6 +7,9 @@
 //! Where masks are cheap the last columns are one masked tile (a packed panel is padded with zeros,
 //! so only its stores need the mask); elsewhere they are done one by one.
 
+mod epilogue;
+mod prefetch;
+
 use super::ints::left_operand;
 use super::*;
 use crate::kernel::{Addr, GOp};
@@ -19,18 +22,10 @@ const LEAST_ROWS: i64 = 4;
 /// the latency of a multiply-add (4 cycles, two a cycle).
 const FEW_SUMS: i64 = 8;
 
-/// Most tiles of rows over which the reading of the next panel is spread: with more, a panel is used so often that
-/// it does not matter how it came into the cache.
-const MOST_TILES: i64 = 16;
 /// Tiles of rows that are assumed where their number is not known.
 const SOME_TILES: i64 = 8;
 /// Lines of rows that are assumed where their number is not known.
 const SOME_LINES: i64 = 8;
-/// Most lines of the next panel asked for in one trip of the inner loop.
-const MOST_HINTS: i64 = 4;
-/// Bytes of a line of the cache.
-const LINE: i64 = 64;
-
 /// Bytes of scratch memory, past the kernel's own, in which a tile's sums wait for an epilogue that
 /// needs the registers: `MOST_SUMS` vectors of 64 bytes.
 pub const TILE_SCRATCH: i64 = 64 * MOST_SUMS;
@@ -68,14 +63,6 @@ fn tiles_in_lines(lines: i64, line: i64, most: i64) -> i64 {
             lines / some + lines % some
         }
     }
-}
-
-/// A pointer into the next panel that moves with the inner loop.
-struct Ahead {
-    at: Reg,
-    /// Lines asked for in each trip, and their distance in bytes.
-    hints: i64,
-    pitch: i64,
 }
 
 impl Expander<'_> {
@@ -604,204 +591,10 @@ impl Expander<'_> {
             }
         }
 
-        // What the epilogue reads is loaded here and not further out: a register held across the loop
-        // over k would be one sum less.
-        let guarded = std::mem::replace(&mut self.scopes[scope].guarded, true);
-        // With 16 registers a tile leaves too few for any epilogue.
-        let scarce = self.target.masks && self.target.vector_registers <= 16;
-        if self.target.size == Size::Least && (rows > 1 || matches!(t.columns, Columns::Vectors(_)))
-        {
-            self.epilogue_of_each(t, rows, &sums)?;
-        } else if (scarce || self.is_heavy(&c.epilogue)) && rows * vectors > 2 {
-            let place = self.loops.scratch_bytes.clone();
-            let base = self.scratch_at(&place)?;
-            let bytes = self.lanes() * 4;
-            for (n, acc) in sums.iter().take((rows * vectors) as usize).enumerate() {
-                self.emit(Inst::VStore {
-                    src: *acc,
-                    mem: Mem::F32,
-                    addr: Addr::base(base).with_disp((n as i64 * bytes) as i32),
-                    mask: None,
-                });
-            }
-            let at = self.fresh_sym();
-            self.serial(at, &Dim::Const(0), &Dim::Const(rows), 1, |e| {
-                let offset = e.int_reg(&Dim::from(at).mul(&Dim::Const(vectors * bytes)))?;
-                for v in 0..vectors {
-                    let acc = e.out.reg(Class::Vec(Elem::F32));
-                    let addr = Addr {
-                        base,
-                        index: Some((offset, 1)),
-                        disp: (v * bytes) as i32,
-                    };
-                    e.emit(Inst::VLoad {
-                        dst: acc,
-                        mem: Mem::F32,
-                        addr,
-                        mask: None,
-                    });
-                    let depth = e.depth();
-                    e.depths.insert(acc, depth);
-                    e.scopes[depth].guarded = true;
-                    e.epilogue(t, i.add(&Dim::from(at)), v, acc, masks[v as usize])?;
-                }
-                Ok(())
-            })?;
-        } else {
-            for r in 0..rows {
-                for v in 0..vectors {
-                    self.epilogue(t, i.add(&Dim::Const(r)), v, sum(0, r, v), masks[v as usize])?;
-                }
-            }
-        }
-        self.scopes[scope].guarded = guarded;
+        self.finish(t, rows, &sums, &masks)?;
         self.syms[c.row.0 as usize] = None;
         self.syms[c.col.0 as usize] = None;
         Ok(())
-    }
-
-    /// How a tile asks for its share of the next panel of weights, which stream from memory: the tiles of a panel's rows
-    /// together have asked for all of it when its turn comes. `docs/decisions.md` has the figures.
-    fn ahead(
-        &mut self,
-        t: &Tile,
-        vectors: i64,
-        b_first: &Dim,
-        unroll: i64,
-    ) -> Result<Option<Ahead>> {
-        let c = t.c;
-        let streams = matches!(
-            self.loops.buffers[c.b.buf.0 as usize].kind,
-            BufferKind::Input(_)
-        );
-        let (Some((width, stride)), Some(depth), true) =
-            (&c.b.panel, self.resolve(&c.depth).as_const(), streams)
-        else {
-            return Ok(None);
-        };
-        let (panel, own) = (width * 4, vectors * self.lanes() * 4);
-        if !self.target.masks || depth < unroll || own % LINE != 0 || panel % own != 0 {
-            return Ok(None);
-        }
-        let Some(bytes) = depth
-            .checked_mul(panel)
-            .filter(|_| (2..=MOST_TILES).contains(&t.tiles))
-        else {
-            return Ok(None);
-        };
-        // A tile narrower than the panel asks for its own columns of the next one.
-        let pitch = if own == panel { LINE } else { panel };
-        let hints_of_panel = bytes / panel * (own / LINE);
-        let trips = depth / unroll * t.tiles;
-        let row = bytes / t.rows.max(1) / panel * panel;
-        let first = Dim::from(t.i)
-            .sub(&c.rows.0)
-            .mul(&Dim::Const(row))
-            .minimum(&Dim::Const(bytes));
-        let base = self.full_pointer(c.b.buf, &b_first.add(stride))?;
-        let offset = self.int_reg(&first)?;
-        let at = self.out.reg(Class::Gpr);
-        self.emit(Inst::GBin {
-            op: GOp::Add,
-            dst: at,
-            a: base,
-            b: Int::Reg(offset),
-        });
-        Ok(Some(Ahead {
-            at,
-            hints: ((hints_of_panel + trips - 1) / trips).clamp(1, MOST_HINTS),
-            pitch,
-        }))
-    }
-
-    /// The epilogue of a tile's elements, one by one out of memory.
-    fn epilogue_of_each(&mut self, t: &Tile, rows: i64, sums: &[Reg]) -> Result<()> {
-        let place = self.loops.scratch_bytes.clone();
-        let base = self.scratch_at(&place)?;
-        let bytes = self.lanes() * 4;
-        for (n, acc) in sums.iter().enumerate() {
-            self.emit(Inst::VStore {
-                src: *acc,
-                mem: Mem::F32,
-                addr: Addr::base(base).with_disp((n as i64 * bytes) as i32),
-                mask: None,
-            });
-        }
-        let (vectors, columns) = match t.columns {
-            Columns::Vectors(v) => (v, v * self.lanes()),
-            Columns::Single => (1, 1),
-        };
-        let columns = t.rest.clone().unwrap_or(Dim::Const(columns));
-        let (row, column) = (self.fresh_sym(), self.fresh_sym());
-        self.serial(row, &Dim::Const(0), &Dim::Const(rows), 1, |e| {
-            e.serial(column, &Dim::Const(0), &columns, 1, |e| {
-                let at = Dim::from(row).mul(&Dim::Const(vectors * bytes));
-                let at = e.int_reg(&at.add(&Dim::from(column).mul(&Dim::Const(4))))?;
-                let acc = e.out.reg(Class::Vec(Elem::F32));
-                e.emit(Inst::VSplat {
-                    dst: acc,
-                    mem: Mem::F32,
-                    addr: Addr {
-                        base,
-                        index: Some((at, 1)),
-                        disp: 0,
-                    },
-                });
-                let depth = e.depth();
-                e.depths.insert(acc, depth);
-                e.scopes[depth].guarded = true;
-                let (i, j) = (Dim::from(t.i), Dim::from(t.j));
-                e.locals[t.c.acc.0 as usize] = Some((acc, depth));
-                e.syms[t.c.row.0 as usize] = Some(Bound::Alias(i.add(&Dim::from(row))));
-                e.syms[t.c.col.0 as usize] = Some(Bound::Alias(j.add(&Dim::from(column))));
-                e.block(&t.c.epilogue)
-            })
-        })
-    }
-
-    /// The epilogue of one vector of sums.
-    fn epilogue(&mut self, t: &Tile, row: Dim, v: i64, acc: Reg, mask: Option<Reg>) -> Result<()> {
-        let c = t.c;
-        let scope = self.depth();
-        self.locals[c.acc.0 as usize] = Some((acc, scope));
-        self.syms[c.row.0 as usize] = Some(Bound::Alias(row));
-        self.syms[c.col.0 as usize] = Some(Bound::Alias(
-            Dim::from(t.j).add(&Dim::Const(v * self.lanes())),
-        ));
-        self.vector = match t.columns {
-            Columns::Vectors(_) if self.lanes() > 1 => Some(VectorLoop { var: c.col, mask }),
-            _ => None,
-        };
-        let done = self.block(&c.epilogue);
-        self.vector = None;
-        done
-    }
-
-    /// Whether an epilogue needs more registers than a tile of sums leaves: it calls a function.
-    fn is_heavy(&self, epilogue: &[Stmt]) -> bool {
-        let heavy = |e: &Expr| match e {
-            Expr::Un { op, .. } => !matches!(
-                op,
-                UnOp::Neg
-                    | UnOp::Abs
-                    | UnOp::Sqrt
-                    | UnOp::Floor
-                    | UnOp::Ceil
-                    | UnOp::Trunc
-                    | UnOp::Round
-                    | UnOp::Not
-            ),
-            _ => false,
-        };
-        let function = |e: ExprId| self.loops.parts(e).into_iter().any(heavy);
-        epilogue.iter().any(|s| match s {
-            Stmt::Let { value, .. } | Stmt::Store { value, .. } => function(*value),
-            Stmt::If {
-                then, otherwise, ..
-            } => self.is_heavy(then) || self.is_heavy(otherwise),
-            Stmt::For { .. } | Stmt::Reduce { .. } => true,
-            Stmt::Index { .. } | Stmt::Contract(_) => false,
-        })
     }
 
     /// The address of `buf[at]` in one register.
