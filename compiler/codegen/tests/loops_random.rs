@@ -10,7 +10,7 @@ mod support;
 use lapidary_codegen::loops::interp;
 use lapidary_codegen::loops::*;
 use loops_support::{Case, elem_bits, raw};
-use support::Numbers;
+use support::{MEMS, Numbers};
 
 /// The numbers of the cases to run.
 fn cases(count: u64) -> std::ops::Range<u64> {
@@ -21,19 +21,6 @@ fn cases(count: u64) -> std::ops::Range<u64> {
     from.parse().unwrap()..to.parse().unwrap()
 }
 
-const MEMS: [Mem; 11] = [
-    Mem::F32,
-    Mem::F64,
-    Mem::I8,
-    Mem::U8,
-    Mem::I16,
-    Mem::U16,
-    Mem::I32,
-    Mem::U32,
-    Mem::I64,
-    Mem::F16,
-    Mem::BF16,
-];
 const EXTENTS: [i64; 11] = [0, 1, 2, 3, 5, 8, 16, 17, 31, 33, 64];
 
 struct Gen {

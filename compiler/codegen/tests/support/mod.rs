@@ -13,6 +13,21 @@ use lapidary_codegen::x64::{self, Isa};
 pub const LANES: [u32; 4] = [1, 4, 8, 16];
 pub const ELEMS: [Elem; 4] = [Elem::F32, Elem::F64, Elem::I32, Elem::I64];
 
+/// Every type in memory.
+pub const MEMS: [Mem; 11] = [
+    Mem::F32,
+    Mem::F64,
+    Mem::I8,
+    Mem::U8,
+    Mem::I16,
+    Mem::U16,
+    Mem::I32,
+    Mem::U32,
+    Mem::I64,
+    Mem::F16,
+    Mem::BF16,
+];
+
 /// The memory type that holds an element type as it is.
 pub fn whole(elem: Elem) -> Mem {
     match elem {
