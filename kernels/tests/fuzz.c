@@ -2,7 +2,10 @@
  * and undefined-behaviour sanitizers. The runtime is replaced by one that gives every operand, output and temporary
  * memory of exactly its size, so that one element too far is seen. A kernel may fail, but only by saying so.
  *
- * fuzz [rounds [seed [kernel]]]: prints `ok`. */
+ * fuzz [rounds [seed [kernel]]]: prints `ok`.
+ *
+ * The record of `trees` is one that the compiler makes and no kernel can check, so it is not changed at random:
+ * fuzz --trees FILE reads records, and prints what comes of them (tests/trees.rs). */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -161,7 +164,7 @@ typedef struct test_case {
     X(roi_align) X(max_roi_pool) X(max_pool) X(max_unpool) X(col2im) X(deform_conv) X(dft) X(stft) X(det) X(rnn) X(gru) \
     X(lstm) X(linear_attention) X(gather_nd) X(flatten_together) X(matmul_operands) X(random) X(multinomial) \
     X(matmul_nbits) X(matmul_bytes) X(conv_bytes) X(cache_append) X(zip_map) X(map_values) X(tokenize) X(regex_full_match) X(string_split) \
-    X(string_normalize) X(string_concat) X(string_equal)
+    X(string_normalize) X(string_concat) X(string_equal) X(trees)
 NAMES(KERNEL)
 #define V1(t, a) {t, 1, {1}, 1, {a}}
 #define V2(t, a, b) {t, 1, {2}, 2, {a, b}}
@@ -409,7 +412,73 @@ static void run(const test_case *c, int must_work) {
     for (int i = 0; i < n_blocks; i++) free(blocks[i]);
 }
 
+/* ---- records of trees ---------------------------------------------------------------------------- */
+
+static FILE *records;
+static void *part(int64_t bytes) {
+    void *p = exact(bytes);
+    if (!p || fread(p, 1, (size_t)bytes, records) != (size_t)bytes) {
+        puts("a record of trees is cut short");
+        exit(2);
+    }
+    return p;
+}
+static int64_t word(void) { return *(int64_t *)part(8); }
+
+/* One ensemble over its rows, at each level: a line of scores and then labels. The file has type, rows and columns of the
+ * features, the kind of labels, the numbers of ints, floats and strings, these (strings with their sizes), and the features;
+ * numbers are words of 64 bits. */
+static void trees(void) {
+    n_blocks = failed = 0;
+    lap_tensor x = {.dtype = (int32_t)word(), .rank = 2, .buffer = -1};
+    x.dims[0] = word(), x.dims[1] = word();
+    int32_t labels = (int32_t)word();
+    lap_attrs attrs = {.n_ints = (int32_t)word()};
+    attrs.n_floats = (int32_t)word(), attrs.n_strings = (int32_t)word();
+    attrs.ints = part(8 * attrs.n_ints);
+    attrs.floats = part(8 * attrs.n_floats);
+    lap_bytes *strings = exact((int64_t)sizeof *strings * attrs.n_strings);
+    for (int32_t i = 0; i < attrs.n_strings; i++) {
+        strings[i].bytes = word();
+        strings[i].data = part(strings[i].bytes);
+    }
+    attrs.strings = strings;
+    x.data = part(x.dims[0] * x.dims[1] * lap_dtype_bytes(x.dtype));
+    static lap_context context;
+    for (context.level = 0; context.level <= highest_level(); context.level++) {
+        static const int32_t types[] = {Z, I, T};
+        lap_tensor label = {.dtype = types[labels], .rank = -1, .buffer = -1}, scores = {.dtype = x.dtype, .rank = -1, .buffer = -1};
+        const lap_tensor *inputs[] = {&x};
+        lap_tensor *both[] = {&label, &scores}, *one[] = {&scores};
+        if (lap_lib_trees(&context, inputs, 1, labels ? both : one, labels ? 2 : 1, &attrs, 0)) {
+            printf("trees: %s\n", why);
+            exit(1);
+        }
+        for (int64_t i = 0; i < scores.dims[0] * scores.dims[1]; i++) printf("%.17g ", lap_number(&scores, i));
+        for (int64_t i = 0; labels && i < label.dims[0]; i++) {
+            if (labels == 1) {
+                printf("%lld ", (long long)((int64_t *)label.data)[i]);
+            } else {
+                const lapidary_strings *s = label.data;
+                printf("%.*s ", (int)(s->offsets[i + 1] - s->offsets[i]), s->bytes + s->offsets[i]);
+            }
+        }
+        puts("");
+    }
+    for (int i = 0; i < n_blocks; i++) free(blocks[i]);
+}
+
 int main(int argc, char **argv) {
+    if (argc > 2 && !strcmp(argv[1], "--trees")) {
+        records = fopen(argv[2], "rb");
+        if (!records) return 2;
+        for (int c; (c = getc(records)) != EOF;) {
+            ungetc(c, records);
+            trees();
+        }
+        puts("ok");
+        return 0;
+    }
     int64_t rounds = argc > 1 ? atoll(argv[1]) : 300;
     state = argc > 2 ? strtoull(argv[2], NULL, 10) : 88172645463325252u;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
