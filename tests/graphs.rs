@@ -280,3 +280,28 @@ graph "a size, less what it was made from" [v] {
     assert_eq!(found[0].as_slice::<i64>().expect("integers"), [0]);
     assert_eq!(found[1].shape(), [4]);
 }
+
+/// Rows of none: that many would take hours to walk.
+#[test]
+fn rows_without_elements_are_not_walked() {
+    let nodes = [
+        "%y: f32[n, m, 3] = transpose {perm: [1, 0, 2]} %a",
+        "%y: f32[m, n, 3] = softmax {axis: 2} %a",
+        "%y: f32[m, n, 3] = pointwise (a = %a) => exp(a) + 1.0",
+        "%y: f32[m, 3, n] = cumsum {axis: 1} %t",
+        "%y: f32[m, n, 6] = concat {axis: 2} %a, %a",
+        "%y: f32[m, n] = reduce {kind: sum, axes: [2]} %a",
+    ];
+    for node in nodes {
+        let transposed = "%t: f32[m, 3, n] = transpose {perm: [0, 2, 1]} %a";
+        let before = if node.contains("%t") { transposed } else { "" };
+        let source = format!(
+            "graph \"rows of none\" [m, n] {{\n  input %a: f32[m, n, 3]\n  {before}\n  {node}\n  output \"y\" %y\n}}\n"
+        );
+        let graph = text::parse(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
+        for dims in [[1 << 45, 0, 3], [0, 1 << 45, 3]] {
+            let found = compiled(&graph, &[f32s(&dims, &[])], host_level()).expect("it runs");
+            assert!(found[0].bytes().is_empty(), "{node}");
+        }
+    }
+}

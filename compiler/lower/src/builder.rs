@@ -564,30 +564,19 @@ impl<'g> Builder<'g> {
         if let Some(l) = self.levels.pop() {
             self.kernel.body.extend(l.stmts);
         }
-        // What writes no element has nothing to do, however many rows of none there are.
-        let outputs = self
-            .writes
-            .iter()
-            .filter_map(|i| match self.operands.get(*i) {
-                Some(Operand::Value(v)) => self.graph.ty(*v).shape.as_deref(),
-                _ => None,
-            });
-        let empty = |dims: &[Dim]| dims.iter().any(|d| d.is_const(0));
-        if !self.writes.is_empty()
-            && outputs.clone().count() == self.writes.len()
-            && outputs.into_iter().all(empty)
-        {
-            self.kernel.tasks = Dim::Const(0);
-        }
         let (tasks, mut scratch) = (self.kernel.tasks.clone(), self.kernel.scratch_bytes.clone());
         if crate::collapse::has_contract(&self.kernel.body) {
             scratch = scratch.add(&Dim::Const(lapidary_codegen::expand::TILE_SCRATCH));
+        }
+        let tasks = self.unless_empty(to_graph(&tasks, &self.kernel, &self.dims));
+        if tasks.is_const(0) {
+            self.kernel.tasks = Dim::Const(0);
         }
         let step = Step::Kernel {
             kernel: crate::KernelId(0),
             buffers: self.operands,
             writes: self.writes,
-            tasks: to_graph(&tasks, &self.kernel, &self.dims),
+            tasks,
             scratch_bytes: to_graph(&scratch, &self.kernel, &self.dims),
             dims: self.dims,
             cost,
@@ -596,6 +585,56 @@ impl<'g> Builder<'g> {
         };
         Ok((self.kernel, step))
     }
+}
+
+impl Builder<'_> {
+    /// The tasks, but none where no output has an element: what writes nothing has nothing to do, however many rows of none
+    /// there are. Indices that a kernel checks on its way are checked all the same, if sizes are known at run time only.
+    fn unless_empty(&self, tasks: Dim) -> Dim {
+        let shapes: Option<Vec<&[Dim]>> = self
+            .writes
+            .iter()
+            .map(|i| match self.operands.get(*i) {
+                Some(Operand::Value(v)) => self.graph.ty(*v).shape.as_deref(),
+                _ => None,
+            })
+            .collect();
+        let Some(shapes) = shapes.filter(|s| !s.is_empty()) else {
+            return tasks;
+        };
+        let empty = |dims: &&[Dim]| dims.iter().any(|d| d.is_const(0));
+        if shapes.iter().all(empty) {
+            return Dim::Const(0);
+        }
+        if checks_indices(&self.kernel.body) {
+            return tasks;
+        }
+        // Of each output 0 if it has no elements, else 1; but sizes of which there are tasks need not be asked.
+        let counted = |d: &Dim| {
+            let none = |sym| tasks.substitute(&|s| (s == sym).then_some(Dim::Const(0)));
+            d.is_ge(1) == Some(true) || d.as_sym().is_some_and(|sym| none(sym).is_const(0))
+        };
+        let full = |dims: &&[Dim]| {
+            let asked = dims.iter().filter(|d| !counted(d));
+            asked.fold(Dim::Const(1), |least, d| least.minimum(d))
+        };
+        let full = shapes.iter().map(full);
+        let most = full.reduce(|most, d| most.maximum(&d));
+        most.map_or(tasks.clone(), |most| tasks.mul(&most))
+    }
+}
+
+/// Whether statements end the run for an index out of range.
+fn checks_indices(body: &[Stmt]) -> bool {
+    body.iter().any(|stmt| match stmt {
+        Stmt::Index { limit, .. } => limit.is_some(),
+        Stmt::For { body, .. } | Stmt::Reduce { body, .. } => checks_indices(body),
+        Stmt::If {
+            then, otherwise, ..
+        } => checks_indices(then) || checks_indices(otherwise),
+        Stmt::Contract(c) => checks_indices(&c.epilogue),
+        Stmt::Let { .. } | Stmt::Store { .. } => false,
+    })
 }
 
 /// A dimension over kernel parameters, in the graph's symbols.
