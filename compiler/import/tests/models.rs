@@ -378,6 +378,64 @@ fn a_function_that_calls_itself_is_refused() {
 }
 
 #[test]
+fn sizes_and_attributes_that_contradict_each_other_are_refused() {
+    let nll = |inputs: &[&str]| node("NegativeLogLikelihoodLoss", inputs, &["y"], vec![]);
+    let split = |attributes| node("Split", &["x", "k"], &["y", "z"], attributes);
+    let stash = vec![int("stash_type", 7)];
+    let x = || value("x", 1, &["3", "5", "2"]);
+    let cases = [
+        (
+            vec![x(), value("t", 7, &["2", "2"])],
+            nll(&["x", "t"]),
+            "axis 0 of the targets and the input",
+        ),
+        (
+            vec![x(), value("t", 7, &["3"])],
+            nll(&["x", "t"]),
+            "targets of rank 1",
+        ),
+        (
+            vec![x(), value("t", 7, &["3", "2"]), value("w", 1, &["6"])],
+            nll(&["x", "t", "w"]),
+            "the weights and the classes",
+        ),
+        (
+            vec![x(), value("k", 7, &["1"])],
+            split(vec![]),
+            "the sizes and the outputs",
+        ),
+        (
+            vec![x(), value("k", 7, &["2"])],
+            split(vec![int("num_outputs", 2)]),
+            "both 'split' and 'num_outputs'",
+        ),
+        (
+            vec![x(), value("w", 1, &["2"])],
+            node("LayerNormalization", &["x", "w"], &["y"], stash),
+            "'stash_type' is i64",
+        ),
+    ];
+    for (inputs, node, expected) in cases {
+        let m = model(18, inputs, vec![], vec![node], &["y"]);
+        let e = import(&open(&m), &ImportOptions::default()).unwrap_err();
+        assert!(e.to_string().contains(expected), "{e}, not {expected}");
+    }
+}
+
+#[test]
+fn the_mean_of_a_normalization_has_the_type_that_it_is_stashed_in() {
+    let stash = |attributes| {
+        let inputs = vec![value("x", 11, &["2", "3"]), value("w", 11, &["3"])];
+        let layer = node("LayerNormalization", &["x", "w"], &["", "y"], attributes);
+        let m = model(18, inputs, vec![], vec![layer], &["y"]);
+        let g = import(&open(&m), &ImportOptions::default()).unwrap();
+        g.ty(g.outputs[0].1).dtype
+    };
+    assert_eq!(stash(vec![]), DType::F32);
+    assert_eq!(stash(vec![int("stash_type", 11)]), DType::F64);
+}
+
+#[test]
 fn padding_to_the_same_size_works_for_any_size() {
     let m = model(
         13,

@@ -209,6 +209,12 @@ pub(crate) fn layer(cx: &mut Ctx) -> Outs {
     let epsilon = cx.float("epsilon", 1e-5)?;
     let rank = cx.rank(x)?;
     let axis = cx.axis_attr("axis", -1, rank)?;
+    let stash = cx.dtype_attr("stash_type", DType::F32)?;
+    if !stash.is_float() {
+        return Err(invalid(format!(
+            "attribute 'stash_type' is {stash}, expected a type of floats"
+        )));
+    }
     let (scale, bias) = (cx.opt(1), cx.opt(2));
     let y = normalize(cx, NormKind::Layer, x, scale, bias, axis, epsilon)?;
     let mut outs = vec![Some(y)];
@@ -216,7 +222,7 @@ pub(crate) fn layer(cx: &mut Ctx) -> Outs {
         let w = cx.widen(x)?;
         let (mean, var) = moments(cx, w, (axis..rank).collect())?;
         let d = inverse_root(cx, var, epsilon as f64)?;
-        outs.extend([Some(mean), Some(d)]);
+        outs.extend([Some(cx.cast(mean, stash)?), Some(cx.cast(d, stash)?)]);
     }
     Ok(outs)
 }

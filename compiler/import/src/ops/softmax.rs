@@ -3,8 +3,8 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
-use crate::context::{Ctx, Outs, axis, one};
-use crate::error::{Fail, unsupported};
+use crate::context::{Ctx, Outs, axis, one, same};
+use crate::error::{Fail, invalid, unsupported};
 
 /// Softmax or LogSoftmax. Before opset 13 over all axes from `axis` on, as one.
 pub(crate) fn softmax(cx: &mut Ctx) -> Outs {
@@ -85,6 +85,39 @@ fn loss(cx: &mut Ctx, log: ValueId) -> Result<ValueId, Fail> {
             "an input of rank {rank}, expected 2 or more"
         )));
     }
+    let mut places = cx.dims(log)?;
+    let classes = places.remove(1);
+    let weight = match weight {
+        Some(w) => {
+            match cx.dims(w)?.as_slice() {
+                [n] => same("the weights and the classes", n, &classes)?,
+                dims => {
+                    return Err(invalid(format!(
+                        "weights of rank {}, expected 1",
+                        dims.len()
+                    )));
+                }
+            }
+            Some(cx.reshape(w, vec![classes])?)
+        }
+        None => None,
+    };
+    let given = cx.dims(target)?;
+    if given.len() != places.len() {
+        return Err(invalid(format!(
+            "targets of rank {} for an input of rank {rank}, expected one less",
+            given.len()
+        )));
+    }
+    for (axis, (place, given)) in places.iter().zip(&given).enumerate() {
+        same(
+            &format!("axis {axis} of the targets and the input"),
+            place,
+            given,
+        )?;
+    }
+    // What cannot be compared here is, as weights and targets are reshaped, when it runs.
+    let target = cx.reshape(target, places)?;
     let t = cx.dtype(log);
     let target = cx.cast(target, DType::I64)?;
     // An ignored target may lie outside the classes: class 0 is read instead, and weighs nothing.

@@ -385,8 +385,15 @@ pub(crate) fn ensemble(cx: &mut Ctx) -> Outs {
     );
     let (yes_leaf, no_leaf) = (list(cx, "nodes_trueleafs")?, list(cx, "nodes_falseleafs")?);
     let missing = list(cx, "nodes_missing_value_tracks_true")?;
+    let features_of = cx.dtype(cx.input(0)?);
     let tensor = |name: &str| -> Result<Vec<f64>, Fail> {
-        Ok(cx.tensor(name)?.as_ref().and_then(f64s).unwrap_or_default())
+        let tensor = cx.tensor(name)?;
+        match tensor.as_ref().map(|t| t.dtype) {
+            Some(t) if t != features_of && name != "nodes_modes" => Err(invalid(format!(
+                "attribute '{name}' is of type {t}, the features of {features_of}"
+            ))),
+            _ => Ok(tensor.as_ref().and_then(f64s).unwrap_or_default()),
+        }
     };
     let (modes, splits) = (tensor("nodes_modes")?, tensor("nodes_splits")?);
     let n = features.len();

@@ -472,10 +472,16 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     let a = cx.axis_attr("axis", 0, dims.len())?;
     let n = cx.wanted.len();
     let d = dims[a].clone();
+    if cx.opset >= 18 && cx.has("num_outputs") && cx.opt(1).is_some() {
+        return Err(invalid("both 'split' and 'num_outputs' are given"));
+    }
     let sizes = match cx.list("split", 1)? {
         Some(Some(s)) => s,
         Some(None) => {
             let sizes = cx.input(1)?;
+            if let [count] = cx.dims(sizes)?.as_slice() {
+                same("the sizes and the outputs", count, &Dim::Const(n as i64))?;
+            }
             let mut part: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
             part[a] = None;
             let t = cx.dtype(x);
