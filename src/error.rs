@@ -150,6 +150,7 @@ impl Error {
             }
             Error::Import(errors) if errors.is_unsupported() => Class::Unsupported,
             Error::Import(errors) if errors.is_setting() => Class::Usage,
+            Error::Import(errors) if errors.is_internal() => Class::Other,
             Error::Import(_) => Class::Invalid,
             Error::Runtime(RuntimeError::Open { .. }) => Class::Invalid,
             Error::Runtime(error) | Error::Link(LinkError::Runtime(error)) => of_code(error.code()),

@@ -23,19 +23,27 @@ pub fn validate(model: &Model, options: &Options) -> Result<(), Error> {
     faultless(model, options, true)?;
     model.require_values()?;
     let import = ImportOptions {
-        // With other dims than the model's its own say nothing.
-        strict: !options.symbolic && options.dims.is_empty(),
+        strict: !freed(options),
         ..import_options(model, options, Target::Memory)
     };
     sound(model, lapidary_import::import(model.file(), &import))?;
     Ok(())
 }
 
+/// Whether inputs have other dims than the model's, so that its own say nothing.
+fn freed(options: &Options) -> bool {
+    options.symbolic || !options.dims.is_empty()
+}
+
 /// Runs the checker.
 pub fn faultless(model: &Model, options: &Options, full: bool) -> Result<(), Error> {
     model.file().verify_unchanged()?;
     let own = |domain: &str, name: &str| options.operators.contains(domain, name);
-    let rules = checker::Rules { full, own: &own };
+    let rules = checker::Rules {
+        full,
+        freed: freed(options),
+        own: &own,
+    };
     sound(
         model,
         checker::check_by(model.file(), &rules).map_err(Faults),
@@ -48,6 +56,7 @@ fn import_options(model: &Model, options: &Options, target: Target) -> ImportOpt
         dims: options.dims.clone(),
         fix_defaults: model.has_fixed_defaults(),
         strict: false,
+        audit: false,
         operators: options.operators.for_import(target),
     }
 }

@@ -38,7 +38,8 @@ writes it anew.
 bits, `f8` the four 8-bit floats, `int4` and `int2` the integers of less than a byte, `complex` c64 and c128. *Made of*:
 core operators of the graph level ([graph.md](graph.md)), **composites** among them in bold, *kernels* of the library
 ([library.md](library.md)) and regions ([regions.md](regions.md)) that the importer makes of it, over all forms in the
-tests; *nothing* is a value that is known when compiling, or another name of the input.
+tests; *nothing* is a value that is known when compiling, or another name of the input. *Shapes* and *axes* are those of the
+newest version, in the words of [shapes.md](shapes.md), a line for each case.
 ";
 
 fn root() -> PathBuf {
@@ -89,7 +90,7 @@ fn page() -> String {
             let count = keys.iter().filter(|k| k.0 == key.0).count();
             let _ = write!(
                 text,
-                "\n## {name} ({count})\n\n| operator | opsets | element types | made of |\n|---|---|---|---|\n"
+                "\n## {name} ({count})\n\n| operator | opsets | element types | made of | shapes | axes |\n|---|---|---|---|---|---|\n"
             );
         }
         let (first, last) = operators[*key];
@@ -98,7 +99,12 @@ fn page() -> String {
         } else {
             format!("{first} to {last}")
         };
-        let _ = writeln!(text, "| {} | {opsets} | {types} | {made} |", key.1);
+        let (shapes, axes) = shapes(key, last);
+        let _ = writeln!(
+            text,
+            "| {} | {opsets} | {types} | {made} | {shapes} | {axes} |",
+            key.1
+        );
     }
     text.push_str("\n## Not handled\n\n");
     text.push_str("Operators of ONNX that are refused, by name, with an error that says so: ");
@@ -106,6 +112,27 @@ fn page() -> String {
     text.push_str(&missing.join(", "));
     text.push_str(".\n");
     text
+}
+
+/// What the table says of shapes and axes, at the newest version that is taken.
+fn shapes((domain, name): &Key, last: i64) -> (String, String) {
+    let newest = schema::versions(domain, name).filter(|s| s.since <= last);
+    let Some(schema) = newest.last() else {
+        return Default::default();
+    };
+    let (mut shapes, mut axes) = (Vec::new(), BTreeSet::new());
+    for case in &schema.shapes.cases {
+        let fields: Vec<&str> = case.text.split('|').map(str::trim).collect();
+        let field = |index: usize| fields.get(index).copied().unwrap_or("");
+        let condition = match field(0) {
+            "" => String::new(),
+            condition => format!("{condition}: "),
+        };
+        shapes.push(format!("{condition}`{}`", field(2)));
+        axes.extend(field(3).split_ascii_whitespace().map(|a| format!("`{a}`")));
+    }
+    let axes: Vec<String> = axes.into_iter().collect();
+    (shapes.join("<br>"), axes.join(" "))
 }
 
 /// Operators that ONNX defines and does not advise against, but that are not handled.

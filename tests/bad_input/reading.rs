@@ -268,7 +268,7 @@ fn a_value_of_more_axes_than_can_be_described_is_unsupported_and_named() {
         vec![value("x", F32, &["2", "3"])],
         vec![shape],
         nodes,
-        vec![value("y", F32, &["1"; 19])],
+        vec![value("y", F32, &["?"; 19])],
     );
     let path = f.model("inside.onnx", &m);
     for command in [

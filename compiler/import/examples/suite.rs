@@ -203,6 +203,7 @@ fn main() {
         symbolic: flag("--symbolic"),
         dims: Vec::new(),
         strict: false,
+        audit: true,
         fix_defaults: false,
     };
     let (mut good, mut unsupported, mut invalid) = (0, 0, 0);

@@ -2,10 +2,12 @@
 //! also the [`Builder`].
 
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use lapidary_graph::{DType, Dim, TensorData, ValueId};
 use lapidary_onnx::proto::{AttributeProto, TensorProto, TypeProto};
+use lapidary_onnx::schema::Schema;
 use lapidary_onnx::{ModelFile, TensorView};
 
 use crate::builder::Builder;
@@ -33,6 +35,8 @@ pub(crate) struct Ctx<'a, 'm> {
     pub op: &'m str,
     /// Version of the operator's domain.
     pub opset: i64,
+    /// What ONNX says of the operator at that version, if it is one of its.
+    pub schema: Option<Rc<Schema>>,
     pub inputs: Vec<Option<ValueId>>,
     /// Attributes with references to a function's resolved.
     pub attrs: Vec<(&'m str, &'m AttributeProto)>,
@@ -189,10 +193,6 @@ impl<'m> Ctx<'_, 'm> {
             ))
         })
     }
-    /// The axis attribute, counted from the front.
-    pub fn axis_attr(&self, name: &str, default: i64, rank: usize) -> Result<usize, Fail> {
-        axis(self.int(name, default)?, rank)
-    }
     /// A list that is an attribute in old opsets and input `i` in new ones: `None` when absent,
     /// `Some(None)` when it is only known at run time.
     pub fn list(&mut self, name: &str, i: usize) -> Result<Option<Option<Vec<Dim>>>, Fail> {
@@ -253,19 +253,6 @@ pub(crate) fn axis(a: i64, rank: usize) -> Result<usize, Fail> {
         return Err(invalid(format!("axis {a} is out of range for rank {rank}")));
     }
     Ok(n as usize)
-}
-
-/// Several axes, counted from the front, without repetition.
-pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Fail> {
-    let mut out = Vec::new();
-    for a in list {
-        let a = axis(*a, rank)?;
-        if out.contains(&a) {
-            return Err(invalid(format!("axis {a} occurs twice")));
-        }
-        out.push(a);
-    }
-    Ok(out)
 }
 
 /// An element type by ONNX number.

@@ -5,6 +5,7 @@
 //! unsupported operator. Model-local functions are inlined at the call, `If` at a known condition.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use lapidary_graph::{Def, Dim, Graph, Sym, SymbolOrigin, TensorType, ValueId};
 use lapidary_onnx::ModelFile;
@@ -13,14 +14,14 @@ use lapidary_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
     type_proto,
 };
-use lapidary_onnx::schema;
+use lapidary_onnx::schema::{self, Lookup, Schema};
 
 use crate::builder::Builder;
 use crate::context::{Ctx, dtype, tensor_data};
 use crate::error::{ErrorKind, Fail, ImportError, ImportErrors, invalid, unsupported};
 use crate::regions::{Freed, RegionNode};
 use crate::scope::{Border, Found, Scope, Slot};
-use crate::{DimSetting, ImportOptions, containers, custom, declared, known, table};
+use crate::{DimSetting, ImportOptions, containers, custom, declared, known, row, table};
 
 /// Functions and branches nest no deeper.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -48,6 +49,8 @@ pub(crate) struct Import<'m> {
     room: usize,
     /// Which of the options' dimension settings some input took.
     used: Vec<bool>,
+    /// Schemas looked up, by domain, operator and version.
+    schemas: HashMap<(&'m str, &'m str, i64), Option<Rc<Schema>>>,
     /// Initializers that inputs of the same name take where the caller gives none.
     defaults: Vec<(&'m str, ValueId)>,
 }
@@ -67,6 +70,7 @@ pub(crate) fn import(model: &ModelFile, options: &ImportOptions) -> Result<Graph
         depth: 0,
         room: MAX_EXPANDED,
         used: vec![false; options.dims.len()],
+        schemas: HashMap::new(),
         defaults: Vec::new(),
     };
     for f in &proto.functions {
@@ -453,6 +457,7 @@ impl<'m> Import<'m> {
                 model: self.model,
                 op: &node.op_type,
                 opset: opset.unwrap_or(0),
+                schema: None,
                 inputs,
                 attrs,
                 wanted: node.output.iter().map(|o| !o.is_empty()).collect(),
@@ -487,11 +492,13 @@ impl<'m> Import<'m> {
             };
             return self.region(at, scope);
         };
+        let schema = self.schema(d, &node.op_type, opset);
         let mut cx = Ctx {
             b: &mut self.b,
             model: self.model,
             op: &node.op_type,
             opset,
+            schema,
             inputs,
             attrs,
             wanted: node.output.iter().map(|o| !o.is_empty()).collect(),
@@ -504,12 +511,30 @@ impl<'m> Import<'m> {
                 outs
             }
         };
+        if self.options.audit || cfg!(debug_assertions) {
+            row::audit(&mut cx, &outs)?;
+        }
         for (i, o) in node.output.iter().enumerate() {
             if !o.is_empty() && outs.get(i).copied().flatten().is_none() {
                 return Err(unsupported(format!("output {i} ('{o}')")));
             }
         }
         Ok(outs)
+    }
+
+    /// What ONNX says of an operator.
+    fn schema(&mut self, domain: &'m str, op: &'m str, version: i64) -> Option<Rc<Schema>> {
+        let found = self.schemas.entry((domain, op, version));
+        let found = found.or_insert_with(|| match schema::look_up(domain, op, version) {
+            Lookup::Found(schema) => Some(Rc::new(schema)),
+            // Some that must not be used any more are taken all the same.
+            Lookup::Deprecated(since) => {
+                let mut versions = schema::versions(domain, op);
+                versions.find(|schema| schema.since == since).map(Rc::new)
+            }
+            _ => None,
+        });
+        found.clone()
     }
 
     /// Inlines a model-local function.

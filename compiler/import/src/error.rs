@@ -12,6 +12,8 @@ pub enum ErrorKind {
     Invalid,
     /// An option that does not suit the model.
     Setting,
+    /// This compiler contradicts itself.
+    Internal,
 }
 
 /// One node (or value) that cannot be imported.
@@ -39,6 +41,7 @@ impl fmt::Display for ImportError {
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Invalid => "invalid",
             ErrorKind::Setting => "option",
+            ErrorKind::Internal => "internal error",
         };
         if self.op.is_empty() {
             write!(f, "{kind}: '{}': {}", self.node, self.found)?;
@@ -72,6 +75,10 @@ impl ImportErrors {
     /// Whether the model is valid as far as is known: all entries are [`ErrorKind::Unsupported`].
     pub fn is_unsupported(&self) -> bool {
         self.errors.iter().all(|e| e.kind == ErrorKind::Unsupported)
+    }
+    /// Whether this compiler contradicts itself: an entry is [`ErrorKind::Internal`].
+    pub fn is_internal(&self) -> bool {
+        self.errors.iter().any(|e| e.kind == ErrorKind::Internal)
     }
     /// Whether nothing is wrong but the options: all entries are [`ErrorKind::Setting`].
     pub fn is_setting(&self) -> bool {

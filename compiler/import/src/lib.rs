@@ -7,6 +7,7 @@
 //! for the rule of each; `regions` makes the bodies of `If`, `Loop` and `Scan`, in which `scope` finds
 //! names of the graphs around; `containers` knows what sequences and optionals hold; `ops/` has the rules, one family a file; `builder` makes typed nodes;
 //! `custom` lets an application bring operators of its own;
+//! `row` applies what the table of ONNX says of shapes and axes;
 //! `known` evaluates shape arithmetic, so that sizes become dimension expressions.
 //! See `docs/import.md`.
 
@@ -24,6 +25,7 @@ mod known;
 mod ops;
 mod regex;
 mod regions;
+mod row;
 mod scope;
 mod strings;
 mod table;
@@ -55,6 +57,9 @@ pub struct ImportOptions {
     pub fix_defaults: bool,
     /// Refuses a model whose outputs and inner values are not of the shapes that it states for them.
     pub strict: bool,
+    /// Holds the shape of every output against the table of ONNX's operators: a test of this compiler, not of the
+    /// model. A build with debug assertions does so always.
+    pub audit: bool,
     /// Operators of the application; they come before those that are known here.
     pub operators: Vec<Arc<dyn custom::CustomOperator>>,
 }

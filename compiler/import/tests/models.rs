@@ -252,6 +252,7 @@ fn input_dimensions_follow_the_options() {
             symbolic,
             dims: dims.iter().map(|(n, s)| (n.to_string(), *s)).collect(),
             strict: false,
+            audit: true,
             fix_defaults: false,
         };
         graph_with(&m, &options).map(|g| {

@@ -20,7 +20,7 @@ pub(crate) fn gather(cx: &mut Ctx) -> Outs {
     let (x, i) = (cx.input(0)?, cx.input(1)?);
     let i = index(cx, i)?;
     let rank = cx.rank(x)?;
-    let axis = cx.axis_attr("axis", 0, rank)?;
+    let axis = cx.axis("axis", rank)?;
     // One constant position is a slice.
     let dims = cx.dims(x)?;
     if let Some(k) = cx.known_scalar(i).and_then(|d| d.as_const())
@@ -47,7 +47,7 @@ pub(crate) fn gather_elements(cx: &mut Ctx) -> Outs {
     let i = index(cx, i)?;
     let rank = cx.rank(x)?;
     let i = cx.with_rank(i, rank)?;
-    let axis = cx.axis_attr("axis", 0, rank)?;
+    let axis = cx.axis("axis", rank)?;
     one(cx.emit1(Op::GatherElements { axis }, &[x, i])?)
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn scatter_elements(cx: &mut Ctx) -> Outs {
     let i = index(cx, i)?;
     let rank = cx.rank(x)?;
     let i = cx.with_rank(i, rank)?;
-    let axis = cx.axis_attr("axis", 0, rank)?;
+    let axis = cx.axis("axis", rank)?;
     let reduce = reduction(cx)?;
     one(cx.emit1(Op::ScatterElements { axis, reduce }, &[x, i, u])?)
 }
@@ -107,23 +107,18 @@ pub(crate) fn scatter_nd(cx: &mut Ctx) -> Outs {
 /// input. The kernel sets the size of the axis.
 pub(crate) fn compress(cx: &mut Ctx) -> Outs {
     let (x, c) = (cx.input(0)?, cx.input(1)?);
-    let (axis, out) = if cx.has("axis") {
-        let dims = cx.dims(x)?;
-        let a = cx.axis_attr("axis", 0, dims.len())?;
-        let mut out: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
-        out[a] = None;
-        (a as i64, out)
-    } else {
-        (-1, vec![None])
+    let axis = match cx.has("axis") {
+        true => cx.axis("axis", cx.rank(x)?)? as i64,
+        false => -1,
     };
-    let out = LibOut::new(cx.dtype(x), out);
+    let outs = cx.outputs(&[cx.dtype(x)])?;
     let inputs = vec![Some(x), Some(c)];
     one(first(&cx.library(
         "compress",
         vec![axis],
         vec![],
         inputs,
-        vec![out],
+        outs,
     ))?)
 }
 
@@ -133,7 +128,7 @@ pub(crate) fn tensor_scatter(cx: &mut Ctx) -> Outs {
     let (past, update) = (cx.input(0)?, cx.input(1)?);
     let dims = cx.dims(past)?;
     let rank = dims.len();
-    let axis = cx.axis_attr("axis", -2, rank)?;
+    let axis = cx.axis("axis", rank)?;
     let circular = cx.choice("mode", "linear", &["linear", "circular"])? == 1;
     let others = cx.dims(update)?;
     if axis == 0 || others.len() != rank {

@@ -2,8 +2,8 @@
 
 use lapidary_graph::{DType, Dim, PwBuilder, PwOp, PwRef, Scalar, TensorData, ValueId};
 
-use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, axis, one};
+use crate::builder::first;
+use crate::context::{Ctx, Outs, all, one};
 use crate::dims::at_least_0;
 use crate::error::{Fail, invalid, unsupported};
 use crate::known::range_len;
@@ -47,27 +47,15 @@ fn strings(dims: Vec<i64>, strings: Vec<bytes::Bytes>) -> TensorData {
 pub(crate) fn shape(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let ints = vec![cx.int("start", 0)?, cx.int("end", i64::MAX)?];
-    let out = LibOut::new(DType::I64, [None]);
-    one(first(&cx.library(
-        "shape",
-        ints,
-        vec![],
-        vec![Some(x)],
-        vec![out],
-    ))?)
+    let outs = cx.outputs(&[DType::I64])?;
+    all(cx.library("shape", ints, vec![], vec![Some(x)], outs))
 }
 
 /// Library `size` of an unranked value. Inputs: x. The output is a scalar.
 pub(crate) fn size(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let out = LibOut::new(DType::I64, []);
-    one(first(&cx.library(
-        "size",
-        vec![],
-        vec![],
-        vec![Some(x)],
-        vec![out],
-    ))?)
+    let outs = cx.outputs(&[DType::I64])?;
+    all(cx.library("size", vec![], vec![], vec![Some(x)], outs))
 }
 
 /// One number everywhere.
@@ -99,18 +87,9 @@ pub(crate) fn constant_of_shape(cx: &mut Ctx) -> Outs {
     if let Some(dims) = cx.known(shape) {
         return one(cx.fill(dims.to_vec(), value)?);
     }
-    let out = match cx.partly_known(shape) {
-        Some(dims) => LibOut::new(value.dtype, dims),
-        None => LibOut::unranked(value.dtype),
-    };
     let ints = vec![value.dtype as i64, value.bits as i64];
-    one(first(&cx.library(
-        "constant_of_shape",
-        ints,
-        vec![],
-        vec![Some(shape)],
-        vec![out],
-    ))?)
+    let outs = cx.outputs(&[value.dtype])?;
+    all(cx.library("constant_of_shape", ints, vec![], vec![Some(shape)], outs))
 }
 
 /// 1 on a diagonal, 0 elsewhere.
@@ -175,15 +154,9 @@ pub(crate) fn range(cx: &mut Ctx) -> Outs {
     let (a, b, c) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let t = cx.dtype(a);
     let Some(n) = range_size(cx, a, b, c) else {
-        let out = LibOut::new(t, [None]);
+        let outs = cx.outputs(&[t])?;
         let inputs = vec![Some(a), Some(b), Some(c)];
-        return one(first(&cx.library(
-            "range",
-            vec![],
-            vec![],
-            inputs,
-            vec![out],
-        ))?);
+        return all(cx.library("range", vec![], vec![], inputs, outs));
     };
     let (start, delta) = (cx.reshape(a, vec![])?, cx.reshape(c, vec![])?);
     let work = match t {
@@ -234,7 +207,7 @@ fn range_size(cx: &mut Ctx, a: ValueId, b: ValueId, c: ValueId) -> Option<Dim> {
 pub(crate) fn one_hot(cx: &mut Ctx) -> Outs {
     let (indices, depth, values) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let mut dims = cx.dims(indices)?;
-    let ax = axis(cx.int("axis", -1)?, dims.len() + 1)?;
+    let ax = cx.axis("axis", dims.len() + 1)?;
     let t = cx.dtype(values);
     for (what, v, n) in [("depth", depth, 1), ("values", values, 2)] {
         let elements = cx.g.ty(v).const_dims().map(|d| d.iter().product::<i64>());
@@ -252,11 +225,9 @@ pub(crate) fn one_hot(cx: &mut Ctx) -> Outs {
             .and_then(|v| v.first().map(|v| Dim::Const(*v as i64))),
     };
     let Some(depth_dim) = known else {
-        let mut out: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
-        out.insert(ax, None);
         let inputs = vec![Some(indices), Some(depth), Some(values)];
-        let out = LibOut::new(t, out);
-        let v = cx.library("one_hot", vec![ax as i64], vec![], inputs, vec![out]);
+        let outs = cx.outputs(&[t])?;
+        let v = cx.library("one_hot", vec![ax as i64], vec![], inputs, outs);
         return one(first(&v)?);
     };
     dims.insert(ax, depth_dim.clone());
@@ -296,9 +267,8 @@ pub(crate) fn window(cx: &mut Ctx) -> Outs {
         // Library `window`. Inputs: size. Ints: element type, periodic. Floats: the weights of
         // cos(0), cos(1 x), cos(2 x).
         let ints = vec![t as i64, periodic as i64];
-        let out = LibOut::new(t, [None]);
-        let v = cx.library("window", ints, terms.to_vec(), vec![Some(size)], vec![out]);
-        return one(first(&v)?);
+        let outs = cx.outputs(&[t])?;
+        return all(cx.library("window", ints, terms.to_vec(), vec![Some(size)], outs));
     };
     let period = if periodic {
         n.clone()

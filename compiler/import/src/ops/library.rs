@@ -4,7 +4,7 @@
 use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, all, axis, dims_text, one, same};
+use crate::context::{Ctx, Outs, all, dims_text, one, same};
 use crate::error::{Fail, invalid};
 
 /// Inputs of the node as the call takes them, `n` in number.
@@ -15,49 +15,29 @@ fn inputs(cx: &Ctx, n: usize) -> Vec<Option<ValueId>> {
 /// Library `non_zero`. Inputs: x. Output: i64 `[rank, count]`.
 pub(crate) fn non_zero(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let rank = cx.rank(x)?;
-    let out = LibOut::new(DType::I64, [Some(Dim::from(rank)), None]);
-    one(first(&cx.library(
-        "non_zero",
-        vec![],
-        vec![],
-        vec![Some(x)],
-        vec![out],
-    ))?)
+    cx.rank(x)?;
+    let outs = cx.outputs(&[DType::I64])?;
+    all(cx.library("non_zero", vec![], vec![], vec![Some(x)], outs))
 }
 
 /// Library `top_k`. Inputs: x, k (i64, one element). Ints: axis, largest, sorted. Outputs: values,
 /// indices (i64); equal values by ascending index.
 pub(crate) fn top_k(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let dims = cx.dims(x)?;
-    let a = cx.axis_attr("axis", -1, dims.len())?;
+    let a = cx.axis("axis", cx.rank(x)?)?;
     let k = if cx.opset < 10 {
         let k = cx.int_required("k")?;
         cx.int_vector(&[k])
     } else {
         cx.input(1)?
     };
-    let size = cx.known_scalar(k);
-    let mut out: Vec<Option<Dim>> = dims.into_iter().map(Some).collect();
-    // Both outputs have one size, born at the first.
-    out[a] = Some(match size {
-        Some(d) => d,
-        None => cx.symbol(0, a),
-    });
+    let outs = cx.outputs(&[cx.dtype(x), DType::I64])?;
     let ints = vec![
         a as i64,
         cx.flag("largest", true)? as i64,
         cx.flag("sorted", true)? as i64,
     ];
-    let t = cx.dtype(x);
-    all(cx.library(
-        "top_k",
-        ints,
-        vec![],
-        vec![Some(x), Some(k)],
-        vec![LibOut::new(t, out.clone()), LibOut::new(DType::I64, out)],
-    ))
+    all(cx.library("top_k", ints, vec![], vec![Some(x), Some(k)], outs))
 }
 
 /// Library `unique`. Inputs: x. Ints: sorted, axis (or -1 for the flattened input). Outputs: y,
@@ -65,7 +45,7 @@ pub(crate) fn top_k(cx: &mut Ctx) -> Outs {
 pub(crate) fn unique(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let axis = match cx.has("axis") {
-        true => Some(cx.axis_attr("axis", 0, cx.rank(x)?)?),
+        true => Some(cx.axis("axis", cx.rank(x)?)?),
         false => None,
     };
     let sorted = cx.flag("sorted", true)?;
@@ -104,58 +84,26 @@ pub(crate) fn unique_of(
 pub(crate) fn non_max_suppression(cx: &mut Ctx) -> Outs {
     let list = inputs(cx, 5);
     let ints = vec![cx.int("center_point_box", 0)?];
-    let out = LibOut::new(DType::I64, [None, Some(Dim::Const(3))]);
-    one(first(&cx.library(
-        "non_max_suppression",
-        ints,
-        vec![],
-        list,
-        vec![out],
-    ))?)
+    let outs = cx.outputs(&[DType::I64])?;
+    all(cx.library("non_max_suppression", ints, vec![], list, outs))
 }
 
 /// Library `reverse_sequence`. Inputs: x, lengths (i64). Ints: batch axis, time axis. Output as x.
 pub(crate) fn reverse_sequence(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let ints = vec![cx.int("batch_axis", 1)?, cx.int("time_axis", 0)?];
-    same_as_x(cx, "reverse_sequence", ints, vec![], x, 2)
-}
-
-/// One output of x's type and dimensions.
-fn same_as_x(
-    cx: &mut Ctx,
-    name: &str,
-    ints: Vec<i64>,
-    floats: Vec<f64>,
-    x: ValueId,
-    n: usize,
-) -> Outs {
-    let out = LibOut::fixed(cx.dtype(x), cx.dims(x)?);
-    let list = inputs(cx, n);
-    one(first(&cx.library(name, ints, floats, list, vec![out]))?)
+    let rank = cx.rank(x)?;
+    let axes = [cx.axis("batch_axis", rank)?, cx.axis("time_axis", rank)?];
+    let ints = axes.map(|axis| axis as i64).to_vec();
+    let (list, outs) = (inputs(cx, 2), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("reverse_sequence", ints, vec![], list, outs))
 }
 
 /// Library `det`. Inputs: x `[.., n, n]`. Output without the last two axes.
 pub(crate) fn det(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
-    let mut dims = cx.dims(x)?;
-    if dims.len() < 2 {
-        return Err(invalid(format!("an input of rank {}", dims.len())));
-    }
-    same(
-        "the sides of a square matrix",
-        &dims[dims.len() - 2],
-        &dims[dims.len() - 1],
-    )?;
-    dims.truncate(dims.len() - 2);
-    let out = LibOut::fixed(cx.dtype(x), dims);
-    one(first(&cx.library(
-        "det",
-        vec![],
-        vec![],
-        vec![Some(x)],
-        vec![out],
-    ))?)
+    cx.rank(x)?;
+    let outs = cx.outputs(&[cx.dtype(x)])?;
+    all(cx.library("det", vec![], vec![], vec![Some(x)], outs))
 }
 
 /// Library `grid_sample`. Inputs: x `[N, C, d…]`, grid `[N, o…, n]`. Ints: mode (0 linear,
@@ -180,18 +128,9 @@ pub(crate) fn grid_sample(cx: &mut Ctx) -> Outs {
         &dg[dg.len() - 1],
         &coordinates,
     )?;
-    same("the batches of input and grid", &dx[0], &dg[0])?;
-    let dims = dx[..2].iter().chain(&dg[1..dg.len() - 1]).cloned();
-    let out = LibOut::fixed(cx.dtype(x), dims.collect::<Vec<_>>());
     let ints = vec![mode, padding as i64, cx.int("align_corners", 0)?];
-    let list = inputs(cx, 2);
-    one(first(&cx.library(
-        "grid_sample",
-        ints,
-        vec![],
-        list,
-        vec![out],
-    ))?)
+    let (list, outs) = (inputs(cx, 2), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("grid_sample", ints, vec![], list, outs))
 }
 
 /// Library `affine_grid`. Inputs: theta, size (i64, 4 or 5 elements). Ints: align_corners. Output
@@ -234,7 +173,7 @@ pub(crate) fn affine_grid(cx: &mut Ctx) -> Outs {
 /// Library `roi_align`. Inputs: x `[N, C, H, W]`, rois `[R, 4]`, batch indices `[R]`. Ints: mode
 /// (0 avg, 1 max), output height, width, sampling ratio, half_pixel. Floats: spatial scale.
 pub(crate) fn roi_align(cx: &mut Ctx) -> Outs {
-    let (x, rois) = (cx.input(0)?, cx.input(1)?);
+    let x = cx.input(0)?;
     let mode = cx.choice("mode", "avg", &["avg", "max"])?;
     let (h, w) = (cx.int("output_height", 1)?, cx.int("output_width", 1)?);
     let default = if cx.opset < 16 {
@@ -246,45 +185,21 @@ pub(crate) fn roi_align(cx: &mut Ctx) -> Outs {
     let half = cx.choice("coordinate_transformation_mode", default, &names)?;
     let ratio = cx.int("sampling_ratio", 0)?;
     let floats = vec![cx.float("spatial_scale", 1.0)? as f64];
-    let (dx, dr) = (cx.dims(x)?, cx.dims(rois)?);
-    let (Some(c), Some(r)) = (dx.get(1), dr.first()) else {
-        return Err(invalid("an input of too low a rank"));
-    };
-    let dims = [r.clone(), c.clone(), Dim::Const(h), Dim::Const(w)];
-    let out = LibOut::fixed(cx.dtype(x), dims);
     let ints = vec![mode as i64, h, w, ratio, half as i64];
-    let list = inputs(cx, 3);
-    one(first(&cx.library(
-        "roi_align",
-        ints,
-        floats,
-        list,
-        vec![out],
-    ))?)
+    let (list, outs) = (inputs(cx, 3), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("roi_align", ints, floats, list, outs))
 }
 
 /// Library `max_roi_pool`. Inputs: x `[N, C, H, W]`, rois `[R, 5]`. Ints: height, width. Floats:
 /// spatial scale.
 pub(crate) fn max_roi_pool(cx: &mut Ctx) -> Outs {
-    let (x, rois) = (cx.input(0)?, cx.input(1)?);
+    let x = cx.input(0)?;
     let Some(&[h, w]) = cx.ints("pooled_shape")?.and_then(|p| p.first_chunk::<2>()) else {
         return Err(invalid("attribute 'pooled_shape' is not two numbers"));
     };
     let floats = vec![cx.float("spatial_scale", 1.0)? as f64];
-    let (dx, dr) = (cx.dims(x)?, cx.dims(rois)?);
-    let (Some(c), Some(r)) = (dx.get(1), dr.first()) else {
-        return Err(invalid("an input of too low a rank"));
-    };
-    let dims = [r.clone(), c.clone(), Dim::Const(h), Dim::Const(w)];
-    let out = LibOut::fixed(cx.dtype(x), dims);
-    let list = inputs(cx, 2);
-    one(first(&cx.library(
-        "max_roi_pool",
-        vec![h, w],
-        floats,
-        list,
-        vec![out],
-    ))?)
+    let (list, outs) = (inputs(cx, 2), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("max_roi_pool", vec![h, w], floats, list, outs))
 }
 
 /// Library `col2im`. Inputs: x `[N, C * block, L]`, image shape, block shape (i64). Ints: number of
@@ -375,19 +290,8 @@ pub(crate) fn deform_conv(cx: &mut Ctx) -> Outs {
     for l in [&kernel, &shape.strides, &shape.dilations, &shape.pads] {
         ints.extend(l);
     }
-    let dims: Vec<Dim> = [dx[0].clone(), dw[0].clone()]
-        .into_iter()
-        .chain(off[2..].iter().cloned())
-        .collect();
-    let out = LibOut::fixed(cx.dtype(x), dims);
-    let list = inputs(cx, 5);
-    one(first(&cx.library(
-        "deform_conv",
-        ints,
-        vec![],
-        list,
-        vec![out],
-    ))?)
+    let (list, outs) = (inputs(cx, 5), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("deform_conv", ints, vec![], list, outs))
 }
 
 /// Library `max_unpool`. Inputs: x, positions (i64), output shape (i64) or none. Ints: number of
@@ -410,34 +314,14 @@ pub(crate) fn max_unpool(cx: &mut Ctx) -> Outs {
         let found = format!("an output shape of {entries} entries");
         return Err(invalid(found).hint(format!("expected {}", n + 2)));
     }
-    let out: Vec<Option<Dim>> = match cx.opt(2) {
-        Some(s) => match cx.known(s) {
-            Some(k) => k.iter().cloned().map(Some).collect(),
-            None => vec![None; n + 2],
-        },
-        None => {
-            let space = dims[2..].iter().enumerate().map(|(i, d)| {
-                let d = d.sub(&Dim::Const(1)).mul(&Dim::Const(shape.strides[i]));
-                let pads = shape.pads[i].saturating_add(shape.pads[i + n]);
-                d.add(&shape.kernel[i]).sub(&Dim::Const(pads))
-            });
-            let all = dims[..2].iter().cloned().chain(space);
-            all.map(Some).collect()
-        }
-    };
     let mut ints = vec![n as i64];
     for l in [&kernel, &shape.strides, &shape.pads] {
         ints.extend(l);
     }
-    let out = LibOut::new(cx.dtype(x), out);
-    let list = inputs(cx, 3);
-    one(first(&cx.library(
-        "max_unpool",
-        ints,
-        vec![],
-        list,
-        vec![out],
-    ))?)
+    let (list, mut outs) = (inputs(cx, 3), cx.outputs(&[cx.dtype(x)])?);
+    // How many sizes are listed may be known at run time only.
+    outs[0].dims.get_or_insert_with(|| vec![None; n + 2]);
+    all(cx.library("max_unpool", ints, vec![], list, outs))
 }
 
 /// Library `dft`. Inputs: x `[.., 1 or 2]`, length (one i64) or none, axis (one i64) or none.
@@ -460,93 +344,29 @@ pub(crate) fn dft(cx: &mut Ctx) -> Outs {
     }
     let length = cx.opt(1);
     let axis_input = if cx.opset >= 20 { cx.opt(2) } else { None };
-    let a = match axis_input {
-        Some(v) => cx.known_scalar(v).and_then(|d| d.as_const()),
-        None if cx.opset >= 20 => Some(-2),
-        None => Some(cx.int("axis", 1)?),
-    };
-    let a = match a {
-        Some(a) => Some(axis(a, rank)?),
-        None => None,
-    };
-    let n = match length {
-        Some(l) => cx.known_scalar(l),
-        None => a.map(|a| dims[a].clone()),
-    };
-    let mut out: Vec<Option<Dim>> = match a {
-        Some(_) => dims.into_iter().map(Some).collect(),
-        // Whichever axis it is, it keeps its size.
-        None if !onesided && length.is_none() => dims.into_iter().map(Some).collect(),
-        None => vec![None; rank],
-    };
-    if let Some(a) = a {
-        let half = |n: Dim| n.floor_div(&Dim::Const(2)).add(&Dim::Const(1));
-        out[a] = match (n, onesided && !inverse) {
-            (Some(n), true) => Some(half(n)),
-            (n, _) => n,
-        };
-        // Without a length the inverse of half a spectrum has an even one.
-        if inverse && onesided && length.is_none() {
-            out[a] = out[a]
-                .take()
-                .map(|d| d.sub(&Dim::Const(1)).mul(&Dim::Const(2)));
-        }
-    }
-    if let Some(last) = out.last_mut() {
-        *last = Some(Dim::Const(if inverse && onesided { 1 } else { 2 }));
-    }
+    let a = cx.axis_if_known("axis", rank)?;
     let ints = vec![a.map_or(-2, |a| a as i64), inverse as i64, onesided as i64];
-    let out = LibOut::new(cx.dtype(x), out);
     let list = vec![Some(x), length, axis_input];
-    one(first(&cx.library("dft", ints, vec![], list, vec![out]))?)
+    let outs = cx.outputs(&[cx.dtype(x)])?;
+    all(cx.library("dft", ints, vec![], list, outs))
 }
 
 /// Library `stft`. Inputs: signal `[batch, length, 1 or 2]` (or without the last axis), frame step,
 /// window or none, frame length or none. Ints: onesided. Output `[batch, frames, bins, 2]`.
 pub(crate) fn stft(cx: &mut Ctx) -> Outs {
-    let (x, step) = (cx.input(0)?, cx.input(1)?);
-    let dims = cx.dims(x)?;
-    let onesided = cx.flag("onesided", true)?;
-    let length = match (cx.opt(3), cx.opt(2)) {
-        (Some(l), _) => cx.known_scalar(l),
-        (None, Some(w)) => cx.dims(w)?.first().cloned(),
-        _ => None,
-    };
-    let step = cx.known_scalar(step);
-    let frames = match (&length, &step, dims.get(1)) {
-        (Some(l), Some(s), Some(n)) => Some(n.sub(l).floor_div(s).add(&Dim::Const(1))),
-        _ => None,
-    };
-    let bins = length.map(|l| {
-        if onesided {
-            l.floor_div(&Dim::Const(2)).add(&Dim::Const(1))
-        } else {
-            l
-        }
-    });
-    let out = [dims.first().cloned(), frames, bins, Some(Dim::Const(2))];
-    let out = LibOut::new(cx.dtype(x), out);
-    let list = inputs(cx, 4);
-    let ints = vec![onesided as i64];
-    one(first(&cx.library("stft", ints, vec![], list, vec![out]))?)
+    let x = cx.input(0)?;
+    cx.rank(x)?;
+    let ints = vec![cx.flag("onesided", true)? as i64];
+    let (list, outs) = (inputs(cx, 4), cx.outputs(&[cx.dtype(x)])?);
+    all(cx.library("stft", ints, vec![], list, outs))
 }
 
 /// Library `mel_weight_matrix`. Inputs: number of bins, DFT length, sample rate, lower and upper
 /// edge in hertz. Ints: element type of the output. Output `[length / 2 + 1, bins]`.
 pub(crate) fn mel_weight_matrix(cx: &mut Ctx) -> Outs {
     let t = cx.dtype_attr("output_datatype", DType::F32)?;
-    let (bins, length) = (cx.input(0)?, cx.input(1)?);
-    let rows = cx.known_scalar(length);
-    let rows = rows.map(|l| l.floor_div(&Dim::Const(2)).add(&Dim::Const(1)));
-    let out = LibOut::new(t, [rows, cx.known_scalar(bins)]);
-    let list = inputs(cx, 5);
-    one(first(&cx.library(
-        "mel_weight_matrix",
-        vec![t as i64],
-        vec![],
-        list,
-        vec![out],
-    ))?)
+    let (list, outs) = (inputs(cx, 5), cx.outputs(&[t])?);
+    all(cx.library("mel_weight_matrix", vec![t as i64], vec![], list, outs))
 }
 
 /// Library `linear_attention`. Inputs: query, key, value (`[B, T, H * D]`), past state or none,
@@ -563,8 +383,7 @@ pub(crate) fn linear_attention(cx: &mut Ctx) -> Outs {
     let rule = cx.choice("update_rule", "gated_delta", &rules)?;
     let floats = vec![cx.float("scale", 0.0)? as f64];
     let (dq, dk, dv) = (cx.dims(q)?, cx.dims(k)?, cx.dims(v)?);
-    let ([b, t, _], [_, _, hk_dk], [_, _, hk_dv]) = (dq.as_slice(), dk.as_slice(), dv.as_slice())
-    else {
+    let ([b, t, _], [_, _, _], [_, _, _]) = (dq.as_slice(), dk.as_slice(), dv.as_slice()) else {
         return Err(invalid("operands of other ranks than 3"));
     };
     if hq < 1 || hk < 1 || hq % hk != 0 {
@@ -598,13 +417,9 @@ pub(crate) fn linear_attention(cx: &mut Ctx) -> Outs {
         same("the batches of the operands", b, &other[0])?;
         same("the lengths of the operands", t, &other[1])?;
     }
-    let heads = Dim::Const(hk);
-    let (kd, vd) = (hk_dk.floor_div(&heads), hk_dv.floor_div(&heads));
-    let y = [b.clone(), t.clone(), vd.mul(&Dim::Const(hq))];
-    let state = [b.clone(), heads, kd, vd];
     let dtype = cx.dtype(q);
     let state_type = cx.opt(3).map_or(dtype, |s| cx.dtype(s));
-    let outs = vec![LibOut::fixed(dtype, y), LibOut::fixed(state_type, state)];
+    let outs = cx.outputs(&[dtype, state_type])?;
     let list = inputs(cx, 6);
     let ints = vec![hq, hk, rule as i64];
     all(cx.library("linear_attention", ints, floats, list, outs))

@@ -5,7 +5,7 @@ use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
 use super::reduce::{inverse_root, moments};
 use crate::builder::first;
-use crate::context::{Ctx, Outs, axes, broadcasts_to, one};
+use crate::context::{Ctx, Outs, broadcasts_to, one};
 use crate::error::{Fail, invalid, unsupported};
 
 /// A per-channel vector `[C]` as `[C, 1, …]` for an input of this rank.
@@ -208,7 +208,7 @@ pub(crate) fn layer(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let epsilon = cx.float("epsilon", 1e-5)?;
     let rank = cx.rank(x)?;
-    let axis = cx.axis_attr("axis", -1, rank)?;
+    let axis = cx.axis("axis", rank)?;
     let stash = cx.dtype_attr("stash_type", DType::F32)?;
     if !stash.is_float() {
         return Err(invalid(format!(
@@ -232,7 +232,7 @@ pub(crate) fn rms(cx: &mut Ctx) -> Outs {
     let (x, scale) = (cx.input(0)?, cx.opt(1));
     let epsilon = cx.float("epsilon", 1e-5)?;
     let rank = cx.rank(x)?;
-    let axis = cx.axis_attr("axis", -1, rank)?;
+    let axis = cx.axis("axis", rank)?;
     if let Some(scale) = scale.filter(|v| cx.g.ty(*v).shape.is_some()) {
         broadcasts_to("the scale", &cx.dims(scale)?, &cx.dims(x)?)?;
     }
@@ -299,7 +299,7 @@ pub(crate) fn normalize(
 pub(crate) fn lp(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let rank = cx.rank(x)?;
-    let axis = cx.axis_attr("axis", -1, rank)?;
+    let axis = cx.axis("axis", rank)?;
     let kind = match cx.int("p", 2)? {
         1 => ReduceKind::L1,
         2 => ReduceKind::L2,
@@ -319,7 +319,7 @@ pub(crate) fn lp(cx: &mut Ctx) -> Outs {
 pub(crate) fn mean_variance(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let rank = cx.rank(x)?;
-    let over = axes(cx.ints("axes")?.unwrap_or(&[0, 2, 3]), rank)?;
+    let over = cx.axes("axes", rank)?;
     let t = cx.dtype(x);
     let w = cx.widen(x)?;
     let mean = cx.reduce(ReduceKind::Mean, w, over.clone(), true)?;

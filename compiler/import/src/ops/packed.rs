@@ -45,7 +45,7 @@ impl Weights {
             data,
             scale,
             zero,
-            axis: cx.axis_attr("axis", 1, 2)?,
+            axis: cx.axis("axis", 2)?,
             block: cx.int("block_size", 0)?,
             turned: false,
         };

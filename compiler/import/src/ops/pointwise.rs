@@ -87,7 +87,7 @@ fn old_broadcast(cx: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId, Fail> 
         return Ok(b);
     }
     let (rank, mut dims) = (cx.rank(a)?, cx.dims(b)?);
-    let axis = cx.axis_attr("axis", 0, rank)?;
+    let axis = cx.axis("axis", rank)?;
     while dims.len() + axis < rank {
         dims.push(Dim::Const(1));
     }

@@ -7,7 +7,7 @@ use super::bytes;
 use super::cast::{Rounding, to_minifloat};
 use super::conv::{centred, conv_op, emit as emit_conv};
 use super::packed::Weights;
-use crate::context::{Ctx, Outs, axis, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, invalid, unsupported};
 
 /// Least and greatest value of a quantized type.
@@ -37,7 +37,7 @@ fn spread(cx: &mut Ctx, x: ValueId, p: ValueId) -> Result<ValueId, Fail> {
     if dims.len() == 1 && own.len() == 1 && block == 0 {
         return Ok(p);
     }
-    let a = axis(cx.int("axis", 1)?, dims.len())?;
+    let a = cx.axis("axis", dims.len())?;
     if block == 0 {
         let [n] = own.as_slice() else {
             return Err(invalid(format!("a scale of rank {}", own.len())));

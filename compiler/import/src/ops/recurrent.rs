@@ -2,7 +2,6 @@
 
 use lapidary_graph::Dim;
 
-use crate::builder::LibOut;
 use crate::context::{Ctx, Outs, all};
 use crate::error::{invalid, unsupported};
 
@@ -102,31 +101,12 @@ pub(crate) fn recurrent(cx: &mut Ctx) -> Outs {
         let alpha = next(&mut alphas, alpha);
         floats.extend([alpha, next(&mut betas, beta)]);
     }
-    let dims = cx.dims(x)?;
-    let [d0, d1, _] = dims.as_slice() else {
-        return Err(invalid(format!(
-            "an input of rank {}, expected 3",
-            dims.len()
-        )));
-    };
-    let n = Dim::Const(directions as i64);
-    let (steps, batch) = if layout == 0 { (d0, d1) } else { (d1, d0) };
-    let (y, h) = if layout == 0 {
-        (
-            vec![steps.clone(), n.clone(), batch.clone(), hidden.clone()],
-            vec![n, batch.clone(), hidden],
-        )
-    } else {
-        (
-            vec![batch.clone(), steps.clone(), n.clone(), hidden.clone()],
-            vec![batch.clone(), n, hidden],
-        )
-    };
+    cx.rank(x)?;
     let t = cx.dtype(x);
-    let mut outs = vec![LibOut::fixed(t, y), LibOut::fixed(t, h.clone())];
-    if cx.op == "LSTM" {
-        outs.push(LibOut::fixed(t, h));
-    }
+    let outs = match cx.op {
+        "LSTM" => cx.outputs(&[t, t, t])?,
+        _ => cx.outputs(&[t, t])?,
+    };
     let mut ints = vec![direction as i64, size, layout, flag, acts.len() as i64];
     ints.extend(acts.iter().map(|a| *a as i64));
     let inputs = (0..gates).map(|i| cx.opt(i)).collect();

@@ -4,7 +4,7 @@ use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Op, PwOp, Scalar, ValueId};
 
 use crate::builder::LibOut;
-use crate::context::{Ctx, Outs, axes, axis, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, unsupported};
 
 /// ReduceX: the axes are an attribute in old opsets, an optional input in new ones.
@@ -62,7 +62,7 @@ fn reduced(
         }
         Some(Some(list)) if !list.is_empty() => {
             let rank = cx.rank(x)?;
-            let axes = axes(&list, rank)?;
+            let axes = cx.axes("axes", rank)?;
             cx.reduce(kind, x, axes, keep)
         }
         _ if noop => cx.reduce(kind, x, Vec::new(), keep),
@@ -111,7 +111,7 @@ pub(crate) fn arg(cx: &mut Ctx) -> Outs {
     let rank = cx.rank(x)?;
     let keep = cx.zero_or_one("keepdims", true)?;
     let last = cx.flag("select_last_index", false)?;
-    let axis = cx.axis_attr("axis", 0, rank)?;
+    let axis = cx.axis("axis", rank)?;
     let max = cx.op == "ArgMax";
     one(arg_along(cx, x, max, axis, keep, last)?)
 }
@@ -140,10 +140,10 @@ pub(crate) fn hardmax(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let dims = cx.dims(x)?;
     let rank = dims.len();
+    let a = cx.axis("axis", rank)?;
     let (v, a) = if cx.opset >= 13 {
-        (x, cx.axis_attr("axis", -1, rank)?)
+        (x, a)
     } else {
-        let a = cx.axis_attr("axis", 1, rank)?;
         let (rows, columns) = dims.split_at(a);
         let flat = vec![
             lapidary_graph::Dim::product(rows),
@@ -173,10 +173,8 @@ pub(crate) fn cumulative(cx: &mut Ctx) -> Outs {
     let t = cx.dtype(x);
     let wide = cx.widen(x)?;
     let dims = cx.dims(x)?;
-    let known = cx.known_scalar(a).and_then(|d| d.as_const());
-    let y = match (cx.op, known) {
-        ("CumSum", Some(a)) => {
-            let axis = axis(a, dims.len())?;
+    let y = match (cx.op, cx.axis_if_known("axis", dims.len())?) {
+        ("CumSum", Some(axis)) => {
             let op = Op::CumSum {
                 axis,
                 exclusive,

@@ -3,7 +3,7 @@
 use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, axes, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{Fail, invalid};
 
 const MODES: [&str; 3] = ["nearest", "linear", "cubic"];
@@ -98,9 +98,9 @@ fn call(
     attrs: &Attrs,
 ) -> Outs {
     let dims = cx.dims(x)?;
-    let which = match cx.ints("axes")? {
-        Some(a) => axes(a, dims.len())?,
-        None => (0..dims.len()).collect(),
+    let which = match cx.opset {
+        ..18 => (0..dims.len()).collect(),
+        _ => cx.axes("axes", dims.len())?,
     };
     if scales.is_some() == sizes.is_some() {
         return Err(invalid("exactly one of scales and sizes must be given"));

@@ -203,7 +203,7 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
     let mut element = Element::Any;
     let mut known = None;
     if let Some(dims) = &ty.shape {
-        let a = axis(at, dims.len())?;
+        let a = cx.axis("axis", dims.len())?;
         let mut inside = Element::of(&ty);
         if let Element::Dims(d) = &mut inside {
             if !keep {

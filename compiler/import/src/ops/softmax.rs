@@ -3,7 +3,7 @@
 use lapidary_graph::op::ReduceKind;
 use lapidary_graph::{DType, Dim, Op, PwOp, ValueId};
 
-use crate::context::{Ctx, Outs, axis, one, same};
+use crate::context::{Ctx, Outs, one, same};
 use crate::error::{Fail, invalid, unsupported};
 
 /// Softmax or LogSoftmax. Before opset 13 over all axes from `axis` on, as one.
@@ -18,16 +18,10 @@ pub(crate) fn softmax(cx: &mut Ctx) -> Outs {
         let v = along(cx, v, 0, log)?;
         return one(cx.reshape(v, dims)?);
     }
+    let axis = cx.axis("axis", rank)?;
     if cx.opset >= 13 {
-        let axis = cx.axis_attr("axis", -1, rank)?;
         return one(along(cx, x, axis, log)?);
     }
-    let a = cx.int("axis", 1)?;
-    let axis = if a == rank as i64 {
-        rank
-    } else {
-        axis(a, rank)?
-    };
     one(from_axis(cx, x, axis, log)?)
 }
 

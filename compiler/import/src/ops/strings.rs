@@ -9,7 +9,6 @@ use lapidary_graph::{DType, Dim, ValueId};
 
 use crate::builder::{LibOut, first};
 use crate::context::{Ctx, Outs, all, one};
-use crate::dims::broadcast;
 use crate::error::{Fail, invalid, unsupported};
 use crate::regex;
 use crate::strings::Keys;
@@ -23,31 +22,10 @@ pub(crate) fn text(cx: &Ctx, i: usize) -> Result<ValueId, Fail> {
     }
 }
 
-/// An output of the shape of `x`.
-fn like(cx: &Ctx, x: ValueId, dtype: DType) -> LibOut {
-    match &cx.g.ty(x).shape {
-        Some(dims) => LibOut::fixed(dtype, dims.clone()),
-        None => LibOut::unranked(dtype),
-    }
-}
-
-/// An output of the shape that all inputs are broadcast to.
-fn together(cx: &Ctx, inputs: &[ValueId], dtype: DType) -> Result<LibOut, Fail> {
-    let shapes: Option<Vec<&[Dim]>> = inputs
-        .iter()
-        .map(|v| cx.g.ty(*v).shape.as_deref())
-        .collect();
-    let Some(shapes) = shapes else {
-        return Ok(LibOut::unranked(dtype));
-    };
-    let dims = broadcast(&shapes).ok_or_else(|| invalid("the inputs cannot be broadcast"))?;
-    Ok(LibOut::fixed(dtype, dims))
-}
-
 fn elementwise(cx: &mut Ctx, name: &str, inputs: &[ValueId], dtype: DType) -> Outs {
-    let out = together(cx, inputs, dtype)?;
+    let outs = cx.outputs(&[dtype])?;
     let list = inputs.iter().map(|v| Some(*v)).collect();
-    one(first(&cx.library(name, vec![], vec![], list, vec![out]))?)
+    all(cx.library(name, vec![], vec![], list, outs))
 }
 
 /// Library `string_concat`. Inputs: a, b, broadcast together.
@@ -72,8 +50,7 @@ pub(crate) fn where_(cx: &mut Ctx) -> Outs {
 /// parts along a new axis, whose size the kernel sets; their number (i64).
 pub(crate) fn split(cx: &mut Ctx) -> Outs {
     let x = text(cx, 0)?;
-    let mut dims: Vec<Option<Dim>> = cx.dims(x)?.into_iter().map(Some).collect();
-    dims.push(None);
+    cx.rank(x)?;
     let call = LibraryCall {
         name: "string_split".into(),
         ints: vec![cx.int("maxsplit", -1)?.max(-1)],
@@ -82,7 +59,7 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
             cx.string("delimiter", "")?.as_bytes(),
         )],
     };
-    let outs = vec![LibOut::new(DType::String, dims), like(cx, x, DType::I64)];
+    let outs = cx.outputs(&[DType::String, DType::I64])?;
     all(cx.library_call(call, vec![Some(x)], outs))
 }
 
@@ -91,23 +68,15 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
 pub(crate) fn normalize(cx: &mut Ctx) -> Outs {
     let x = text(cx, 0)?;
     let action = cx.choice("case_change_action", "NONE", &["NONE", "LOWER", "UPPER"])?;
-    let dims = match cx.dims(x)?.len() {
-        1 => vec![None],
-        2 => vec![Some(Dim::Const(1)), None],
-        n => {
-            return Err(invalid(format!(
-                "strings of rank {n}, expected [C] or [1, C]"
-            )));
-        }
-    };
+    cx.rank(x)?;
     let call = LibraryCall {
         name: "string_normalize".into(),
         ints: vec![action as i64, cx.flag("is_case_sensitive", false)? as i64],
         floats: vec![],
         strings: cx.strings("stopwords")?.unwrap_or(&[]).to_vec(),
     };
-    let out = LibOut::new(DType::String, dims);
-    one(first(&cx.library_call(call, vec![Some(x)], vec![out]))?)
+    let outs = cx.outputs(&[DType::String])?;
+    all(cx.library_call(call, vec![Some(x)], outs))
 }
 
 /// Library `regex_full_match`. Inputs: x. Ints: states, classes. Strings: the automaton. Output: bool.
@@ -120,8 +89,8 @@ pub(crate) fn regex_full_match(cx: &mut Ctx) -> Outs {
         floats: vec![],
         strings: tables.to_vec(),
     };
-    let out = like(cx, x, DType::Bool);
-    one(first(&cx.library_call(call, vec![Some(x)], vec![out]))?)
+    let outs = cx.outputs(&[DType::Bool])?;
+    all(cx.library_call(call, vec![Some(x)], outs))
 }
 
 /// Tokenizer of onnxruntime: matches of a pattern, or what is between separators.
@@ -131,12 +100,10 @@ pub(crate) fn regex_full_match(cx: &mut Ctx) -> Outs {
 /// automaton. Output: x's dims, then the tokens of an element; the kernel sets their number.
 pub(crate) fn tokenizer(cx: &mut Ctx) -> Outs {
     let x = text(cx, 0)?;
-    let mut dims: Vec<Option<Dim>> = cx.dims(x)?.into_iter().map(Some).collect();
-    if !matches!(dims.len(), 1 | 2) {
-        let rank = dims.len();
+    let rank = cx.rank(x)?;
+    if !matches!(rank, 1 | 2) {
         return Err(invalid(format!("strings of rank {rank}, expected 1 or 2")));
     }
-    dims.push(None);
     let least = cx.int_required("mincharnum")?;
     if least < 1 {
         let found = format!("attribute 'mincharnum' is {least}, expected 1 or more");
@@ -182,8 +149,8 @@ pub(crate) fn tokenizer(cx: &mut Ctx) -> Outs {
         floats: vec![],
         strings: std::iter::once(pad).chain(tables).collect(),
     };
-    let out = LibOut::new(DType::String, dims);
-    one(first(&cx.library_call(call, vec![Some(x)], vec![out]))?)
+    let outs = cx.outputs(&[DType::String])?;
+    all(cx.library_call(call, vec![Some(x)], outs))
 }
 
 /// The n-grams of a pool as a tree; node 0 is the root.

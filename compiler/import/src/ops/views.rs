@@ -9,7 +9,7 @@ use lapidary_graph::{Dim, Op, ValueId};
 
 use super::packed::Weights;
 use crate::builder::{LibOut, first};
-use crate::context::{Ctx, Outs, all, axes, axis, one, same};
+use crate::context::{Ctx, Outs, all, one, same};
 use crate::dims::{at_least_0, broadcast, dmin, slice as slice_dims};
 use crate::error::{Fail, invalid};
 
@@ -107,16 +107,8 @@ pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
                 cx.rank(x)?
             )));
         }
-        Some(p) if p.iter().any(|a| *a < 0) => {
-            return Err(invalid(format!(
-                "'perm' is {p:?}, expected axes of 0 and more"
-            )));
-        }
-        Some(p) => p
-            .iter()
-            .map(|a| axis(*a, p.len()))
-            .collect::<Result<Vec<usize>, _>>()?,
-        None => (0..cx.rank(x)?).rev().collect(),
+        Some(p) => cx.axes("perm", p.len())?,
+        None => cx.axes("perm", cx.rank(x)?)?,
     };
     let x = cx.with_rank(x, perm.len())?;
     let exchange = perm == [1, 0];
@@ -131,12 +123,7 @@ pub(crate) fn transpose(cx: &mut Ctx) -> Outs {
 pub(crate) fn flatten(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     let dims = cx.dims(x)?;
-    let a = cx.int("axis", 1)?;
-    let at = if a == dims.len() as i64 {
-        dims.len()
-    } else {
-        axis(a, dims.len())?
-    };
+    let at = cx.axis("axis", dims.len())?;
     let (rows, columns) = dims.split_at(at);
     let shape = vec![Dim::product(rows), Dim::product(columns)];
     one(cx.reshape(x, shape)?)
@@ -148,8 +135,8 @@ pub(crate) fn flatten(cx: &mut Ctx) -> Outs {
 pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     match cx.int_list("axes", 1)? {
-        Some(Some(list)) if cx.g.ty(x).rank().is_some() => {
-            let list = axes(&list, cx.rank(x)?)?;
+        Some(Some(_)) if cx.g.ty(x).rank().is_some() => {
+            let list = cx.axes("axes", cx.rank(x)?)?;
             one(cx.squeeze(x, &list)?)
         }
         Some(Some(list)) => {
@@ -168,19 +155,9 @@ pub(crate) fn squeeze(cx: &mut Ctx) -> Outs {
         }
         Some(None) => {
             let list = cx.input(1)?;
-            let rank = cx.g.ty(x).rank();
-            let out = match (rank, cx.vector_len(list)) {
-                (Some(r), Some(n)) if n <= r => LibOut::new(cx.dtype(x), vec![None; r - n]),
-                _ => LibOut::unranked(cx.dtype(x)),
-            };
+            let outs = cx.outputs(&[cx.dtype(x)])?;
             let inputs = vec![Some(x), Some(list)];
-            one(first(&cx.library(
-                "squeeze",
-                vec![],
-                vec![],
-                inputs,
-                vec![out],
-            ))?)
+            all(cx.library("squeeze", vec![], vec![], inputs, outs))
         }
     }
 }
@@ -199,7 +176,7 @@ pub(crate) fn unsqueeze(cx: &mut Ctx) -> Outs {
     let x = cx.input(0)?;
     match cx.int_list("axes", 1)? {
         Some(Some(list)) if cx.g.ty(x).rank().is_some() => {
-            let list = axes(&list, cx.rank(x)? + list.len())?;
+            let list = cx.axes("axes", cx.rank(x)? + list.len())?;
             one(cx.unsqueeze(x, &list)?)
         }
         None => Err(invalid("the axes are missing")),
@@ -208,19 +185,9 @@ pub(crate) fn unsqueeze(cx: &mut Ctx) -> Outs {
                 Some(list) => cx.int_vector(&list),
                 None => cx.input(1)?,
             };
-            let rank = cx.g.ty(x).rank();
-            let out = match (rank, cx.vector_len(list)) {
-                (Some(r), Some(n)) => LibOut::new(cx.dtype(x), vec![None; r + n]),
-                _ => LibOut::unranked(cx.dtype(x)),
-            };
+            let outs = cx.outputs(&[cx.dtype(x)])?;
             let inputs = vec![Some(x), Some(list)];
-            one(first(&cx.library(
-                "unsqueeze",
-                vec![],
-                vec![],
-                inputs,
-                vec![out],
-            ))?)
+            all(cx.library("unsqueeze", vec![], vec![], inputs, outs))
         }
     }
 }
@@ -236,42 +203,9 @@ pub(crate) fn expand(cx: &mut Ctx) -> Outs {
             .ok_or_else(|| invalid("the input cannot be broadcast to the shape"))?;
         return one(cx.broadcast(x, dims)?);
     }
-    let out = match (cx.g.ty(x).shape.clone(), cx.partly_known(shape)) {
-        (Some(from), Some(to)) => LibOut::new(cx.dtype(x), expanded(&from, &to)?),
-        _ => LibOut::unranked(cx.dtype(x)),
-    };
     let inputs = vec![Some(x), Some(shape)];
-    one(first(&cx.library(
-        "expand",
-        vec![],
-        vec![],
-        inputs,
-        vec![out],
-    ))?)
-}
-
-/// The sizes of a value expanded to a shape of which some entries are known.
-fn expanded(from: &[Dim], to: &[Option<Dim>]) -> Result<Vec<Option<Dim>>, Fail> {
-    let rank = from.len().max(to.len());
-    let mut out = Vec::with_capacity(rank);
-    for i in 0..rank {
-        let have = (i + from.len()).checked_sub(rank).map(|i| &from[i]);
-        let want = (i + to.len()).checked_sub(rank).map(|i| to[i].as_ref());
-        out.push(match (have, want) {
-            (Some(a), Some(Some(b))) => {
-                let both = a.broadcast(b);
-                Some(both.ok_or_else(|| invalid("the input cannot be broadcast to the shape"))?)
-            }
-            // What is neither 1 nor free stays.
-            (Some(a), Some(None)) => {
-                Some(a.clone()).filter(|a| a.as_const().is_some_and(|n| n != 1))
-            }
-            (Some(a), None) => Some(a.clone()),
-            (None, Some(b)) => b.cloned(),
-            (None, None) => None,
-        });
-    }
-    Ok(out)
+    let outs = cx.outputs(&[cx.dtype(x)])?;
+    all(cx.library("expand", vec![], vec![], inputs, outs))
 }
 
 /// Repeats whole axes: a broadcast between two reshapes.
@@ -281,15 +215,9 @@ pub(crate) fn tile(cx: &mut Ctx) -> Outs {
     let (x, repeats) = (cx.input(0)?, cx.list_input(1)?);
     let dims = cx.dims(x)?;
     let Some(times) = cx.known(repeats) else {
-        let out = LibOut::new(cx.dtype(x), vec![None; dims.len()]);
+        let outs = cx.outputs(&[cx.dtype(x)])?;
         let inputs = vec![Some(x), Some(repeats)];
-        return one(first(&cx.library(
-            "tile",
-            vec![],
-            vec![],
-            inputs,
-            vec![out],
-        ))?);
+        return one(first(&cx.library("tile", vec![], vec![], inputs, outs))?);
     };
     if times.len() != dims.len() {
         return Err(invalid(format!(
@@ -329,7 +257,7 @@ pub(crate) fn concat(cx: &mut Ctx) -> Outs {
     // All are of one rank.
     let v = v.into_iter().map(|x| cx.with_rank(x, rank));
     let v = v.collect::<Result<Vec<_>, _>>()?;
-    let a = cx.axis_attr("axis", 1, rank)?;
+    let a = cx.axis("axis", rank)?;
     let joined = cx.concat(&v, a)?;
     cx.join_known(joined, &v);
     one(joined)
@@ -350,39 +278,22 @@ pub(crate) fn slice(cx: &mut Ctx) -> Outs {
         lists.push(cx.list(name, at)?);
     }
     let dims = cx.dims(x)?;
-    if let Some((s, t, n)) = slice_params(&dims, &lists)? {
+    if let Some((s, t, n)) = slice_params(cx, &dims, &lists)? {
         return one(cx.slice(x, s, t, n)?);
     }
     if old {
         return Err(invalid("attributes 'starts' and 'ends' are missing"));
     }
-    // Axes that are not sliced keep their size.
-    let mut out = vec![None; dims.len()];
-    if let Some(Some(list)) = cx.int_list("axes", 3)? {
-        let list = axes(&list, dims.len())?;
-        for (i, d) in dims.iter().enumerate() {
-            if let Some(o) = out.get_mut(i)
-                && !list.contains(&i)
-            {
-                *o = Some(d.clone());
-            }
-        }
-    }
     let inputs = (0..5).map(|i| cx.opt(i)).collect();
-    let out = LibOut::new(cx.dtype(x), out);
-    one(first(&cx.library(
-        "slice",
-        vec![],
-        vec![],
-        inputs,
-        vec![out],
-    ))?)
+    let outs = cx.outputs(&[cx.dtype(x)])?;
+    all(cx.library("slice", vec![], vec![], inputs, outs))
 }
 
 type SliceParams = (Vec<Dim>, Vec<i64>, Vec<Dim>);
 
 /// Start, step and size of each axis, if known.
 fn slice_params(
+    cx: &mut Ctx,
     dims: &[Dim],
     lists: &[Option<Option<Vec<Dim>>>],
 ) -> Result<Option<SliceParams>, Fail> {
@@ -392,11 +303,15 @@ fn slice_params(
     };
     let number = |l: Vec<Dim>| l.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>();
     let which = match get(2) {
-        None => (0..starts.len() as i64).collect(),
-        Some(l) => match l.and_then(number) {
-            Some(l) => l,
-            None => return Ok(None),
-        },
+        None if starts.len() > dims.len() => {
+            let (found, rank) = (starts.len(), dims.len());
+            return Err(invalid(format!(
+                "{found} starts for an input of rank {rank}"
+            )));
+        }
+        None => (0..starts.len()).collect(),
+        Some(l) if l.clone().and_then(number).is_none() => return Ok(None),
+        Some(_) => cx.axes("axes", dims.len())?,
     };
     let steps = match get(3) {
         None => vec![1; starts.len()],
@@ -417,7 +332,7 @@ fn slice_params(
     let mut start = vec![Dim::Const(0); dims.len()];
     let mut step = vec![1; dims.len()];
     let mut size = dims.to_vec();
-    for (k, a) in axes(&which, dims.len())?.into_iter().enumerate() {
+    for (k, a) in which.into_iter().enumerate() {
         if steps[k] == 0 {
             return Err(invalid("a step is 0"));
         }
@@ -469,7 +384,7 @@ pub(crate) fn split(cx: &mut Ctx) -> Outs {
         return split_unranked(cx, x);
     }
     let dims = cx.dims(x)?;
-    let a = cx.axis_attr("axis", 0, dims.len())?;
+    let a = cx.axis("axis", dims.len())?;
     let n = cx.wanted.len();
     let d = dims[a].clone();
     if cx.opset >= 18 && cx.has("num_outputs") && cx.opt(1).is_some() {
@@ -557,14 +472,13 @@ pub(crate) fn pad(cx: &mut Ctx) -> Outs {
     let which = cx.int_list("axes", 3)?;
     let list = match (pads, which) {
         (None, _) => return Err(invalid("the pads are missing")),
-        (Some(Some(p)), None) => Some((p, (0..dims.len()).collect())),
-        (Some(Some(p)), Some(Some(w))) => Some((p, axes(&w, dims.len())?)),
+        (Some(Some(p)), None | Some(Some(_))) => Some((p, pad_axes(cx, dims.len())?)),
         _ => None,
     };
     let Some((pads, which)) = list else {
         let inputs = vec![Some(x), cx.opt(1), cx.opt(2), cx.opt(3)];
-        let out = LibOut::new(cx.dtype(x), vec![None; dims.len()]);
-        let v = cx.library("pad", vec![mode as i64], vec![], inputs, vec![out]);
+        let outs = cx.outputs(&[cx.dtype(x)])?;
+        let v = cx.library("pad", vec![mode as i64], vec![], inputs, outs);
         return one(first(&v)?);
     };
     if pads.len() != 2 * which.len() {
@@ -590,6 +504,14 @@ pub(crate) fn pad(cx: &mut Ctx) -> Outs {
         _ => PadMode::Wrap,
     };
     one(emit_pad(cx, x, before, after, mode, value)?)
+}
+
+/// The axes that pads are for.
+fn pad_axes(cx: &mut Ctx, rank: usize) -> Result<Vec<usize>, Fail> {
+    match cx.opset {
+        ..18 => Ok((0..rank).collect()),
+        _ => cx.axes("axes", rank),
+    }
 }
 
 fn emit_pad(
@@ -618,17 +540,12 @@ fn emit_pad(
 pub(crate) fn center_crop_pad(cx: &mut Ctx) -> Outs {
     let (x, shape) = (cx.input(0)?, cx.input(1)?);
     let dims = cx.dims(x)?;
-    let which = match cx.ints("axes")? {
-        Some(a) => axes(a, dims.len())?,
-        None => (0..dims.len()).collect(),
-    };
+    let which = cx.axes("axes", dims.len())?;
     let Some(target) = cx.known(shape) else {
-        let out = dims.iter().enumerate();
-        let out = out.map(|(i, d)| (!which.contains(&i)).then(|| d.clone()));
-        let out = LibOut::new(cx.dtype(x), out);
+        let outs = cx.outputs(&[cx.dtype(x)])?;
         let ints = which.iter().map(|a| *a as i64).collect();
         let inputs = vec![Some(x), Some(shape)];
-        let v = cx.library("center_crop_pad", ints, vec![], inputs, vec![out]);
+        let v = cx.library("center_crop_pad", ints, vec![], inputs, outs);
         return one(first(&v)?);
     };
     if target.len() != which.len() {

@@ -12,12 +12,13 @@ use std::collections::{HashMap, HashSet};
 
 use crate::DataType;
 use crate::proto::{
-    FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+    FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, ValueInfoProto,
 };
 
 use crate::schema::{Lookup, ValueType};
 
 use super::place::{Part, Place};
+use super::shapes::{self, Extent};
 use super::types::{Bodies, Known};
 use super::{Checker, attr, cycle, operator, types};
 
@@ -77,6 +78,10 @@ pub(super) struct Scope<'a> {
     visible: HashMap<&'a str, Known>,
     /// The types that the body states for its values.
     declared: HashMap<&'a str, ValueType>,
+    /// What is known of the shapes of the visible ones; nothing where shapes are not judged.
+    extents: HashMap<&'a str, Extent>,
+    /// The types that the body states, with their shapes, where they count.
+    stated: HashMap<&'a str, &'a TypeProto>,
     /// The first node that defines each output, the later ones included.
     producers: HashMap<&'a str, usize>,
     /// The node at hand; the number of nodes while outputs are looked up.
@@ -116,6 +121,8 @@ pub(super) fn check_body<'a>(
     scopes.push(Scope {
         visible: define_inputs(checker, body, given, &declared, place),
         declared,
+        extents: extents(checker, body),
+        stated: stated(checker, body),
         producers,
         current: 0,
         edges: vec![Vec::new(); body.nodes.len()],
@@ -139,6 +146,12 @@ pub(super) fn check_body<'a>(
         return Vec::new();
     };
     report_late(checker, body, &scope, place);
+    if body.main {
+        let extents = scope.extents.iter();
+        let shapes =
+            extents.filter_map(|(name, extent)| Some((name.to_string(), extent.shape.clone()?)));
+        checker.shapes = shapes.collect();
+    }
     let outputs = body.outputs.iter();
     outputs
         .map(|name| scope.visible.get(name).cloned().flatten())
@@ -170,6 +183,38 @@ fn declared<'a>(
         }
     }
     declared
+}
+
+/// What is known of the shapes of the values before the first node.
+fn extents<'a>(checker: &Checker<'a>, body: &Body<'a>) -> HashMap<&'a str, Extent> {
+    let mut extents = HashMap::new();
+    if body.main {
+        for info in body.input_infos {
+            if let Some(ty) = &info.r#type {
+                extents.insert(info.name.as_str(), Extent::of_type(ty, checker.rules.freed));
+            }
+        }
+    }
+    if body.main || checker.rules.full {
+        // An initializer that is an input too is only a default, but before version 4 of the format.
+        let default = |name: &str| checker.ir_version >= 4 && body.inputs.contains(&name);
+        for tensor in body.initializers {
+            if !(body.main && default(&tensor.name)) {
+                extents.insert(&tensor.name, Extent::of_tensor(checker, tensor));
+            }
+        }
+    }
+    extents
+}
+
+/// The types that a body states for what its nodes give, where they count.
+fn stated<'a>(checker: &Checker<'_>, body: &Body<'a>) -> HashMap<&'a str, &'a TypeProto> {
+    let count = checker.rules.full && !checker.rules.freed && !body.function;
+    let infos = body.value_infos.iter().chain(body.output_infos);
+    let infos = infos.filter(|_| count);
+    infos
+        .filter_map(|info| Some((info.name.as_str(), info.r#type.as_ref()?)))
+        .collect()
 }
 
 /// A body must take what it is run with.
@@ -356,7 +401,18 @@ fn check_node<'a>(
         Some(schema) => types::infer(checker, schema, node, &inputs, &bodies, place),
         None => Vec::new(),
     };
+    let judged = checker.rules.full || scopes.len() == 1 && checker.parameters.is_none();
+    let extents = match schema.filter(|_| judged) {
+        Some(schema) => {
+            let inputs = node.input.iter().map(|name| extent_of(scopes, name));
+            let inputs: Vec<Extent> = inputs.collect();
+            shapes::infer(checker, schema, node, &inputs, place)
+        }
+        None => Vec::new(),
+    };
+    let mut extents = extents.into_iter();
     for (index, name) in node.output.iter().enumerate() {
+        let extent = extents.next().unwrap_or_default();
         if name.is_empty() {
             continue;
         }
@@ -371,6 +427,9 @@ fn check_node<'a>(
             name,
             place,
         );
+        let stated = scope.stated.get(name.as_str()).copied();
+        let extent = shapes::settle(checker, extent, stated, name, place);
+        scope.extents.insert(name, extent);
         if around
             .iter()
             .any(|outer| outer.visible.contains_key(name.as_str()))
@@ -395,6 +454,14 @@ fn check_node<'a>(
 fn type_of(scopes: &[Scope<'_>], name: &str) -> Known {
     let mut scopes = scopes.iter().rev();
     scopes.find_map(|scope| scope.visible.get(name))?.clone()
+}
+
+/// What is known of the shape of a name.
+fn extent_of(scopes: &[Scope<'_>], name: &str) -> Extent {
+    let mut scopes = scopes.iter().rev();
+    let scope = scopes.find(|scope| scope.visible.contains_key(name));
+    let extent = scope.and_then(|scope| scope.extents.get(name));
+    extent.cloned().unwrap_or_default()
 }
 
 /// Looks a used name up; a fault if it is nowhere.

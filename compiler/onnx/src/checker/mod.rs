@@ -1,8 +1,9 @@
 //! Whether a model is sound: everything that is wrong with it, at once.
 //!
 //! In: a loaded model. Out: nothing, or the list of its faults, each with the place it was found at, in the order of
-//! the file. A node is judged by its operator's schema ([`crate::schema`]); what depends on shapes is for the importer
-//! to say, and so is whether a domain without schemas is known.
+//! the file. A node is judged by its operator's schema ([`crate::schema`]): counts, types, attributes, axes, and shapes as
+//! far as the file tells them. What depends on sizes that the model computes is for the importer to say, and so is
+//! whether a domain without schemas is known.
 //!
 //! | file | what it checks |
 //! |---|---|
@@ -10,6 +11,7 @@
 //! | `graph` | definitions and uses of values, order and cycles of nodes, initializers, subgraphs |
 //! | `operator` | whether a node has what its operator's schema asks for |
 //! | `types` | types of values, from node to node |
+//! | `shapes` | axes and shapes of values, from node to node |
 //! | `attr` | attributes and types in themselves |
 //! | `function` | model-local functions |
 //! | `place` | the words for a place |
@@ -21,6 +23,7 @@ mod function;
 mod graph;
 mod operator;
 mod place;
+mod shapes;
 mod types;
 
 use std::collections::{HashMap, HashSet};
@@ -81,8 +84,11 @@ impl Error for Fault {}
 /// How strict to be.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
-    /// Refuses too what ONNX's rules forbid but nothing here depends on: the model's inputs and outputs need a shape.
+    /// Refuses too what ONNX's rules forbid but nothing here depends on: the model's inputs and outputs need a shape,
+    /// and values must have the shapes that are stated for them, in bodies too that may never run.
     pub full: bool,
+    /// The sizes that the model states for its inputs do not count: the caller gives others.
+    pub freed: bool,
     /// Whether an operator (domain, name) is one that the application brings.
     pub own: &'r dyn Fn(&str, &str) -> bool,
 }
@@ -91,6 +97,7 @@ impl Default for Rules<'_> {
     fn default() -> Self {
         Rules {
             full: false,
+            freed: false,
             own: &|_, _| false,
         }
     }
@@ -103,6 +110,21 @@ pub fn check(file: &ModelFile) -> Result<(), Vec<Fault>> {
 
 /// Checks a model, and reports every fault found.
 pub fn check_by<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Result<(), Vec<Fault>> {
+    let checker = run(file, rules);
+    if checker.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(checker.faults)
+    }
+}
+
+/// The shapes of the values of a model's graph as far as the file tells them, by name; sizes that are not known are
+/// `None`. What the model states for inner values is not read.
+pub fn shapes(file: &ModelFile) -> Vec<(String, Vec<Option<i64>>)> {
+    run(file, &Rules::default()).shapes
+}
+
+fn run<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Checker<'a> {
     let model = file.model();
     let keys = model.functions.iter().map(function::key);
     let mut checker = Checker {
@@ -114,6 +136,7 @@ pub fn check_by<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Result<(), Vec
         faults: Vec::new(),
         opsets: HashMap::new(),
         parameters: None,
+        shapes: Vec::new(),
     };
     let root = Place::root();
     checker.ir_version(&root);
@@ -148,12 +171,7 @@ pub fn check_by<'a>(file: &'a ModelFile, rules: &'a Rules<'a>) -> Result<(), Vec
     );
     let opsets = checker.opsets.clone();
     function::check_functions(&mut checker, &model.functions, &opsets, &root);
-
-    if checker.faults.is_empty() {
-        Ok(())
-    } else {
-        Err(checker.faults)
-    }
+    checker
 }
 
 /// The name under which a domain is compared: the default one has two.
@@ -175,6 +193,8 @@ struct Checker<'a> {
     opsets: HashMap<&'a str, i64>,
     /// The attributes of the function at hand; `None` in the model's graph.
     parameters: Option<HashSet<&'a str>>,
+    /// Shapes of the values of the model's graph.
+    shapes: Vec<(String, Vec<Option<i64>>)>,
 }
 
 impl<'a> Checker<'a> {

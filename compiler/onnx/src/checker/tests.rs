@@ -1,5 +1,7 @@
 //! Small models built in code, and every fault that they must give.
 
+mod shapes;
+
 use bytes::Bytes;
 use prost::Message;
 

@@ -1,12 +1,14 @@
-//! What ONNX says of its operators: versions, inputs, outputs, types, attributes.
+//! What ONNX says of its operators: versions, inputs, outputs, types, attributes, shapes and axes.
 //!
 //! The facts are a table of text, one line an operator and version, carried in the binary: `operators.txt`, written by
 //! `python/operator_table.py` from the schemas of the `onnx` package, and `contrib.txt`, written by
 //! `python/contrib_table.py` from those of onnxruntime. The first script tells the form. A table is indexed once; a line is read when it is asked for.
+//! Shapes and axes stand in a table of their own, `shapes.txt`, which is written by hand ([`shape`]).
 //!
 //! Everything else that has to know an operator's signature (the checker, the importer's errors, the documentation)
 //! asks here. What an operator computes is not known here.
 
+pub mod shape;
 mod value_type;
 
 use std::sync::OnceLock;
@@ -15,9 +17,11 @@ use rustc_hash::FxHashMap as HashMap;
 
 use crate::proto::attribute_proto::AttributeType;
 
+use shape::ShapeFacts;
 pub use value_type::{TypeSet, ValueType};
 
 static TABLES: [&str; 2] = [include_str!("operators.txt"), include_str!("contrib.txt")];
+static SHAPES: &str = include_str!("shapes.txt");
 
 /// The domain of onnxruntime's own operators and its only version. Models use it without importing it, since
 /// onnxruntime imports it for them.
@@ -46,6 +50,8 @@ pub struct Schema {
     pub variables: Vec<(&'static str, &'static TypeSet)>,
     /// Attributes, sorted by name.
     pub attributes: Vec<Attribute>,
+    /// Shapes and axes; nothing where the table has no row.
+    pub shapes: ShapeFacts,
 }
 
 /// An input or output.
@@ -229,9 +235,26 @@ struct Table {
     order: Vec<(&'static str, &'static str)>,
     /// The types of a set as they stand in the table, by table and name; read when first asked for.
     sets: HashMap<&'static str, (&'static str, OnceLock<TypeSet>)>,
+    /// Lines of shapes of an operator, in the order of the file, which is ascending; each with its version.
+    shapes: HashMap<(&'static str, &'static str), Vec<(i64, &'static str)>>,
 }
 
 impl Table {
+    /// The lines of shapes that hold for a version of an operator.
+    fn shapes(&self, domain: &str, name: &str, version: i64) -> Vec<&'static str> {
+        let lines = self
+            .shapes
+            .get(&(domain, name))
+            .map_or(&[][..], Vec::as_slice);
+        let newest = lines
+            .iter()
+            .map(|line| line.0)
+            .filter(|since| *since <= version)
+            .max();
+        let lines = lines.iter().filter(|line| Some(line.0) == newest);
+        lines.map(|line| line.1).collect()
+    }
+
     fn set(&self, name: &str) -> Option<&TypeSet> {
         let (line, set) = self.sets.get(name)?;
         Some(set.get_or_init(|| {
@@ -253,12 +276,29 @@ fn table() -> &'static Table {
             operators: HashMap::with_capacity_and_hasher(512, Default::default()),
             order: Vec::with_capacity(1024),
             sets: HashMap::default(),
+            shapes: HashMap::with_capacity_and_hasher(512, Default::default()),
         };
         for (index, text) in TABLES.iter().enumerate() {
             index_text(&mut table, text, index == 0);
         }
+        index_shapes(&mut table);
         table
     })
+}
+
+fn index_shapes(table: &mut Table) {
+    let mut domain = "";
+    for line in SHAPES.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.next()) {
+            (Some("domain"), Some(name)) => domain = crate::checker::domain(name),
+            (Some(name), Some(since)) => {
+                let lines = table.shapes.entry((domain, name)).or_default();
+                lines.push((since.parse().unwrap_or(1), line));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn index_text(table: &mut Table, text: &'static str, complete: bool) {
@@ -312,6 +352,7 @@ fn schema(table: &'static Table, domain: &'static str, line: &'static str) -> Op
         output_counts: Vec::new(),
         variables: Vec::new(),
         attributes: Vec::new(),
+        shapes: ShapeFacts::default(),
     };
     for flag in head {
         match flag.split_once('=') {
@@ -333,6 +374,8 @@ fn schema(table: &'static Table, domain: &'static str, line: &'static str) -> Op
     for attribute in fields.next().unwrap_or("").split_ascii_whitespace() {
         schema.attributes.push(read_attribute(attribute)?);
     }
+    let shapes = table.shapes(domain, name, schema.since);
+    schema.shapes = shape::facts(&schema, &shapes)?;
     Some(schema)
 }
 

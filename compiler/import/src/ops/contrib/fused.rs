@@ -108,7 +108,7 @@ pub(crate) fn convolved(
 pub(crate) fn bias_softmax(cx: &mut Ctx) -> Outs {
     let (x, bias) = (cx.input(0)?, cx.input(1)?);
     let dims = cx.dims(x)?;
-    let axis = cx.axis_attr("axis", 1, dims.len())?;
+    let axis = cx.axis("axis", dims.len())?;
     // Whichever axes the bias lacks, it has them as 1, or they are the leading ones: else it says which.
     let inner = cx.int_required("is_inner_broadcast")?;
     if inner != 0 && cx.rank(bias)? != dims.len() && cx.rank(bias)? > 1 {

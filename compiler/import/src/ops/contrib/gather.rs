@@ -41,8 +41,8 @@ pub(crate) fn block_quantized(cx: &mut Ctx) -> Outs {
     let (data, indices, scales) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (t, rank) = (cx.dtype(data), cx.rank(data)?);
     let (at, along) = (
-        cx.axis_attr("gather_axis", 0, rank)?,
-        cx.axis_attr("quantize_axis", 1, rank)?,
+        cx.axis("gather_axis", rank)?,
+        cx.axis("quantize_axis", rank)?,
     );
     let block = cx.int("block_size", 128)?;
     let bits = match t {

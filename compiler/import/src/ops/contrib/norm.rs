@@ -4,7 +4,7 @@ use lapidary_graph::op::{NormKind, ReduceKind};
 use lapidary_graph::{DType, Dim, PwOp, ValueId};
 
 use super::nhwc::channels_last;
-use crate::context::{Ctx, Outs, axis, broadcasts_to};
+use crate::context::{Ctx, Outs, broadcasts_to};
 use crate::error::{Fail, invalid};
 use crate::ops::activation::swish;
 use crate::ops::norm::{group_of, normalize};
@@ -36,7 +36,7 @@ pub(crate) fn simplified(cx: &mut Ctx) -> Outs {
     let (x, scale) = (cx.input(0)?, cx.input(1)?);
     let epsilon = cx.float("epsilon", 1e-5)?;
     let rank = cx.rank(x)?;
-    let axis = axis(cx.int("axis", -1)?, rank)?;
+    let axis = cx.axis("axis", rank)?;
     broadcasts_to("the scale", &cx.dims(scale)?, &cx.dims(x)?)?;
     let (t, w) = (cx.dtype(scale), cx.widen(x)?);
     let y = normalize(cx, NormKind::Rms, w, Some(scale), None, axis, epsilon)?;

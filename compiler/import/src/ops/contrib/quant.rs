@@ -5,7 +5,7 @@ use lapidary_graph::{DType, Dim, Op, PwBuilder, PwOp, PwRef, ValueId};
 
 use super::nhwc::channels_last;
 use crate::builder::first;
-use crate::context::{Ctx, Outs, axes, axis, broadcasts_to, one};
+use crate::context::{Ctx, Outs, broadcasts_to, one};
 use crate::error::{Fail, invalid};
 use crate::ops::bytes;
 use crate::ops::conv::centred;
@@ -258,9 +258,9 @@ pub(crate) fn soft(cx: &mut Ctx) -> Outs {
     let x = Quantized::inputs(cx, 0)?;
     let to = cx.dtype(x.x);
     let rank = cx.rank(x.x)?;
-    let (a, opset) = (cx.int("axis", -1)?, cx.int_required("opset")?);
+    let opset = cx.int_required("opset")?;
     let v = x.values(cx)?;
-    let a = axis(a, rank)?;
+    let a = cx.axis("axis", rank)?;
     let y = match opset {
         13.. => softmax::along(cx, v, a, false)?,
         _ => softmax::from_axis(cx, v, a, false)?,
@@ -284,7 +284,7 @@ pub(crate) fn concat(cx: &mut Ctx) -> Outs {
         parts.push(quantized(cx, v, scale, Some(zero), to)?);
     }
     let rank = cx.rank(parts[0])?;
-    let a = axis(cx.int_required("axis")?, rank)?;
+    let a = cx.axis("axis", rank)?;
     one(cx.concat(&parts, a)?)
 }
 
@@ -348,10 +348,10 @@ pub(crate) fn where_(cx: &mut Ctx) -> Outs {
 pub(crate) fn reduce_mean(cx: &mut Ctx) -> Outs {
     let x = Quantized::inputs(cx, 0)?;
     let (to, rank) = (cx.dtype(x.x), cx.rank(x.x)?);
-    let over = match cx.ints("axes")? {
-        Some([]) | None => (0..rank).collect(),
-        Some(list) => axes(list, rank)?,
-    };
+    let mut over = cx.axes("axes", rank)?;
+    if over.is_empty() {
+        over = (0..rank).collect();
+    }
     let keep = cx.flag("keepdims", true)?;
     let v = x.values(cx)?;
     let v = cx.reduce(ReduceKind::Mean, v, over, keep)?;

@@ -1,19 +1,18 @@
 //! Operators that differ from ONNX's of nearly the same name in how their operands are written.
 
-use crate::context::{Ctx, Outs, axis, one};
+use crate::context::{Ctx, Outs, one};
 use crate::error::{invalid, unsupported};
 use crate::ops::{generate, library, views};
 
 /// ExpandDims: a new axis of size 1, at a place that input 1 tells.
 pub(crate) fn expand_dims(cx: &mut Ctx) -> Outs {
-    let (x, at) = (cx.input(0)?, cx.input(1)?);
-    let Some(at) = cx.known_scalar(at).and_then(|d| d.as_const()) else {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x)?;
+    let Some(at) = cx.axis_if_known("axis", rank + 1)? else {
         return Err(unsupported(
             "input 1 ('axis') that is known at run time only",
         ));
     };
-    let rank = cx.rank(x)?;
-    let at = axis(at, rank + 1)?;
     one(cx.unsqueeze(x, &[at])?)
 }
 
