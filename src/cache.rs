@@ -10,14 +10,15 @@
 //! | `KEY.model` | a compiled model ([`lapidary_link::stored`]) |
 //! | `KEY.seen` | the stamp that this file had when all of it was hashed last; its time is that of the last use |
 //! | `STAMP.source` | the hash of a model's file that had this stamp |
+//! | `KEY.lock` | locked by the process that compiles it; empty |
 //! | `*.tmp` | being written |
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use blake3::{Hash, Hasher};
 use lapidary_link::stored::{self, Trust};
@@ -31,6 +32,8 @@ use crate::{Error, Model, Options, pipeline};
 const TICK: Duration = Duration::from_secs(2);
 /// What has been written for so long was left by a process that ended.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// How long a process waits for another that compiles the same model, before it does so itself.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that a folder may hold if nothing else is said.
 const MOST_BYTES: u64 = 4 << 30;
 
@@ -63,15 +66,50 @@ pub(crate) fn compile(
     if let Some(code) = entry.as_ref().and_then(Entry::load) {
         return Ok(code);
     }
+    let turn = match entry.as_ref().map(|entry| entry.turn(PATIENCE)) {
+        // Whoever had it has stored the entry, or could not: then nobody need wait for this process.
+        Some(Turn::Later) => match entry.as_ref().and_then(Entry::load) {
+            Some(code) => return Ok(code),
+            None => None,
+        },
+        Some(Turn::Now(lock)) => Some(lock),
+        Some(Turn::Unknown) | None => None,
+    };
     let program = pipeline::program(model, options, Target::Memory)?;
     if let Some(entry) = &entry {
         let stored = entry.store(model, &program, options);
+        drop(turn);
         // What stands in the way of storing does not stand in the way of running.
         if let Some(code) = stored {
             return Ok(code);
         }
     }
     pipeline::sound(model, pipeline::jit(program, options))
+}
+
+/// Who compiles a model that several need at once.
+enum Turn {
+    /// This process, until the lock is dropped.
+    Now(Lock),
+    /// Another did, and is done.
+    Later,
+    /// Nobody knows: there are no locks here, or another takes too long.
+    Unknown,
+}
+
+/// A locked file. The system unlocks what a process leaves that is killed.
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Who waits has the file open; who comes later makes another, finds the entry, and has no use for the lock.
+        let _ = fs::remove_file(&self.path);
+        // A forked child may have the file open as well.
+        let _ = self.file.unlock();
+    }
 }
 
 /// A place in a cache.
@@ -140,6 +178,28 @@ impl<'a> Entry<'a> {
             (None, _) => {}
         }
         code
+    }
+
+    /// Waits, for so long at most, for whoever compiles this model.
+    fn turn(&self, patience: Duration) -> Turn {
+        let path = self.path("lock");
+        let mut options = OpenOptions::new();
+        let Ok(file) = options.write(true).create(true).truncate(false).open(&path) else {
+            return Turn::Unknown;
+        };
+        let begin = Instant::now();
+        let mut waited = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) if waited => return Turn::Later,
+                Ok(()) => return Turn::Now(Lock { file, path }),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < patience => {
+                    waited = true;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(_) => return Turn::Unknown,
+            }
+        }
     }
 
     /// Compiles into the cache; `None` if something stood in the way.
@@ -236,7 +296,7 @@ impl Cache {
             let age = |time: SystemTime| now.duration_since(time).unwrap_or_default();
             let modified = metadata.modified().unwrap_or(now);
             match path.extension().and_then(|e| e.to_str()) {
-                Some("tmp") if age(modified) > ABANDONED => {
+                Some("tmp" | "lock") if age(modified) > ABANDONED => {
                     let _ = fs::remove_file(&path);
                 }
                 Some("model") => {
@@ -394,5 +454,30 @@ fn is_unchanged(source: &Source) -> bool {
 fn touch(path: &Path) {
     if let Ok(file) = File::options().append(true).open(path) {
         let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let folder = std::env::temp_dir().join(format!("lapidary-turn-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let cache = Cache::new(&folder);
+        let entry = Entry {
+            cache: &cache,
+            key: blake3::hash(b"a model"),
+            sources: Vec::new(),
+        };
+        let Turn::Now(lock) = entry.turn(Duration::ZERO) else {
+            panic!("nobody has it");
+        };
+        assert!(matches!(entry.turn(Duration::ZERO), Turn::Unknown));
+        drop(lock);
+        assert!(matches!(entry.turn(Duration::ZERO), Turn::Now(_)));
+        assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 0);
+        fs::remove_dir(&folder).expect("it is empty");
     }
 }

@@ -286,3 +286,39 @@ fn processes_at_once_and_processes_that_are_killed_leave_it_right() {
     }
     assert_eq!(text(command(&folder)), *texts.first().expect("a text"));
 }
+
+/// The other process is this one, which has the lock and puts the entry back while the child waits.
+#[test]
+fn who_finds_another_compiling_takes_what_that_has_stored() {
+    if !stores() || !cfg!(target_os = "linux") {
+        return;
+    }
+    let folder = Folder::new("turns");
+    let expected = text(command(&folder));
+    let (_, model) = folder.files("model").into_iter().next().expect("an entry");
+    let kept = folder.cache().join("kept");
+    fs::rename(&model, &kept).expect("it is moved");
+    let lock = model.with_extension("lock");
+    let file = fs::File::create(&lock).expect("the lock's file");
+    file.lock().expect("it is free");
+    let mut child = command(&folder);
+    // It waits as soon as it has the file open: it found no entry before.
+    let open = PathBuf::from(format!("/proc/{}/fd", child.id()));
+    let waits = || {
+        let fds = fs::read_dir(&open).into_iter().flatten().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|to| to.file_name() == lock.file_name())
+    };
+    while !waits() {
+        assert!(
+            child.try_wait().expect("the child").is_none(),
+            "it did not wait"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::rename(&kept, &model).expect("it is moved back");
+    let before = folder.files("model");
+    file.unlock().expect("it is locked");
+    assert_eq!(text(child), expected);
+    assert_eq!(folder.files("model"), before, "it compiled once more");
+}

@@ -7,6 +7,7 @@
 use crate::CodeOptions;
 use crate::driver::{self, Callee, Request, signature};
 use crate::error::LinkError;
+use crate::levels;
 use crate::plan::{Action, Plan};
 use crate::target;
 use cranelift_codegen::Context;
@@ -196,7 +197,7 @@ pub(crate) fn compile<M: Module>(
         functions: Vec::new(),
         data: Vec::new(),
     };
-    let table = parts.add(program, plan, name, Some(weights))?;
+    let table = parts.add(program, plan, name, Some(weights), false)?;
     let Parts {
         kernels,
         functions,
@@ -206,6 +207,8 @@ pub(crate) fn compile<M: Module>(
     let mut work: Vec<Work<'_>> = Vec::new();
     for kernel in &kernels {
         let each = kernel.ids.iter().zip(&isas.levels).enumerate();
+        let each =
+            each.filter(|(_, (_, isa))| isas.levels.len() < 2 || isa.level <= kernel.highest);
         work.extend(each.map(|(at, (id, isa))| Work::Kernel(*id, kernel.def, isa, at == 0)));
     }
     // What is long begins first.
@@ -226,23 +229,43 @@ pub(crate) fn compile<M: Module>(
     })?;
     let mut codes: Vec<Code> = codes.into_iter().flatten().collect();
     if let Some(id) = choices {
-        let made: HashSet<FuncId> = codes.iter().map(|c| c.id).collect();
-        codes.push(choice_table(id, &kernels, &made));
+        let same = merge(&mut codes, &kernels);
+        codes.push(choice_table(id, &kernels, &same));
     }
     Ok((Driver { data, table }, codes))
 }
 
+/// Leaves one of kernels whose code is the same, as that of scalars is for two levels. Gives for each function the one
+/// that stands for it.
+fn merge(codes: &mut Vec<Code>, kernels: &[Kernel<'_>]) -> HashMap<FuncId, FuncId> {
+    let kernels: HashSet<FuncId> = kernels.iter().flat_map(|k| k.ids.iter().copied()).collect();
+    let mut first: HashMap<(u64, Vec<u8>), FuncId> = HashMap::new();
+    let mut same = HashMap::new();
+    codes.retain(|code| {
+        // What refers to others is alike only if these are at the same distance; and the driver names its functions.
+        let id = match code.relocs.is_empty() && kernels.contains(&code.id) {
+            true => *first
+                .entry((code.align, code.bytes.clone()))
+                .or_insert(code.id),
+            false => code.id,
+        };
+        same.insert(code.id, id);
+        id == code.id
+    });
+    same
+}
+
 /// The table by which the driver finds a kernel's code: for each kernel and level, the distance from the table's begin to
 /// the code, 32 bits. It lies among the code, where distances need nothing of the loader.
-fn choice_table(id: FuncId, kernels: &[Kernel<'_>], made: &HashSet<FuncId>) -> Code {
+fn choice_table(id: FuncId, kernels: &[Kernel<'_>], made: &HashMap<FuncId, FuncId>) -> Code {
     let mut relocs = Vec::new();
     let mut at = 0;
     for kernel in kernels {
         let mut code = kernel.ids.first().copied().unwrap_or(id);
         for level in &kernel.ids {
             // A level without code of its own takes that of the level before.
-            if made.contains(level) {
-                code = *level;
+            if let Some(made) = made.get(level) {
+                code = *made;
             }
             relocs.push(ModuleReloc {
                 offset: at,
@@ -310,6 +333,8 @@ impl Driver {
 struct Kernel<'a> {
     ids: Vec<FuncId>,
     def: &'a KernelDef,
+    /// The highest level with code of its own.
+    highest: Level,
 }
 
 enum Work<'a> {
@@ -335,19 +360,25 @@ struct Parts<'a, 'm, M: Module> {
 }
 
 impl<'a, M: Module> Parts<'a, '_, M> {
-    /// Adds a program, after its bodies; without weights it is a body itself. Gives its table.
+    /// Adds a program, after its bodies; without weights it is a body itself, of a region or a variant. Gives its table.
     fn add(
         &mut self,
         program: &'a Program,
         plan: &Plan,
         name: &str,
         weights: Option<driver::WeightsAt>,
+        region: bool,
     ) -> Result<DataId, LinkError> {
         let mut bodies = Vec::with_capacity(program.bodies.len());
         for (b, (body, plan)) in program.bodies.iter().zip(&plan.bodies).enumerate() {
-            bodies.push(self.add(&body.program, plan, &format!("{name}_r{b}"), None)?);
+            let inside = region || !program.variants.contains(&b);
+            bodies.push(self.add(&body.program, plan, &format!("{name}_r{b}"), None, inside)?);
         }
-        let kernels = self.declare(program, plan, name)?;
+        let highest = match (region, self.levels.last()) {
+            (true, Some(last)) => vec![*last; program.kernels.len()],
+            _ => levels::highest(program, self.levels),
+        };
+        let kernels = self.declare(program, plan, name, &highest)?;
         let pinned: Vec<u64> = plan
             .pinned
             .iter()
@@ -381,6 +412,7 @@ impl<'a, M: Module> Parts<'a, '_, M> {
         program: &'a Program,
         plan: &Plan,
         name: &str,
+        highest: &[Level],
     ) -> Result<EntityMap<KernelId, Callee>, LinkError> {
         let mut used = vec![false; program.kernels.len()];
         for step in &plan.steps {
@@ -392,13 +424,18 @@ impl<'a, M: Module> Parts<'a, '_, M> {
         }
         let signature = signature::kernel(self.module);
         let mut ids = EntityMap::new();
-        for ((k, def), used) in program.kernels.iter().zip(used) {
+        for (((k, def), used), highest) in program.kernels.iter().zip(used).zip(highest) {
             let neutral = (self.share && used).then(|| {
                 let mut neutral = def.clone();
                 neutral.loops.name.clear();
                 neutral
             });
             if let Some(known) = neutral.as_ref().and_then(|n| self.shared.get(n)) {
+                if let Callee::Choice(row) = known
+                    && let Some(kernel) = self.kernels.get_mut(*row as usize)
+                {
+                    kernel.highest = kernel.highest.max(*highest);
+                }
                 ids.push(*known);
                 continue;
             }
@@ -423,7 +460,11 @@ impl<'a, M: Module> Parts<'a, '_, M> {
                 _ => Callee::Choice(self.kernels.len() as u32),
             };
             ids.push(callee);
-            self.kernels.push(Kernel { ids: each, def });
+            self.kernels.push(Kernel {
+                ids: each,
+                def,
+                highest: *highest,
+            });
             if let Some(neutral) = neutral {
                 self.shared.insert(neutral, callee);
             }

@@ -44,6 +44,7 @@ mod file;
 mod header;
 mod image;
 mod jit;
+mod levels;
 mod plan;
 pub mod stored;
 pub mod target;

@@ -18,6 +18,7 @@ mod segment;
 mod table;
 
 pub(crate) use code::signature;
+pub(crate) use run::speed;
 pub(crate) use table::WeightsAt;
 
 use crate::error::LinkError;

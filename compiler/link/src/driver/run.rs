@@ -181,7 +181,7 @@ impl<M: Module> Code<'_, '_, M> {
 
 /// Operations in a nanosecond, as a power of two: those of a contraction run near the machine's peak, others are bound by
 /// memory.
-fn speed(level: Level, contraction: bool) -> i64 {
+pub(crate) fn speed(level: Level, contraction: bool) -> i64 {
     match (level, contraction) {
         (Level::Baseline, false) => 1,
         (Level::Baseline, true) => 3,
