@@ -1,12 +1,14 @@
 //! What ONNX says of the shapes of an operator's values, and which numbers of a node are axes.
 //!
 //! The facts are a table of text, `shapes.txt`, whose form `docs/shapes.md` tells. `read` makes [`ShapeFacts`] of an
-//! operator's lines; `apply` computes with them, for a [`Node`] of sizes of any kind; `functions` has what is no list of
-//! sizes. Nothing here knows what the elements are, or where a node stands.
+//! operator's lines; `apply` computes with them, for a [`Node`] of sizes of any kind; `functions` and `windows` have what is no
+//! list of sizes, over the arithmetic of `sizes`. Nothing here knows what the elements are, or where a node stands.
 
 mod apply;
 mod functions;
 mod read;
+mod sizes;
+mod windows;
 
 pub(super) use read::facts;
 
