@@ -6,96 +6,91 @@
 
 use super::{Addr, Inst, Int, Reg, WORKER};
 
-impl Inst {
-    /// Calls `f` with each register that the instruction itself reads, in operand order.
-    pub(crate) fn for_each_read(&self, mut f: impl FnMut(Reg)) {
-        let addr = |a: &Addr, f: &mut dyn FnMut(Reg)| {
-            f(a.base);
-            if let Some((index, _)) = a.index {
-                f(index);
+/// The table of registers that are read, for `&Inst` and `&mut Inst` alike: `$f` takes a register, `$addr` and `$int`
+/// what has some in it.
+macro_rules! reads {
+    ($inst:expr, $f:expr, $addr:expr, $int:expr) => {
+        match $inst {
+            Inst::GSet { src, .. } => $int(src, $f),
+            Inst::GBin { a, b, .. } | Inst::If { a, b, .. } => {
+                $f(a);
+                $int(b, $f);
             }
-        };
-        let int = |i: &Int, f: &mut dyn FnMut(Reg)| {
-            if let Int::Reg(r) = i {
-                f(*r);
+            Inst::GLoad { addr, .. } | Inst::VSplat { addr, .. } | Inst::Prefetch { addr, .. } => {
+                $addr(addr, $f)
             }
-        };
-        match self {
-            Inst::GSet { src, .. } => int(src, &mut f),
-            Inst::GBin { a, b, .. } => {
-                f(*a);
-                int(b, &mut f);
-            }
-            Inst::GLoad { addr: a, .. } | Inst::VSplat { addr: a, .. } => addr(a, &mut f),
-            Inst::Prefetch { addr: a, .. } => addr(a, &mut f),
             Inst::GFromLane { src, .. }
             | Inst::VMove { src, .. }
             | Inst::VFromGpr { src, .. }
             | Inst::VCvt { src, .. }
-            | Inst::VReduce { src, .. } => f(*src),
+            | Inst::VReduce { src, .. } => $f(src),
             Inst::VConst { .. } => {}
-            Inst::VLoad { addr: a, mask, .. } => {
-                addr(a, &mut f);
-                mask.iter().for_each(|&m| f(m));
+            Inst::VLoad { addr, mask, .. } => {
+                $addr(addr, $f);
+                if let Some(mask) = mask {
+                    $f(mask);
+                }
             }
             Inst::VGather {
                 base, index, mask, ..
             } => {
-                f(*base);
-                f(*index);
-                mask.iter().for_each(|&m| f(m));
+                $f(base);
+                $f(index);
+                if let Some(mask) = mask {
+                    $f(mask);
+                }
             }
             Inst::VStore {
-                src, addr: a, mask, ..
+                src, addr, mask, ..
             } => {
-                f(*src);
-                addr(a, &mut f);
-                mask.iter().for_each(|&m| f(m));
+                $f(src);
+                $addr(addr, $f);
+                if let Some(mask) = mask {
+                    $f(mask);
+                }
             }
-            Inst::VIota { base, .. } => f(*base),
-            Inst::VUn { a, .. } | Inst::MNot { a, .. } => f(*a),
+            Inst::VIota { base, .. } => $f(base),
+            Inst::VUn { a, .. } | Inst::MNot { a, .. } => $f(a),
             Inst::VBin { a, b, .. }
             | Inst::VCmp { a, b, .. }
             | Inst::MAnd { a, b, .. }
             | Inst::MOr { a, b, .. } => {
-                f(*a);
-                f(*b);
+                $f(a);
+                $f(b);
             }
             Inst::VFma { a, b, c, .. } | Inst::VFnma { a, b, c, .. } => {
-                f(*a);
-                f(*b);
-                f(*c);
+                $f(a);
+                $f(b);
+                $f(c);
             }
             Inst::VSelect { mask, a, b, .. } => {
-                f(*mask);
-                f(*a);
-                f(*b);
+                $f(mask);
+                $f(a);
+                $f(b);
             }
             Inst::VMath { a, b, .. } => {
-                f(*a);
-                b.iter().for_each(|&b| f(b));
-                f(WORKER);
+                $f(a);
+                if let Some(b) = b {
+                    $f(b);
+                }
             }
-            Inst::MCount { count, .. } => f(*count),
+            Inst::MCount { count, .. } => $f(count),
             Inst::Loop { from, to, .. } => {
-                int(from, &mut f);
-                int(to, &mut f);
-            }
-            Inst::If { a, b, .. } => {
-                f(*a);
-                int(b, &mut f);
+                $int(from, $f);
+                $int(to, $f);
             }
             Inst::Fault { value, limit, .. } => {
-                f(*value);
-                int(limit, &mut f);
-                f(WORKER);
+                $f(value);
+                $int(limit, $f);
             }
         }
-    }
+    };
+}
 
-    /// The register that the instruction itself assigns.
-    pub fn written(&self) -> Option<Reg> {
-        match self {
+/// The table of the register that is assigned, for `&Inst` and `&mut Inst` alike.
+macro_rules! written {
+    ($inst:expr) => {
+        match $inst {
             Inst::GSet { dst, .. }
             | Inst::GBin { dst, .. }
             | Inst::GLoad { dst, .. }
@@ -119,12 +114,60 @@ impl Inst {
             | Inst::MCount { dst, .. }
             | Inst::MAnd { dst, .. }
             | Inst::MOr { dst, .. }
-            | Inst::MNot { dst, .. } => Some(*dst),
-            Inst::Loop { var, .. } => Some(*var),
+            | Inst::MNot { dst, .. } => Some(dst),
+            Inst::Loop { var, .. } => Some(var),
             Inst::VStore { .. } | Inst::If { .. } | Inst::Prefetch { .. } | Inst::Fault { .. } => {
                 None
             }
         }
+    };
+}
+
+impl Inst {
+    /// Calls `f` with each register that the instruction itself reads, in operand order.
+    pub(crate) fn for_each_read(&self, mut f: impl FnMut(Reg)) {
+        let addr = |a: &Addr, f: &mut dyn FnMut(&Reg)| {
+            f(&a.base);
+            if let Some((index, _)) = &a.index {
+                f(index);
+            }
+        };
+        let int = |i: &Int, f: &mut dyn FnMut(&Reg)| {
+            if let Int::Reg(r) = i {
+                f(r);
+            }
+        };
+        let read = &mut |r: &Reg| f(*r);
+        reads!(self, read, addr, int);
+        if let Inst::VMath { .. } | Inst::Fault { .. } = self {
+            f(WORKER);
+        }
+    }
+
+    /// Calls `f` with each register that stands as an operand that is read; the worker does not.
+    pub(crate) fn for_each_read_mut(&mut self, f: &mut dyn FnMut(&mut Reg)) {
+        let addr = |a: &mut Addr, f: &mut dyn FnMut(&mut Reg)| {
+            f(&mut a.base);
+            if let Some((index, _)) = &mut a.index {
+                f(index);
+            }
+        };
+        let int = |i: &mut Int, f: &mut dyn FnMut(&mut Reg)| {
+            if let Int::Reg(r) = i {
+                f(r);
+            }
+        };
+        reads!(self, f, addr, int);
+    }
+
+    /// The register that the instruction itself assigns.
+    pub fn written(&self) -> Option<Reg> {
+        written!(self).copied()
+    }
+
+    /// The same, to be replaced.
+    pub(crate) fn written_mut(&mut self) -> Option<&mut Reg> {
+        written!(self)
     }
 
     /// The nested bodies, in order.

@@ -6,7 +6,7 @@
 //! of it passes from block to block; then every assignment that does not read it starts a register of
 //! its own.
 
-use crate::kernel::{Addr, Inst, Int, Kernel, Reg};
+use crate::kernel::{Inst, Kernel, Reg};
 
 /// What is known of a register while blocks are visited.
 #[derive(Clone, Copy, Default)]
@@ -104,7 +104,7 @@ fn rename(
         let mut reads_own = false;
         let written = inst.written();
         inst.for_each_read(|r| reads_own |= Some(r) == written);
-        map_reads(inst, &mut |r| now.get(r.0 as usize).copied().unwrap_or(r));
+        inst.for_each_read_mut(&mut |r| *r = now.get(r.0 as usize).copied().unwrap_or(*r));
         if let Some(dst) = written
             && splits.get(dst.0 as usize) == Some(&true)
         {
@@ -112,7 +112,9 @@ fn rename(
                 regs.push(regs[dst.0 as usize]);
                 now[dst.0 as usize] = Reg(regs.len() as u32 - 1);
             }
-            set_written(inst, now[dst.0 as usize]);
+            if let Some(to) = inst.written_mut() {
+                *to = now[dst.0 as usize];
+            }
         }
         match inst {
             Inst::Loop { body, .. } => rename(body, splits, now, regs),
@@ -124,130 +126,5 @@ fn rename(
             }
             _ => {}
         }
-    }
-}
-
-fn map_reads(inst: &mut Inst, f: &mut dyn FnMut(Reg) -> Reg) {
-    fn addr(a: &mut Addr, f: &mut dyn FnMut(Reg) -> Reg) {
-        a.base = f(a.base);
-        if let Some((index, _)) = &mut a.index {
-            *index = f(*index);
-        }
-    }
-    fn int(i: &mut Int, f: &mut dyn FnMut(Reg) -> Reg) {
-        if let Int::Reg(r) = i {
-            *r = f(*r);
-        }
-    }
-    fn option(r: &mut Option<Reg>, f: &mut dyn FnMut(Reg) -> Reg) {
-        if let Some(r) = r {
-            *r = f(*r);
-        }
-    }
-    match inst {
-        Inst::GSet { src, .. } => int(src, f),
-        Inst::GBin { a, b, .. } => {
-            *a = f(*a);
-            int(b, f);
-        }
-        Inst::GLoad { addr: a, .. }
-        | Inst::VSplat { addr: a, .. }
-        | Inst::Prefetch { addr: a, .. } => {
-            addr(a, f);
-        }
-        Inst::GFromLane { src, .. }
-        | Inst::VMove { src, .. }
-        | Inst::VFromGpr { src, .. }
-        | Inst::VCvt { src, .. }
-        | Inst::VReduce { src, .. } => *src = f(*src),
-        Inst::VConst { .. } => {}
-        Inst::VLoad { addr: a, mask, .. } => {
-            addr(a, f);
-            option(mask, f);
-        }
-        Inst::VGather {
-            base, index, mask, ..
-        } => {
-            *base = f(*base);
-            *index = f(*index);
-            option(mask, f);
-        }
-        Inst::VStore {
-            src, addr: a, mask, ..
-        } => {
-            *src = f(*src);
-            addr(a, f);
-            option(mask, f);
-        }
-        Inst::VIota { base, .. } => *base = f(*base),
-        Inst::VUn { a, .. } | Inst::MNot { a, .. } => *a = f(*a),
-        Inst::VBin { a, b, .. }
-        | Inst::VCmp { a, b, .. }
-        | Inst::MAnd { a, b, .. }
-        | Inst::MOr { a, b, .. } => {
-            *a = f(*a);
-            *b = f(*b);
-        }
-        Inst::VFma { a, b, c, .. } | Inst::VFnma { a, b, c, .. } => {
-            *a = f(*a);
-            *b = f(*b);
-            *c = f(*c);
-        }
-        Inst::VSelect { mask, a, b, .. } => {
-            *mask = f(*mask);
-            *a = f(*a);
-            *b = f(*b);
-        }
-        Inst::VMath { a, b, .. } => {
-            *a = f(*a);
-            option(b, f);
-        }
-        Inst::MCount { count, .. } => *count = f(*count),
-        Inst::Loop { from, to, .. } => {
-            int(from, f);
-            int(to, f);
-        }
-        Inst::If { a, b, .. } => {
-            *a = f(*a);
-            int(b, f);
-        }
-        Inst::Fault { value, limit, .. } => {
-            *value = f(*value);
-            int(limit, f);
-        }
-    }
-}
-
-fn set_written(inst: &mut Inst, reg: Reg) {
-    match inst {
-        Inst::GSet { dst, .. }
-        | Inst::GBin { dst, .. }
-        | Inst::GLoad { dst, .. }
-        | Inst::GFromLane { dst, .. }
-        | Inst::VConst { dst, .. }
-        | Inst::VMove { dst, .. }
-        | Inst::VLoad { dst, .. }
-        | Inst::VSplat { dst, .. }
-        | Inst::VGather { dst, .. }
-        | Inst::VFromGpr { dst, .. }
-        | Inst::VIota { dst, .. }
-        | Inst::VUn { dst, .. }
-        | Inst::VBin { dst, .. }
-        | Inst::VFma { dst, .. }
-        | Inst::VFnma { dst, .. }
-        | Inst::VCmp { dst, .. }
-        | Inst::VSelect { dst, .. }
-        | Inst::VCvt { dst, .. }
-        | Inst::VReduce { dst, .. }
-        | Inst::VMath { dst, .. }
-        | Inst::MCount { dst, .. }
-        | Inst::MAnd { dst, .. }
-        | Inst::MOr { dst, .. }
-        | Inst::MNot { dst, .. } => *dst = reg,
-        Inst::Loop { .. }
-        | Inst::VStore { .. }
-        | Inst::If { .. }
-        | Inst::Prefetch { .. }
-        | Inst::Fault { .. } => {}
     }
 }
