@@ -71,6 +71,18 @@ fn application(name: &str, script: &str, main: &str) -> PathBuf {
     folder
 }
 
+/// The example has a workspace of its own, whose lock file does not follow when crates here get other dependencies.
+#[test]
+fn the_lock_file_of_the_example_is_up_to_date() {
+    let manifest = root().join("examples/linked/Cargo.toml");
+    let tree = cargo(&["tree", "--locked"], &manifest);
+    assert!(
+        tree.status.success(),
+        "{}(hint: cargo tree --manifest-path examples/linked/Cargo.toml)",
+        text(&tree.stderr)
+    );
+}
+
 #[test]
 fn an_application_has_its_model_inside_and_no_compiler() {
     let _turn = TURN.lock();
