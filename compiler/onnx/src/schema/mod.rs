@@ -169,24 +169,20 @@ pub enum Lookup {
 /// The operator of a name at a version of a domain.
 pub fn look_up(domain: &str, name: &str, version: i64) -> Lookup {
     let table = table();
-    let Some(known) = table.domains.get(domain) else {
-        return Lookup::NoDomain;
-    };
-    let Some(versions) = table.operators.get(&(domain, name)) else {
-        return if known.complete {
-            Lookup::NoOperator
-        } else {
-            Lookup::NoDomain
+    let Some((section, versions)) = find(&table.operators, domain, name) else {
+        return match table.operators.iter().find(|s| s.domain == domain) {
+            Some(section) if section.complete => Lookup::NoOperator,
+            _ => Lookup::NoDomain,
         };
     };
-    let Some((since, line)) = versions.iter().rev().find(|(since, _)| *since <= version) else {
+    let Some(row) = versions.iter().rev().find(|row| row.since <= version) else {
         return match versions.first() {
-            Some((since, _)) => Lookup::Later(*since),
+            Some(row) => Lookup::Later(row.since),
             None => Lookup::NoOperator,
         };
     };
-    match schema(table, known.name, line) {
-        Some(schema) if schema.deprecated => Lookup::Deprecated(*since),
+    match schema(table, section.domain, row.line) {
+        Some(schema) if schema.deprecated => Lookup::Deprecated(row.since),
         Some(schema) => Lookup::Found(schema),
         None => Lookup::NoOperator,
     }
@@ -195,64 +191,84 @@ pub fn look_up(domain: &str, name: &str, version: i64) -> Lookup {
 /// An operator at each of its versions, oldest first.
 pub fn versions(domain: &str, name: &str) -> impl Iterator<Item = Schema> {
     let table = table();
-    let known = table.domains.get(domain);
-    let lines = known.and_then(|d| Some((d.name, table.operators.get(&(d.name, name))?)));
-    lines.into_iter().flat_map(move |(domain, lines)| {
-        lines
-            .iter()
-            .filter_map(move |(_, line)| schema(table, domain, line))
+    let found = find(&table.operators, domain, name);
+    found.into_iter().flat_map(move |(section, rows)| {
+        rows.iter()
+            .filter_map(move |row| schema(table, section.domain, row.line))
     })
 }
 
 /// The newest version of a domain, if the table knows it.
 pub fn newest(domain: &str) -> Option<i64> {
-    table().domains.get(domain).map(|d| d.newest)
+    let sections = &table().operators;
+    sections
+        .iter()
+        .find(|s| s.domain == domain)
+        .map(|s| s.newest)
 }
 
 /// Every operator at every version, in the table's order.
 pub fn all() -> impl Iterator<Item = Schema> {
     let table = table();
-    table
-        .order
-        .iter()
-        .filter_map(move |(domain, line)| schema(table, domain, line))
+    table.operators.iter().flat_map(move |section| {
+        section
+            .rows
+            .iter()
+            .filter_map(move |row| schema(table, section.domain, row.line))
+    })
 }
 
 // ---- the table -----------------------------------------------------------------------------------
 
-struct Domain {
-    name: &'static str,
+/// What a text says of a domain.
+struct Section {
+    domain: &'static str,
     newest: i64,
     /// What is not listed does not exist.
     complete: bool,
+    /// Sorted by name, then version, as the text is.
+    rows: Vec<Row>,
+}
+
+/// A line of a table.
+struct Row {
+    name: &'static str,
+    since: i64,
+    line: &'static str,
 }
 
 struct Table {
-    domains: HashMap<&'static str, Domain>,
-    /// The versions of an operator, ascending, each with its line.
-    operators: HashMap<(&'static str, &'static str), Vec<(i64, &'static str)>>,
-    /// Domain and line.
-    order: Vec<(&'static str, &'static str)>,
-    /// The types of a set as they stand in the table, by table and name; read when first asked for.
+    /// The table of ONNX comes first, and knows what its domains are.
+    operators: Vec<Section>,
+    shapes: Vec<Section>,
+    /// The types of a set as they stand in the table, by name; read when first asked for.
     sets: HashMap<&'static str, (&'static str, OnceLock<TypeSet>)>,
-    /// Lines of shapes of an operator, in the order of the file, which is ascending; each with its version.
-    shapes: HashMap<(&'static str, &'static str), Vec<(i64, &'static str)>>,
+}
+
+/// The rows of an operator, at least one, and their section. Searched for rather than hashed: a start reads few of a
+/// thousand rows.
+fn find<'t>(sections: &'t [Section], domain: &str, name: &str) -> Option<(&'t Section, &'t [Row])> {
+    let of_domain = sections.iter().filter(|s| s.domain == domain);
+    of_domain
+        .map(|section| {
+            let from = section.rows.partition_point(|row| row.name < name);
+            let rows = section.rows.get(from..).unwrap_or_default();
+            let to = rows.partition_point(|row| row.name == name);
+            (section, rows.get(..to).unwrap_or_default())
+        })
+        .find(|(_, rows)| !rows.is_empty())
 }
 
 impl Table {
     /// The lines of shapes that hold for a version of an operator.
     fn shapes(&self, domain: &str, name: &str, version: i64) -> Vec<&'static str> {
-        let lines = self
-            .shapes
-            .get(&(domain, name))
-            .map_or(&[][..], Vec::as_slice);
-        let newest = lines
-            .iter()
-            .map(|line| line.0)
-            .filter(|since| *since <= version)
-            .max();
-        let lines = lines.iter().filter(|line| Some(line.0) == newest);
-        lines.map(|line| line.1).collect()
+        let rows = find(&self.shapes, domain, name).map_or(&[][..], |(_, rows)| rows);
+        let known = rows.iter().filter(|row| row.since <= version);
+        let newest = known.clone().map(|row| row.since).max();
+        known
+            .filter(|row| Some(row.since) == newest)
+            .map(|row| row.line)
+            .collect()
     }
 
     fn set(&self, name: &str) -> Option<&TypeSet> {
@@ -271,69 +287,56 @@ impl Table {
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let mut table = Table {
-            domains: HashMap::default(),
-            operators: HashMap::with_capacity_and_hasher(512, Default::default()),
-            order: Vec::with_capacity(1024),
-            sets: HashMap::default(),
-            shapes: HashMap::with_capacity_and_hasher(512, Default::default()),
-        };
-        for (index, text) in TABLES.iter().enumerate() {
-            index_text(&mut table, text, index == 0);
+        let mut sets = HashMap::default();
+        let [onnx, onnxruntime] = TABLES;
+        let mut operators = sections(onnx, true, &mut sets);
+        operators.extend(sections(onnxruntime, false, &mut sets));
+        let shapes = sections(SHAPES, true, &mut sets);
+        Table {
+            operators,
+            shapes,
+            sets,
         }
-        index_shapes(&mut table);
-        table
     })
 }
 
-fn index_shapes(table: &mut Table) {
-    let mut domain = "";
-    for line in SHAPES.lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_ascii_whitespace();
-        match (words.next(), words.next()) {
-            (Some("domain"), Some(name)) => domain = crate::checker::domain(name),
-            (Some(name), Some(since)) => {
-                let lines = table.shapes.entry((domain, name)).or_default();
-                lines.push((since.parse().unwrap_or(1), line));
-            }
-            _ => {}
-        }
-    }
+/// The text before the first space, and behind it.
+fn word(text: &str) -> (&str, &str) {
+    let end = text.bytes().position(|b| b == b' ').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    (word, rest.get(1..).unwrap_or_default())
 }
 
-fn index_text(table: &mut Table, text: &'static str, complete: bool) {
-    let mut domain = "";
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        match words.next() {
-            None => {}
-            Some(word) if word.starts_with('#') => {}
-            Some("set") => {
-                let name = words.next().unwrap_or("");
-                table.sets.insert(name, (line, OnceLock::new()));
+/// Where the rows of a text are.
+fn sections(
+    text: &'static str,
+    complete: bool,
+    sets: &mut HashMap<&'static str, (&'static str, OnceLock<TypeSet>)>,
+) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (first, rest) = word(line);
+        let (second, rest) = word(rest);
+        match first {
+            "" => {}
+            "set" => {
+                sets.insert(second, (line, OnceLock::new()));
             }
-            Some("domain") => {
-                domain = crate::checker::domain(words.next().unwrap_or(""));
-                let newest = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-                let entry = Domain {
-                    name: domain,
-                    newest,
-                    complete,
-                };
-                // The table of ONNX comes first, and knows what its domains are.
-                table.domains.entry(domain).or_insert(entry);
-            }
-            Some(name) => {
-                let since = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-                table
-                    .operators
-                    .entry((domain, name))
-                    .or_default()
-                    .push((since, line));
-                table.order.push((domain, line));
+            "domain" => sections.push(Section {
+                domain: crate::checker::domain(second),
+                newest: word(rest).0.parse().unwrap_or(1),
+                complete,
+                rows: Vec::new(),
+            }),
+            name => {
+                let since = second.parse().unwrap_or(1);
+                if let Some(section) = sections.last_mut() {
+                    section.rows.push(Row { name, since, line });
+                }
             }
         }
     }
+    sections
 }
 
 /// Reads a line. The tables are ours, and a test reads every line.
@@ -442,11 +445,24 @@ mod tests {
     #[test]
     fn every_line_of_the_tables_can_be_read() {
         let table = table();
-        for (domain, line) in &table.order {
-            assert!(schema(table, domain, line).is_some(), "{line}");
+        let mut rows = 0;
+        for section in &table.operators {
+            for row in &section.rows {
+                let read = schema(table, section.domain, row.line);
+                assert!(read.is_some(), "{}", row.line);
+                rows += 1;
+            }
         }
-        assert_eq!(all().count(), table.order.len());
-        assert!(table.order.len() > 600);
+        assert_eq!(all().count(), rows);
+        assert!(rows > 600);
+        for section in table.operators.iter().chain(&table.shapes) {
+            let key = |row: &Row| (row.name, row.since);
+            assert!(
+                section.rows.is_sorted_by_key(key),
+                "{:?}: what is not sorted is not found",
+                section.domain
+            );
+        }
         assert_eq!(newest(""), Some(28));
         let total: usize = TABLES.iter().map(|t| t.len()).sum();
         assert!(total < 150_000, "{total} bytes in the binary");
