@@ -19,6 +19,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{
     DataDescription, DataId, FuncId, FuncOrDataId, Init, Linkage, Module, ModuleReloc,
+    ModuleRelocTarget,
 };
 use lapidary_codegen::kernel::{MathFn, math_fn_offset};
 use lapidary_codegen::{CompileError, Level, MachineKernel, Size, clif};
@@ -194,11 +195,13 @@ pub(crate) fn compile<M: Module>(
         share: !program.bodies.is_empty(),
         shared: HashMap::new(),
         kernels: Vec::new(),
+        numbers: 0,
         functions: Vec::new(),
         data: Vec::new(),
     };
     let table = parts.add(program, plan, name, Some(weights), false)?;
     let Parts {
+        module,
         kernels,
         functions,
         data,
@@ -229,7 +232,11 @@ pub(crate) fn compile<M: Module>(
     })?;
     let mut codes: Vec<Code> = codes.into_iter().flatten().collect();
     if let Some(id) = choices {
-        let same = merge(&mut codes, &kernels);
+        let mut same = merge(&mut codes, &kernels);
+        let declared = declare_made(module, &kernels, &mut codes)?;
+        for id in same.values_mut() {
+            *id = declared.get(id).copied().unwrap_or(*id);
+        }
         codes.push(choice_table(id, &kernels, &same));
     }
     Ok((Driver { data, table }, codes))
@@ -253,6 +260,39 @@ fn merge(codes: &mut Vec<Code>, kernels: &[Kernel<'_>]) -> HashMap<FuncId, FuncI
         id == code.id
     });
     same
+}
+
+/// Declares the kernels of several levels that have code, in place of the numbers that stood for them: a module must define
+/// what it declares. Gives what each number became.
+fn declare_made<M: Module>(
+    module: &mut M,
+    kernels: &[Kernel<'_>],
+    codes: &mut [Code],
+) -> Result<HashMap<FuncId, FuncId>, LinkError> {
+    let symbols: HashMap<FuncId, &String> = kernels
+        .iter()
+        .flat_map(|k| k.ids.iter().copied().zip(&k.symbols))
+        .collect();
+    let signature = signature::kernel(module);
+    let mut declared = HashMap::new();
+    for code in codes {
+        let Some(symbol) = symbols.get(&code.id) else {
+            continue;
+        };
+        let id = module
+            .declare_function(symbol, Linkage::Local, &signature)
+            .map_err(|e| LinkError::code(symbol.as_str(), e))?;
+        for reloc in &mut code.relocs {
+            if let ModuleRelocTarget::FunctionOffset(of, _) = &mut reloc.name
+                && *of == code.id
+            {
+                *of = id;
+            }
+        }
+        declared.insert(code.id, id);
+        code.id = id;
+    }
+    Ok(declared)
 }
 
 /// The table by which the driver finds a kernel's code: for each kernel and level, the distance from the table's begin to
@@ -331,7 +371,9 @@ impl Driver {
 
 /// A kernel and its functions, one for each level.
 struct Kernel<'a> {
+    /// Where there are several levels, numbers that stand for what [`declare_made`] declares.
     ids: Vec<FuncId>,
+    symbols: Vec<String>,
     def: &'a KernelDef,
     /// The highest level with code of its own.
     highest: Level,
@@ -355,9 +397,14 @@ struct Parts<'a, 'm, M: Module> {
     /// Kernels by their loops under a neutral name.
     shared: HashMap<KernelDef, Callee>,
     kernels: Vec<Kernel<'a>>,
+    /// How many numbers stand for kernels.
+    numbers: u32,
     functions: Vec<(FuncId, Function)>,
     data: Vec<(DataId, DataDescription)>,
 }
+
+/// Numbers of kernels that are not declared yet begin here, above those of all functions that a module has.
+const FIRST_NUMBER: u32 = 1 << 31;
 
 impl<'a, M: Module> Parts<'a, '_, M> {
     /// Adds a program, after its bodies; without weights it is a body itself, of a region or a variant. Gives its table.
@@ -444,16 +491,21 @@ impl<'a, M: Module> Parts<'a, '_, M> {
                 continue;
             }
             let mut each = Vec::with_capacity(self.levels.len());
+            let mut symbols = Vec::with_capacity(self.levels.len());
             for level in self.levels {
                 let mut symbol = format!("{name}_{k}_{}", identifier(&def.loops.name));
                 if self.choices.is_some() {
                     symbol.push_str(suffix(*level));
+                    self.numbers += 1;
+                    each.push(FuncId::from_u32(FIRST_NUMBER + self.numbers));
+                } else {
+                    let id = self
+                        .module
+                        .declare_function(&symbol, Linkage::Local, &signature)
+                        .map_err(|e| LinkError::code(&symbol, e))?;
+                    each.push(id);
                 }
-                let id = self
-                    .module
-                    .declare_function(&symbol, Linkage::Local, &signature)
-                    .map_err(|e| LinkError::code(&symbol, e))?;
-                each.push(id);
+                symbols.push(symbol);
             }
             let callee = match (self.choices, each.first()) {
                 (None, Some(id)) => Callee::Function(*id),
@@ -462,6 +514,7 @@ impl<'a, M: Module> Parts<'a, '_, M> {
             ids.push(callee);
             self.kernels.push(Kernel {
                 ids: each,
+                symbols,
                 def,
                 highest: *highest,
             });
